@@ -1,0 +1,210 @@
+"""compress(): a trained network in, a smaller one out, with the plan that made it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from tuckertree.errors import UnreachableTargetError, UsageError
+from tuckertree.formats import save_folder
+from tuckertree.layers import Chain, LayerSpec
+from tuckertree.measure import ExampleInputs
+from tuckertree.planning import DENSE, Energy, Layer, Options, Plan, Rule, make_plan, survey, take_inventory
+from tuckertree.planning.planner import Choice
+from tuckertree.progress import progress_bar, spread
+from tuckertree.surgery import apply
+
+
+@dataclass(frozen=True)
+class CompressionResult:
+    """A compressed model and everything that is known about it.
+
+    Attributes
+    ----------
+    model
+        The compressed model: a copy of the original with :class:`~tuckertree.layers.Chain` in some places.
+    plan
+        What was done to each layer, and why; ``apply(original, plan)`` gives the same model again.
+    errors
+        True relative error ``||W - W^||_F / ||W||_F`` of each compressed layer's weight, as it is stored.
+    relative_error
+        The same over all convolutions and linear layers together, dense ones included.
+    seconds
+        Time of the stations ``inventory``, ``spectra``, ``plan``, ``factors`` and ``errors``.
+    architecture
+        Name from which :func:`tuckertree.build` makes the original architecture, if it has one.
+    """
+
+    model: nn.Module
+    plan: Plan
+    errors: Mapping[str, float]
+    relative_error: float
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    architecture: str | None = None
+
+    def __str__(self) -> str:
+        """Table of the layers and the totals."""
+        from tuckertree.report import result_text
+
+        return result_text(self)
+
+    def save(self, path: str | Path, *, overwrite: bool = False, report: Mapping[str, Any] | None = None) -> Path:
+        """Write the saved folder: ``config.json``, ``model.safetensors``, ``report.json``.
+
+        Parameters
+        ----------
+        path
+            The folder. It appears whole or not at all.
+        overwrite
+            Whether a saved folder that is there already may be replaced.
+        report
+            More to be kept in ``report.json``, such as accuracies.
+
+        Raises
+        ------
+        TuckertreeError
+            If the folder exists and may not be replaced, or cannot be written.
+        """
+        return save_folder(
+            path,
+            self.model,
+            self.plan,
+            architecture=self.architecture,
+            report={**self.summary(), **(report or {})},
+            overwrite=overwrite,
+        )
+
+    def summary(self) -> dict[str, Any]:
+        """What was measured, as JSON data: sizes before and after, errors, seconds."""
+        return {
+            "parameters": list(self.plan.parameters),
+            "macs": list(self.plan.macs),
+            "relative_error": self.relative_error,
+            "errors": dict(self.errors),
+            "seconds": dict(self.seconds),
+        }
+
+
+def compress(
+    model: nn.Module,
+    example_inputs: ExampleInputs,
+    rule: Rule | None = None,
+    *,
+    energy: float | None = None,
+    include: str | Sequence[str] | Choice = ("*",),
+    exclude: str | Sequence[str] | Choice = (),
+    first: str = "svd",
+    round_to: int = 1,
+    progress: bool | None = None,
+) -> CompressionResult:
+    """Compress a trained network by hierarchical Tucker-2 decomposition.
+
+    Parameters
+    ----------
+    model
+        Any torch model; it is not changed.
+    example_inputs
+        What the model is called with once, to see its layers at work: a tensor, a sequence of positional or
+        a mapping of keyword arguments. MACs are counted at its size.
+    rule
+        ``Energy(0.9)`` (the paper), ``Error(0.1)`` or ``Ranks({...})``; ``energy=0.9`` is short for the first.
+    include, exclude
+        Layers by name: a shell pattern, several of them, or a predicate on a
+        :class:`~tuckertree.planning.Layer`.
+    first
+        The first convolution: ``svd`` of the T-mode (the paper), ``ht2``, or left ``dense``.
+    round_to
+        Round ranks up to a multiple of this (8 or 16 suits most processors).
+    progress
+        Draw a progress bar on stderr; by default where stderr is a terminal.
+
+    Returns
+    -------
+    CompressionResult
+        Layers that would not get smaller stay dense, with the reason in the plan.
+
+    Raises
+    ------
+    UsageError
+        If the rule is missing or given twice, or an option has a value it cannot have.
+    UnreachableTargetError
+        If no layer can be compressed; the message says why.
+    TuckertreeError
+        If the model does not run on the inputs, or a weight holds NaN or infinite values.
+    """
+    if (rule is None) == (energy is None):
+        raise UsageError("give either a rule or an energy, such as energy=0.9")
+    rule = rule or Energy(cast(float, energy))
+    options = Options(_patterns(include), _patterns(exclude), first, round_to)
+    clock = _Clock()
+    with progress_bar(progress) as tick:
+        inventory = take_inventory(model, example_inputs)
+        options.check_patterns(inventory.layers)
+        clock.lap("inventory")
+        spectra = survey(model, inventory, options, tick=tick)
+        clock.lap("spectra")
+        plan = make_plan(inventory, spectra, rule, options)
+        if not plan.compressed:
+            raise UnreachableTargetError(_nothing_to_compress(plan))
+        clock.lap("plan")
+        compressed = apply(model, plan, spectra=spectra, tick=tick)
+        clock.lap("factors")
+        errors, relative_error = _measure_errors(model, compressed, inventory.layers)
+        clock.lap("errors")
+    return CompressionResult(
+        model=compressed,
+        plan=plan,
+        errors=errors,
+        relative_error=relative_error,
+        seconds=clock.seconds,
+        architecture=getattr(model, "architecture_name", None),
+    )
+
+
+class _Clock:
+    """Seconds of each station of the way."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, station: str) -> None:
+        now = time.perf_counter()
+        self.seconds[station] = round(now - self._last, 4)
+        self._last = now
+
+
+def _patterns(wanted: str | Sequence[str] | Choice) -> Sequence[str] | Choice:
+    return (wanted,) if isinstance(wanted, str) else wanted
+
+
+def _measure_errors(
+    model: nn.Module, compressed: nn.Module, layers: Sequence[Layer]
+) -> tuple[dict[str, float], float]:
+    def work(layer: Layer) -> tuple[float | None, float]:
+        weight = cast(Tensor, model.get_submodule(layer.name).weight).detach()
+        norm = float(torch.linalg.vector_norm(weight.to(torch.float32)))
+        chain = compressed.get_submodule(layer.name)
+        if not isinstance(chain, Chain):
+            return None, norm
+        return chain.factors().relative_error(LayerSpec.kernel(chain.dense, weight)), norm
+
+    measured = spread(work, layers)
+    errors = {layer.name: e for layer, (e, _) in zip(layers, measured, strict=True) if e is not None}
+    total = sum(norm**2 for _, norm in measured)
+    lost = sum((e or 0) ** 2 * norm**2 for e, norm in measured)
+    return errors, (lost / total) ** 0.5 if total else 0.0
+
+
+def _nothing_to_compress(plan: Plan) -> str:
+    if not plan.layers:
+        return "nothing to compress: the model has no torch convolution or linear layer"
+    reasons = sorted({layer.reason for layer in plan.layers if layer.method == DENSE})
+    shown = "; ".join(reasons[:3]) + ("; ..." if len(reasons) > 3 else "")
+    return f"nothing to compress: all {len(plan.layers)} layers stay dense ({shown})"

@@ -1,0 +1,152 @@
+"""From an image to the numbers a network was trained on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import torch
+
+from tuckertree.errors import TuckertreeError, UsageError
+from tuckertree.extras import require_extra
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from torch import Tensor
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How an image becomes the input of a network.
+
+    An image is first made ``size`` pixels large (:meth:`fit`), then its bytes ``x`` become
+    ``(x * scale - mean) / std``, channel by channel (:meth:`normalise`).
+
+    Attributes
+    ----------
+    size
+        Height and width of the network's input.
+    resize
+        Length of the short side before the centre crop to ``size``. With None an image must have
+        ``size`` already.
+    mean, std
+        Three numbers each, in the order of ``channels`` and in the unit that ``scale`` makes.
+    scale
+        Factor on the bytes 0..255: 1/255 for most networks, 1 for those from Caffe.
+    channels
+        Order of the colour channels the network expects.
+    interpolation
+        The filter of the resize.
+
+    Raises
+    ------
+    UsageError
+        If a length, a scale or a deviation is not positive, or ``resize`` is shorter than the crop.
+    """
+
+    size: tuple[int, int]
+    resize: int | None = None
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+    scale: float = 1 / 255
+    channels: Literal["rgb", "bgr"] = "rgb"
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+
+    def __post_init__(self) -> None:
+        if min(self.size) < 1:
+            raise UsageError(f"size must be positive, not {self.size}")
+        if self.resize is not None and self.resize < max(self.size):
+            raise UsageError(f"resize {self.resize} is shorter than the crop {self.size}; make it larger")
+        if self.scale <= 0 or min(self.std) <= 0:
+            raise UsageError(f"scale and std must be positive, not {self.scale} and {self.std}")
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """Turn RGB bytes into the network's input.
+
+        Parameters
+        ----------
+        images
+            uint8 [N, 3, H, W], channels in the order red, green, blue.
+
+        Returns
+        -------
+        Tensor
+            float32 [N, 3, H, W] on the same device.
+
+        Raises
+        ------
+        UsageError
+            If the images have another type or shape.
+        """
+        if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
+            raise UsageError(f"images must be uint8 [N, 3, H, W], not {images.dtype} {list(images.shape)}")
+        if self.channels == "bgr":
+            images = images.flip(1)
+        mean = torch.tensor(self.mean, device=images.device).view(3, 1, 1)
+        std = torch.tensor(self.std, device=images.device).view(3, 1, 1)
+        return (images.to(torch.float32) * self.scale - mean) / std
+
+    def fit(self, image: Image) -> Tensor:
+        """Make one picture as large as the network's input.
+
+        Parameters
+        ----------
+        image
+            A Pillow image with 8 bits for each channel; grey, palette and CMYK images become RGB.
+
+        Returns
+        -------
+        Tensor
+            uint8 [3, H, W], where H, W is ``size``.
+
+        Raises
+        ------
+        TuckertreeError
+            If ``resize`` is None and the image has another size, or if its channels have more than 8 bits.
+        """
+        if image.mode.startswith(("I", "F")):
+            # Pillow would clip such values to 255: a white image and no error.
+            raise TuckertreeError(f"pixels of mode {image.mode} are not 8-bit; convert them to 8-bit RGB")
+        if self.resize is not None:
+            image = self._centre_crop(self._shorten(image.convert("RGB"), self.resize))
+        elif image.size != self.size[::-1]:
+            raise self._wrong_size(image.height, image.width)
+        return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1).contiguous()
+
+    def fit_pixels(self, pixels: Tensor) -> Tensor:
+        """Make one array of RGB bytes, uint8 [3, h, w], as large as the input: uint8 [3, H, W].
+
+        Raises
+        ------
+        TuckertreeError
+            If ``resize`` is None and the array has another size.
+        """
+        height, width = pixels.shape[1:]
+        if self.resize is None:
+            if (height, width) != self.size:
+                raise self._wrong_size(height, width)
+            return pixels
+        pillow = require_extra("PIL.Image", extra="vision")
+        return self.fit(pillow.fromarray(pixels.permute(1, 2, 0).contiguous().numpy()))
+
+    def _shorten(self, image: Image, length: int) -> Image:
+        """Resize so that the short side has this length, the long side rounded down as torchvision does."""
+        pillow = require_extra("PIL.Image", extra="vision")
+        short = min(image.size)
+        width, height = (length * side // short for side in image.size)
+        resized: Image = image.resize((width, height), pillow.Resampling[self.interpolation.upper()])
+        return resized
+
+    def _centre_crop(self, image: Image) -> Image:
+        height, width = self.size
+        # round() and not //: torchvision's CenterCrop rounds, and published accuracies were measured with it.
+        left, top = round((image.width - width) / 2), round((image.height - height) / 2)
+        return image.crop((left, top, left + width, top + height))
+
+    def _wrong_size(self, height: int, width: int) -> TuckertreeError:
+        wanted = "x".join(map(str, self.size))
+        return TuckertreeError(f"the image is {height}x{width} and must be {wanted}; resize it")

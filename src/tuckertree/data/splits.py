@@ -1,0 +1,41 @@
+"""The names of splits, and the choice of one."""
+
+from collections.abc import Callable, Iterable
+
+from tuckertree.data.records import Records, Splits
+from tuckertree.errors import UsageError
+
+ALIASES = {"test": "test", "validation": "val", "valid": "val", "val": "val", "train": "train"}
+"""The names a split goes by, and the one name for each that is used here."""
+
+BY_DEFAULT = ("test", "val", "train")
+"""The first of these that is present is taken when none is asked for: never train where there is a choice."""
+
+
+def choose_split(splits: Splits, wanted: str | None, source: str) -> Callable[[], Records]:
+    """Return the opener of the split ``wanted``, or of the default one.
+
+    Raises
+    ------
+    UsageError
+        If the source has no such split, or several and none of them is a default. The message names them.
+    """
+    for name in BY_DEFAULT if wanted is None else (wanted,):
+        for present, opener in splits.items():
+            if present is not None and _canonical(present) == _canonical(name):
+                return opener
+    if wanted is None and len(splits) == 1:
+        return next(iter(splits.values()))
+    if wanted is None:
+        raise UsageError(f"{source} has the splits {_listed(splits)}; choose one of them")
+    if None in splits:
+        raise UsageError(f"{source} is not divided into splits; leave out the split {wanted!r}")
+    raise UsageError(f"{source} has no split {wanted!r}; it has {_listed(splits)}")
+
+
+def _canonical(name: str) -> str:
+    return ALIASES.get(name, name)
+
+
+def _listed(names: Iterable[str | None]) -> str:
+    return ", ".join(sorted(str(name) for name in names))

@@ -1,0 +1,120 @@
+"""The demo: the packaged network, at several energies, on the packaged images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.table import Table
+
+from tuckertree.compression import compress
+from tuckertree.data import batches, open_images
+from tuckertree.formats import check_output, load_folder
+from tuckertree.measure import compare_latency, count_macs, count_parameters, evaluate
+from tuckertree.models import build, resolve
+from tuckertree.progress import progress_bar
+from tuckertree.report import short, table
+
+ENERGIES = (0.99, 0.95, 0.9, 0.8, 0.7)
+
+
+@dataclass(frozen=True)
+class DemoRow:
+    """One network of the demo.
+
+    Attributes
+    ----------
+    name
+        ``dense`` or the energy.
+    error
+        Relative error of all weights together.
+    top1
+        In percent, on the packaged test images.
+    milliseconds, low, high
+        Median time of a batch of 64 and its quartiles, all networks timed in turns.
+    """
+
+    name: str
+    parameters: int
+    macs: int
+    error: float
+    top1: float
+    milliseconds: float
+    low: float
+    high: float
+
+
+def run_demo(
+    output: Path, *, energies: Sequence[float] = ENERGIES, overwrite: bool = False
+) -> list[DemoRow]:
+    """Compress, save, load and measure; what is measured is what was loaded again.
+
+    Raises
+    ------
+    TuckertreeError
+        If the output exists and may not be replaced, or cannot be written.
+    """
+    folders = {f"energy {energy:g}": output / f"energy-{energy:g}" for energy in energies}
+    for folder in folders.values():
+        check_output(folder, overwrite=overwrite)
+    known, dense = resolve("demo"), build("demo")
+    example = known.example_inputs()
+    images = open_images("demo", known.preprocessing, split="test")
+    models, errors = {"dense": dense}, {"dense": 0.0}
+    for (name, folder), energy in zip(folders.items(), energies, strict=True):
+        result = compress(dense, example, energy=energy)
+        result.save(folder, overwrite=overwrite)
+        models[name], errors[name] = load_folder(folder, build)[0], result.relative_error
+    with progress_bar() as tick:
+        top1 = {
+            name: evaluate(model, batches(images, 250), images=len(images), tick=tick).top1
+            for name, model in models.items()
+        }
+    times = compare_latency(models, example.expand(64, -1, -1, -1).contiguous())
+    return [
+        DemoRow(
+            name=name,
+            parameters=count_parameters(model),
+            macs=count_macs(model, example),
+            error=errors[name],
+            top1=top1[name],
+            milliseconds=1000 * times[name].median,
+            low=1000 * times[name].low,
+            high=1000 * times[name].high,
+        )
+        for name, model in models.items()
+    ]
+
+
+def demo_table(rows: Sequence[DemoRow]) -> Table:
+    """Table of the demo, every network beside the dense one."""
+    dense = rows[0]
+    columns = (
+        "ResNet-20, CIFAR-10",
+        ">parameters",
+        ">fewer",
+        ">MACs",
+        ">fewer",
+        ">weight error",
+        ">top-1 %",
+        ">ms/64 images",
+        ">quartiles",
+        ">faster",
+    )
+    cells = [
+        (
+            row.name,
+            short(row.parameters),
+            f"{dense.parameters / row.parameters:.2f}x",
+            short(row.macs),
+            f"{dense.macs / row.macs:.2f}x",
+            f"{row.error:.3f}",
+            f"{row.top1:.1f}",
+            f"{row.milliseconds:.1f}",
+            f"{row.low:.1f}-{row.high:.1f}",
+            f"{dense.milliseconds / row.milliseconds:.2f}x",
+        )
+        for row in rows
+    ]
+    return table(columns, cells)

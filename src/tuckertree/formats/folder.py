@@ -1,0 +1,191 @@
+"""The saved folder: a config, tensors and a report; nothing in it is ever executed or unpickled."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from tuckertree._version import __version__
+from tuckertree.errors import TuckertreeError
+from tuckertree.formats.atomic import atomic_folder, check_free
+from tuckertree.formats.tensors import load_tensors, save_tensors
+from tuckertree.measure import environment
+from tuckertree.planning import Plan
+from tuckertree.surgery import build_structure
+
+FORMAT = 1
+CONFIG, TENSORS, REPORT = "config.json", "model.safetensors", "report.json"
+_LARGEST_JSON = 64 * 2**20
+
+
+@dataclass(frozen=True)
+class SavedConfig:
+    """What ``config.json`` says.
+
+    Attributes
+    ----------
+    format
+        Version of the folder's format.
+    tuckertree
+        Version of the tool that wrote it.
+    architecture
+        Name of the dense architecture (``torchvision:resnet18``), or None if only the caller can build it.
+    tensors
+        Name of the safetensors file in the folder.
+    plan
+        The plan that was carried out.
+    """
+
+    format: int
+    tuckertree: str
+    architecture: str | None
+    tensors: str
+    plan: Plan
+
+
+def save_folder(
+    path: str | Path,
+    model: nn.Module,
+    plan: Plan,
+    *,
+    architecture: str | None,
+    report: Mapping[str, Any],
+    overwrite: bool = False,
+) -> Path:
+    """Write a compressed model; see :meth:`tuckertree.CompressionResult.save`.
+
+    Raises
+    ------
+    TuckertreeError
+        If the folder exists and may not be replaced, or cannot be written.
+    """
+    path = Path(path)
+    config = {
+        "format": FORMAT,
+        "tuckertree": __version__,
+        "architecture": architecture,
+        "tensors": TENSORS,
+        "plan": plan.to_json(),
+    }
+    with atomic_folder(path, marker=CONFIG, overwrite=overwrite) as folder:
+        save_tensors(model, folder / TENSORS)
+        _write_json(folder / REPORT, {**report, "environment": environment()})
+        _write_json(folder / CONFIG, config)
+    return path
+
+
+def check_output(path: str | Path, *, overwrite: bool) -> None:
+    """Refuse, before any work is done, an output that :func:`save_folder` would refuse.
+
+    Raises
+    ------
+    TuckertreeError
+        If the path exists and may not be replaced.
+    """
+    check_free(Path(path), marker=CONFIG, overwrite=overwrite)
+
+
+def read_config(path: str | Path) -> SavedConfig:
+    """Read and check ``config.json`` of a saved folder.
+
+    Raises
+    ------
+    TuckertreeError
+        If the folder or the config is missing, not ours, of a newer format, or points outside the folder.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        raise TuckertreeError(f"{path} is not a folder saved by tuckertree: there is no such folder")
+    data = _read_json(path / CONFIG)
+    if not isinstance(data, dict) or not isinstance(data.get("format"), int):
+        raise TuckertreeError(f"{path / CONFIG} is not a tuckertree config: it has no format number")
+    if data["format"] != FORMAT:
+        raise TuckertreeError(
+            f"{path / CONFIG} has format {data['format']}, this tuckertree {__version__} reads {FORMAT}; "
+            "install the version that wrote it"
+        )
+    wanted = {"format": int, "tuckertree": str, "architecture": str | None, "tensors": str, "plan": dict}
+    if set(data) != set(wanted) or not all(isinstance(data[key], kind) for key, kind in wanted.items()):
+        raise TuckertreeError(f"{path / CONFIG} must have exactly the fields {', '.join(wanted)}, each of its type")
+    if Path(data["tensors"]).name != data["tensors"] or data["tensors"] in ("", ".", ".."):
+        raise TuckertreeError(f"{path / CONFIG} names tensors outside its folder: {data['tensors']!r}; refused")
+    try:
+        plan = Plan.from_json(data["plan"])
+    except TuckertreeError as error:
+        raise TuckertreeError(f"{path / CONFIG}: {error}") from error
+    return SavedConfig(FORMAT, data["tuckertree"], data["architecture"], data["tensors"], plan)
+
+
+def read_report(path: str | Path) -> dict[str, Any]:
+    """Read ``report.json`` of a saved folder.
+
+    Raises
+    ------
+    TuckertreeError
+        If it is missing or not JSON.
+    """
+    data = _read_json(Path(path) / REPORT)
+    if not isinstance(data, dict):
+        raise TuckertreeError(f"{Path(path) / REPORT} is not a report")
+    return data
+
+
+def load_folder(
+    path: str | Path, build: Callable[[str], nn.Module], into: nn.Module | None = None
+) -> tuple[nn.Module, SavedConfig]:
+    """Rebuild a compressed model from a saved folder, in evaluation mode; no decomposition is made.
+
+    Parameters
+    ----------
+    build
+        Makes the dense architecture from its name; called only where ``into`` is not given.
+    into
+        The dense architecture, for a folder that does not name it; it is not changed.
+
+    Raises
+    ------
+    TuckertreeError
+        If anything is missing, corrupt, of a newer format, of other names or shapes, or outside the folder.
+    """
+    path = Path(path)
+    config = read_config(path)
+    tensors = _inside(path, config.tensors)
+    if into is None and config.architecture is None:
+        raise TuckertreeError(
+            f"{path} does not name its architecture; pass the dense model: load({str(path)!r}, into=model), "
+            "or --model package.module:factory on the command line"
+        )
+    dense = into if into is not None else build(str(config.architecture))
+    model = build_structure(dense, config.plan)
+    load_tensors(model, tensors)
+    return model.eval(), config
+
+
+def _inside(folder: Path, name: str) -> Path:
+    file = folder / name
+    if not file.exists():
+        raise TuckertreeError(f"{folder} has no {name}")
+    if not file.resolve().is_relative_to(folder.resolve()):
+        raise TuckertreeError(f"{file} leads outside its folder; refused")
+    return file
+
+
+def _write_json(path: Path, data: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+
+
+def _read_json(path: Path) -> Any:
+    if not path.exists():
+        raise TuckertreeError(f"{path.parent} is not a folder saved by tuckertree: it has no {path.name}")
+    file = _inside(path.parent, path.name)
+    try:
+        if file.stat().st_size > _LARGEST_JSON:
+            raise TuckertreeError(f"{file} is larger than any {path.name} of ours; refused")
+        return json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise TuckertreeError(f"{file} cannot be read: {error}") from error

@@ -1,0 +1,87 @@
+"""A model's tensors in a safetensors file: named, checked, shared ones once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from tuckertree.errors import TuckertreeError
+
+
+def save_tensors(model: nn.Module, path: Path) -> None:
+    """Write a model's parameters and buffers; one that has several names is written under the first.
+
+    Raises
+    ------
+    TuckertreeError
+        If the file cannot be written.
+    """
+    state = model.state_dict(keep_vars=True)
+    tensors = {names[0]: state[names[0]].detach().cpu().contiguous() for names in _groups(state)}
+    try:
+        save_file(tensors, path, metadata={"format": "pt"})
+    except (SafetensorError, OSError) as error:
+        raise TuckertreeError(f"cannot write {path}: {error}") from error
+
+
+def load_tensors(model: nn.Module, path: Path) -> None:
+    """Read tensors into a model of the same structure, whose tensors take the file's types.
+
+    Names and shapes are all checked before the first tensor is read; on an error the model is unchanged.
+
+    Raises
+    ------
+    TuckertreeError
+        If the file is missing, truncated or corrupt, or its names or shapes are not the model's.
+    """
+    state = model.state_dict(keep_vars=True)
+    groups = _groups(state)
+    try:
+        with safe_open(path, framework="pt") as file:
+            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+            stored = _match(groups, state, shapes, path)
+            tensors = {name: file.get_tensor(name) for name in stored}
+    except (SafetensorError, OSError, ValueError) as error:
+        raise TuckertreeError(f"{path} is not a whole safetensors file: {error}") from error
+    for name, tensor in tensors.items():
+        target = state[name]
+        if tensor.dtype.is_floating_point != target.dtype.is_floating_point:
+            raise TuckertreeError(f"{path}: {name} is {tensor.dtype}, the model needs {target.dtype}")
+    with torch.no_grad():
+        for name, tensor in tensors.items():
+            state[name].data = tensor.to(state[name].device)
+
+
+def _groups(state: Mapping[str, Tensor]) -> list[list[str]]:
+    """Names of a state dict, those of one and the same tensor together."""
+    groups: dict[int, list[str]] = {}
+    for name, tensor in state.items():
+        groups.setdefault(id(tensor), []).append(name)
+    return list(groups.values())
+
+
+def _match(
+    groups: Sequence[Sequence[str]],
+    state: Mapping[str, Tensor],
+    shapes: Mapping[str, tuple[int, ...]],
+    path: Path,
+) -> list[str]:
+    stored = [next((name for name in names if name in shapes), None) for names in groups]
+    missing = [names[0] for names, found in zip(groups, stored, strict=True) if found is None]
+    known = {name for names in groups for name in names}
+    surplus = [name for name in shapes if name not in known]
+    wrong = [
+        f"{name} {list(shapes[name])} instead of {list(state[name].shape)}"
+        for name in stored
+        if name is not None and shapes[name] != tuple(state[name].shape)
+    ]
+    for complaint, names in (("lacks", missing), ("has unknown", surplus), ("has the wrong shape for", wrong)):
+        if names:
+            shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+            raise TuckertreeError(f"{path} {complaint} {shown}")
+    return [name for name in stored if name is not None]

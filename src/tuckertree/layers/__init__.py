@@ -1,0 +1,19 @@
+"""One torch layer and the chain of layers it is factored into."""
+
+from tuckertree.layers.chain import Chain, TransposedChain, densify, empty_chain, factorize
+from tuckertree.layers.spec import DENSE_TYPES, LayerSpec
+from tuckertree.layers.stages import Stage, chain_macs, chain_parameters, chain_stages
+
+__all__ = [
+    "DENSE_TYPES",
+    "Chain",
+    "LayerSpec",
+    "Stage",
+    "TransposedChain",
+    "chain_macs",
+    "chain_parameters",
+    "chain_stages",
+    "densify",
+    "empty_chain",
+    "factorize",
+]

@@ -1,0 +1,167 @@
+"""A dense torch layer to its factored chain, and back."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from tuckertree.decomposition import Factors, Spectra, decompose, feasible_ranks, method_cuts
+from tuckertree.decomposition.matricization import kernel_from_row, modes_in_row
+from tuckertree.layers.spec import LayerSpec
+from tuckertree.layers.stages import chain_stages
+
+
+class Chain(nn.Sequential):
+    """A factored layer: plain torch layers one after the other, under the names of its stages.
+
+    For HT-2 of a two-dimensional convolution these are ``reduce`` (1x1), ``vertical`` (D1x1), ``horizontal``
+    (1xD2) and ``expand`` (1x1, with the bias). Made by :func:`factorize`, or with uninitialised weights by
+    :func:`empty_chain`.
+
+    Attributes
+    ----------
+    dense
+        Structure of the layer this stands for.
+    method, ranks
+        How it was factored.
+    stages
+        Structure of each layer of the chain.
+    """
+
+    def __init__(
+        self,
+        dense: LayerSpec,
+        method: str,
+        ranks: Sequence[int],
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        cuts = method_cuts(method, len(dense.essential_modes))
+        ranks = feasible_ranks(dense.essential_shape, cuts, ranks)
+        stages = chain_stages(dense, cuts, ranks)
+        super().__init__(OrderedDict((stage.name, stage.spec.build(device, dtype)) for stage in stages))
+        self.dense, self.method, self.ranks, self.stages = dense, method, ranks, stages
+
+    def factors(self) -> Factors:
+        """Read the factors off the weights, in the weights' own type."""
+        cores = []
+        for number, layer in enumerate(self):
+            weight = cast("Tensor", layer.weight)
+            row = modes_in_row(LayerSpec.of(layer).kernel(weight))
+            row = row.unsqueeze(1) if number == 0 else row
+            cores.append(row.unsqueeze(-1) if number == len(self) - 1 else row)
+        return Factors(tuple(cores))
+
+    @torch.no_grad()
+    def set_factors(self, factors: Factors) -> None:
+        """Copy factors of the same ranks into the weights, in the weights' own type."""
+        for number, (layer, core) in enumerate(zip(self, factors, strict=True)):
+            row = core.flatten(1, 2) if number == 0 else core
+            row = row.flatten(-2) if number == len(self) - 1 else row
+            cast("Tensor", layer.weight).copy_(LayerSpec.of(layer).weight(kernel_from_row(row)))
+
+
+class TransposedChain(Chain):
+    """The chain of a transposed convolution, which may be asked for the size of its output."""
+
+    def forward(self, x: Tensor, output_size: Sequence[int] | None = None) -> Tensor:
+        """Run the stages; ``output_size`` as in :class:`torch.nn.ConvTranspose2d`."""
+        if output_size is None:
+            return super().forward(x)
+        wanted = tuple(output_size)[-self.dense.order :]
+        for stage, layer in zip(self.stages, self, strict=True):
+            if stage.spec.transposed:
+                size = [
+                    wanted[axis] if axis in stage.axes else n
+                    for axis, n in enumerate(x.shape[-len(wanted) :])
+                ]
+                x = layer(x, output_size=size)
+            else:
+                x = layer(x)
+        return x
+
+
+def empty_chain(
+    dense: LayerSpec,
+    method: str,
+    ranks: Sequence[int],
+    *,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype | None = None,
+) -> Chain:
+    """Build the chain of a layer with uninitialised weights.
+
+    Raises
+    ------
+    UsageError
+        If the method does not exist for this layer or there is not one positive rank for each cut.
+    """
+    return (TransposedChain if dense.transposed else Chain)(dense, method, ranks, device, dtype)
+
+
+def factorize(
+    module: nn.Module, method: str, ranks: Sequence[int], *, spectra: Spectra | None = None
+) -> Chain:
+    """Factor a dense layer into its chain.
+
+    The chain is on the layer's device, in its type, memory format, training mode and ``requires_grad``, and
+    shares no memory with it. Nothing else is approximated: at full ranks it computes what the layer does.
+
+    Parameters
+    ----------
+    module
+        ``nn.Conv1d/2d/3d``, ``nn.ConvTranspose1d/2d/3d`` or ``nn.Linear``.
+    method
+        ``ht2``, ``tucker2``, ``spatial`` or ``svd``.
+    ranks
+        One for each cut of the method; for HT-2 of a two-dimensional convolution ``(R1, R13, R3)``.
+    spectra
+        Spectra of the layer's kernel at the method's cuts, if they are at hand.
+
+    Raises
+    ------
+    TuckertreeError
+        If the weight holds NaN or infinite values.
+    UsageError
+        If the method or the ranks do not fit the layer.
+    """
+    dense = LayerSpec.of(module)
+    weight, bias = cast("Tensor", module.weight), cast("Tensor | None", module.bias)
+    chain = empty_chain(dense, method, ranks, device=weight.device, dtype=weight.dtype)
+    cuts = method_cuts(method, len(dense.essential_modes))
+    chain.set_factors(decompose(dense.kernel(weight), chain.ranks, cuts, spectra))
+    if bias is not None:
+        _copy_bias(bias, chain[-1])
+    for layer in chain:
+        cast("Tensor", layer.weight).requires_grad_(weight.requires_grad)
+    channels_last = {4: torch.channels_last, 5: torch.channels_last_3d}.get(weight.ndim)
+    if channels_last and not weight.is_contiguous() and weight.is_contiguous(memory_format=channels_last):
+        chain = chain.to(memory_format=channels_last)
+    return chain.train(module.training)
+
+
+def densify(chain: Chain) -> nn.Module:
+    """Multiply a chain out into the dense layer it stands for: the inverse of :func:`factorize`.
+
+    Exact up to rounding: the product is taken in float64 and returned in the chain's own type.
+    """
+    first, last = cast("Tensor", chain[0].weight), chain[-1]
+    module = chain.dense.build(first.device, first.dtype)
+    weight = cast("Tensor", module.weight)
+    with torch.no_grad():
+        weight.copy_(chain.dense.weight(chain.factors().to(torch.float64).kernel()))
+    weight.requires_grad_(first.requires_grad)
+    if chain.dense.bias:
+        _copy_bias(cast("Tensor", last.bias), module)
+    return module.train(chain.training)
+
+
+@torch.no_grad()
+def _copy_bias(bias: Tensor, module: nn.Module) -> None:
+    own = cast("Tensor", module.bias)
+    own.copy_(bias)
+    own.requires_grad_(bias.requires_grad)

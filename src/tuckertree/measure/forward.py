@@ -1,0 +1,61 @@
+"""Running a model without leaving a trace in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tuckertree.errors import TuckertreeError
+
+ExampleInputs = Tensor | Sequence[Any] | Mapping[str, Any]
+"""One tensor, a sequence of positional arguments, or a mapping of keyword arguments."""
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Put every module in evaluation mode, without gradients, and restore each one's own mode after."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+def run(model: nn.Module, example_inputs: ExampleInputs) -> Any:
+    """Run the model once in evaluation mode and return what it returns.
+
+    Raises
+    ------
+    TuckertreeError
+        If the model cannot take these inputs; the message holds their shapes and the model's own complaint.
+    """
+    with evaluating(model):
+        try:
+            if isinstance(example_inputs, Tensor):
+                return model(example_inputs)
+            if isinstance(example_inputs, Mapping):
+                return model(**example_inputs)
+            return model(*example_inputs)
+        except Exception as error:
+            complaint = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise TuckertreeError(
+                f"the model does not run on the example input {describe(example_inputs)}: {complaint}"
+            ) from error
+
+
+def describe(inputs: Any) -> str:
+    """Shapes and types of inputs, for messages: ``[1, 3, 32, 32] float32``."""
+    if isinstance(inputs, Tensor):
+        return f"{list(inputs.shape)} {str(inputs.dtype).removeprefix('torch.')}"
+    if isinstance(inputs, Mapping):
+        return "{" + ", ".join(f"{key}: {describe(value)}" for key, value in inputs.items()) + "}"
+    if isinstance(inputs, list | tuple):
+        return "(" + ", ".join(describe(value) for value in inputs) + ")"
+    return type(inputs).__name__

@@ -1,0 +1,143 @@
+"""MODEL on the command line: a name, a saved folder or a factory, opened into a network and its input."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from tuckertree.data import Preprocessing
+from tuckertree.errors import TuckertreeError, UsageError
+from tuckertree.formats import load_folder, read_config
+from tuckertree.models import build, load_weights, resolve
+from tuckertree.planning import Plan
+
+_FACTORY = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
+
+
+@dataclass(frozen=True)
+class OpenModel:
+    """A network ready to be looked at.
+
+    Attributes
+    ----------
+    model
+        In evaluation mode.
+    example_inputs
+        One input of the right shape, ``[1, 3, H, W]`` for images.
+    preprocessing
+        How images become inputs.
+    plan
+        For a compressed network, the plan that made it.
+    """
+
+    model: nn.Module
+    example_inputs: Tensor
+    preprocessing: Preprocessing
+    plan: Plan | None = None
+
+
+def open_model(
+    source: str,
+    *,
+    weights: Path | None = None,
+    architecture: str | None = None,
+    input_size: tuple[int, ...] | None = None,
+    device: str = "cpu",
+) -> OpenModel:
+    """Open what the user named.
+
+    Parameters
+    ----------
+    source
+        ``demo``, ``cifar10:resnet20``, ``torchvision:resnet18``, ``timm:resnet50``, ``caffe:googlenet``, a
+        folder saved by tuckertree, or ``package.module:factory``, a function without arguments that returns a
+        model. A factory is only ever imported because the user typed it; no file can name one.
+    weights
+        A safetensors file with the weights of the (dense) network.
+    architecture
+        For a saved folder that does not name its architecture: a name or a factory that builds it.
+    input_size
+        Channels, height and width (or any shape without the batch), where the source does not know it.
+    device
+        A torch device.
+
+    Raises
+    ------
+    TuckertreeError
+        If the source is unknown, its weights do not fit, or its input size is not known.
+    """
+    if Path(source).is_dir():
+        opened = _open_folder(Path(source), weights, architecture, input_size)
+    elif architecture is not None:
+        raise UsageError(f"--model belongs to a saved folder; {source} is not one")
+    else:
+        opened = _open_dense(source, weights, input_size)
+    return replace(
+        opened,
+        model=opened.model.to(_device(device)).eval(),
+        example_inputs=opened.example_inputs.to(device),
+    )
+
+
+def _open_folder(
+    path: Path, weights: Path | None, architecture: str | None, input_size: tuple[int, ...] | None
+) -> OpenModel:
+    if weights is not None:
+        raise UsageError(f"{path} has weights of its own; --weights belongs to a dense model")
+    config = read_config(path)
+    source = architecture or config.architecture
+    dense = _open_dense(source, None, input_size) if source is not None else None
+    model, config = load_folder(path, build, into=dense.model if dense else None)
+    assert dense is not None  # load_folder has refused a folder without an architecture
+    return replace(dense, model=model, plan=config.plan)
+
+
+def _open_dense(source: str, weights: Path | None, input_size: tuple[int, ...] | None) -> OpenModel:
+    if _FACTORY.fullmatch(source) and "." in source.partition(":")[0]:
+        model = _call_factory(source)
+        if weights is not None:
+            load_weights(model, weights)
+        if input_size is None:
+            raise UsageError(f"give --input-size: {source} does not say what it takes")
+        return OpenModel(model, torch.zeros(1, *input_size), _preprocessing_for(input_size))
+    known = resolve(source)
+    model = build(source, weights=weights)
+    if input_size is None:
+        return OpenModel(model, known.example_inputs(), known.preprocessing)
+    preprocessing = replace(known.preprocessing, size=input_size[-2:], resize=None)
+    return OpenModel(model, torch.zeros(1, *input_size), preprocessing)
+
+
+def _call_factory(source: str) -> nn.Module:
+    module_name, _, function = source.partition(":")
+    sys.path.insert(0, "")  # as `python -m` does: the user's own module stands where they are
+    try:
+        factory = getattr(importlib.import_module(module_name), function)
+        model = factory()
+    except Exception as error:
+        raise TuckertreeError(f"{source} cannot be built: {type(error).__name__}: {error}") from error
+    finally:
+        sys.path.remove("")
+    if not isinstance(model, nn.Module):
+        raise TuckertreeError(f"{source} returned a {type(model).__name__}, not a torch module")
+    return model
+
+
+def _preprocessing_for(input_size: tuple[int, ...]) -> Preprocessing:
+    height, width = (1, 1, *input_size)[-2:]
+    return Preprocessing(size=(height, width), resize=None)
+
+
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UsageError(f"device {name!r} cannot be used here: {str(error).splitlines()[0]}") from error
+    return device

@@ -1,0 +1,163 @@
+"""The plan: what is to be done to each layer, as data that can be read, compared, edited and kept."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from tuckertree.decomposition import METHODS
+from tuckertree.errors import TuckertreeError
+
+DENSE = "dense"
+
+
+@dataclass(frozen=True)
+class LayerPlan:
+    """What is to be done to one layer, and why.
+
+    Attributes
+    ----------
+    name
+        Where the layer is in the model.
+    kind
+        ``conv2d``, ``linear``, ...
+    kernel
+        Kernel shape ``(T, C, D1, ..., DN)`` of one group; ``groups`` is their number.
+    method
+        ``ht2``, ``tucker2``, ``spatial``, ``svd`` or ``dense``.
+    ranks
+        One for each cut, from the C end; empty for a dense layer.
+    parameters, macs
+        Weights and multiply-accumulates before and after, biases not counted; MACs at the example inputs.
+    bound
+        Upper bound of the relative error of the weight.
+    reason
+        Why it is so, in words.
+    """
+
+    name: str
+    kind: str
+    kernel: tuple[int, ...]
+    groups: int
+    method: str
+    ranks: tuple[int, ...]
+    parameters: tuple[int, int]
+    macs: tuple[int, int]
+    bound: float
+    reason: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Plans of all layers, in the order of the forward.
+
+    Attributes
+    ----------
+    layers
+        One for each convolution and linear layer of the model.
+    rule
+        The rule that chose the ranks, as data.
+    parameters, macs
+        Of the whole network before and after, other layers and biases included; MACs at the example inputs.
+    """
+
+    layers: tuple[LayerPlan, ...]
+    rule: Mapping[str, Any]
+    parameters: tuple[int, int]
+    macs: tuple[int, int]
+
+    @property
+    def compressed(self) -> tuple[LayerPlan, ...]:
+        """The layers that become chains."""
+        return tuple(layer for layer in self.layers if layer.method != DENSE)
+
+    def to_json(self) -> dict[str, Any]:
+        """The plan as JSON data."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Any) -> Plan:
+        """Read JSON data back, trusting none of it.
+
+        Raises
+        ------
+        TuckertreeError
+            If a field is missing, unknown or of the wrong type.
+        """
+        data = _fields(cls, data, "plan")
+        layers = _typed(data["layers"], list, "plan.layers")
+        return cls(
+            layers=tuple(_layer_from_json(layer, f"plan.layers[{i}]") for i, layer in enumerate(layers)),
+            rule=_typed(data["rule"], dict, "plan.rule"),
+            parameters=_pair(data["parameters"], "plan.parameters"),
+            macs=_pair(data["macs"], "plan.macs"),
+        )
+
+    def dumps(self) -> str:
+        """The plan as JSON text, one layer a line."""
+        data = self.to_json()
+        layers = ",\n".join(f"  {json.dumps(layer)}" for layer in data.pop("layers"))
+        head = json.dumps(data)[1:-1]
+        return f'{{{head}, "layers": [\n{layers}\n]}}\n'
+
+    @classmethod
+    def loads(cls, text: str) -> Plan:
+        """Read :meth:`dumps` back.
+
+        Raises
+        ------
+        TuckertreeError
+            If the text is not JSON or not a plan.
+        """
+        try:
+            return cls.from_json(json.loads(text))
+        except ValueError as error:
+            raise TuckertreeError(f"the plan is not JSON: {error}") from error
+
+
+def _layer_from_json(data: Any, where: str) -> LayerPlan:
+    data = _fields(LayerPlan, data, where)
+    method = _typed(data["method"], str, f"{where}.method")
+    if method not in (*METHODS, DENSE):
+        raise TuckertreeError(f"{where}.method: {method!r} is none of {', '.join((*METHODS, DENSE))}")
+    return LayerPlan(
+        name=_typed(data["name"], str, f"{where}.name"),
+        kind=_typed(data["kind"], str, f"{where}.kind"),
+        kernel=_integers(data["kernel"], f"{where}.kernel"),
+        groups=_typed(data["groups"], int, f"{where}.groups"),
+        method=method,
+        ranks=_integers(data["ranks"], f"{where}.ranks"),
+        parameters=_pair(data["parameters"], f"{where}.parameters"),
+        macs=_pair(data["macs"], f"{where}.macs"),
+        bound=float(_typed(data["bound"], (int, float), f"{where}.bound")),
+        reason=_typed(data["reason"], str, f"{where}.reason"),
+    )
+
+
+def _fields(kind: type, data: Any, where: str) -> dict[str, Any]:
+    known = {field.name for field in fields(kind)}
+    if not isinstance(data, dict) or set(data) != known:
+        found = sorted(data) if isinstance(data, dict) else type(data).__name__
+        raise TuckertreeError(f"{where} must have exactly the fields {sorted(known)}, found {found}")
+    return data
+
+
+def _typed(value: Any, kind: type | tuple[type, ...], where: str) -> Any:
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        raise TuckertreeError(f"{where} has a value of the wrong type: {value!r}")
+    return value
+
+
+def _integers(value: Any, where: str) -> tuple[int, ...]:
+    if not isinstance(value, list | tuple) or any(type(v) is not int or v < 0 for v in value):
+        raise TuckertreeError(f"{where} must be a list of integers that are not negative, not {value!r}")
+    return tuple(value)
+
+
+def _pair(value: Any, where: str) -> tuple[int, int]:
+    numbers = _integers(value, where)
+    if len(numbers) != 2:
+        raise TuckertreeError(f"{where} must be [before, after], not {value!r}")
+    return numbers[0], numbers[1]

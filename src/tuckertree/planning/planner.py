@@ -1,0 +1,198 @@
+"""From an inventory and a rule to a plan."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from math import ceil, prod
+from typing import cast
+
+from torch import Tensor, nn
+
+from tuckertree.decomposition import Spectra, feasible_ranks, kernel_spectra, method_cuts
+from tuckertree.decomposition.matricization import mode_sizes
+from tuckertree.errors import TuckertreeError, UsageError
+from tuckertree.layers import chain_parameters, chain_stages
+from tuckertree.planning.inventory import Inventory, Layer
+from tuckertree.planning.plan import DENSE, LayerPlan, Plan
+from tuckertree.planning.rules import Rule
+from tuckertree.progress import Tick, no_progress, spread
+
+FIRST_LAYER = ("svd", "ht2", DENSE)
+Choice = Callable[[Layer], bool]
+
+
+@dataclass(frozen=True)
+class Options:
+    """Which layers are compressed, and how, apart from their ranks.
+
+    Attributes
+    ----------
+    include, exclude
+        Name patterns as in a shell, or a predicate on :class:`~tuckertree.planning.inventory.Layer`; by
+        default every layer is included and none excluded.
+    first
+        The first convolution: ``svd`` of the T-mode (the paper), ``ht2``, or left ``dense``.
+    round_to
+        Ranks are rounded up to a multiple of this where there is room.
+
+    Raises
+    ------
+    UsageError
+        If ``first`` or ``round_to`` has a value it cannot have.
+    """
+
+    include: Sequence[str] | Choice = ("*",)
+    exclude: Sequence[str] | Choice = ()
+    first: str = "svd"
+    round_to: int = 1
+
+    def __post_init__(self) -> None:
+        if self.first not in FIRST_LAYER:
+            raise UsageError(f"the first layer can be {', '.join(FIRST_LAYER)}, not {self.first!r}")
+        if self.round_to < 1:
+            raise UsageError(f"ranks can be rounded to a multiple of 1 or more, not {self.round_to}")
+
+    def check_patterns(self, layers: Sequence[Layer]) -> None:
+        """Refuse a pattern that fits no layer: it is a slip of the pen.
+
+        Raises
+        ------
+        UsageError
+            Naming the pattern.
+        """
+        for patterns in (self.include, self.exclude):
+            for pattern in () if callable(patterns) else patterns:
+                if layers and not any(_fits(layer, (pattern,)) for layer in layers):
+                    raise UsageError(f"no layer is named {pattern!r}; `tuckertree inspect` lists the names")
+
+    def method(self, layer: Layer) -> tuple[str, str]:
+        """Method for a layer (``dense`` to leave it) and the reason."""
+        if layer.refusal:
+            return DENSE, layer.refusal
+        if not _fits(layer, self.include):
+            return DENSE, "not included"
+        if _fits(layer, self.exclude):
+            return DENSE, "excluded"
+        if layer.is_first:
+            return self.first, "first convolution"
+        if not layer.spec.essential_modes:
+            return "svd", "linear" if layer.spec.kind == "linear" else "pointwise"
+        return "ht2", ""
+
+
+def survey(
+    model: nn.Module, inventory: Inventory, options: Options, *, tick: Tick = no_progress
+) -> dict[str, Spectra]:
+    """Spectra of every layer that is to be compressed, by name; the weights are only read.
+
+    Raises
+    ------
+    TuckertreeError
+        If a weight holds NaN or infinite values, with the name of the layer.
+    """
+    chosen = [layer for layer in inventory.layers if options.method(layer)[0] != DENSE]
+
+    def work(layer: Layer) -> Spectra:
+        weight = cast("Tensor", model.get_submodule(layer.name).weight)
+        cuts = method_cuts(options.method(layer)[0], len(layer.spec.essential_modes))
+        try:
+            return kernel_spectra(layer.spec.kernel(weight), cuts)
+        except TuckertreeError as error:
+            raise TuckertreeError(f"{layer.name}: {error}") from error
+
+    spectra = spread(work, chosen, doing="spectra", tick=tick, size=_eigenproblem)
+    return {layer.name: result for layer, result in zip(chosen, spectra, strict=True)}
+
+
+def make_plan(
+    inventory: Inventory, spectra: Mapping[str, Spectra], rule: Rule, options: Options | None = None
+) -> Plan:
+    """Choose ranks for every layer, and keep dense what would not get smaller.
+
+    Parameters
+    ----------
+    inventory, spectra, options
+        Of the same model and the same options (:func:`survey`).
+    rule
+        Chooses the ranks.
+
+    Raises
+    ------
+    UsageError
+        If the rule's ranks do not fit a layer, or a pattern fits none.
+    """
+    options = options or Options()
+    options.check_patterns(inventory.layers)
+    layers = tuple(_plan_layer(layer, spectra.get(layer.name), rule, options) for layer in inventory.layers)
+    saved_parameters = sum(layer.parameters[0] - layer.parameters[1] for layer in layers)
+    saved_macs = sum(layer.macs[0] - layer.macs[1] for layer in layers)
+    return Plan(
+        layers=layers,
+        rule=rule.describe(),
+        parameters=(inventory.parameters, inventory.parameters - saved_parameters),
+        macs=(inventory.macs, inventory.macs - saved_macs),
+    )
+
+
+def _plan_layer(layer: Layer, spectra: Spectra | None, rule: Rule, options: Options) -> LayerPlan:
+    method, reason = options.method(layer)
+    if spectra is None or method == DENSE:
+        return _leave_dense(layer, reason)
+    ranks = rule.ranks(layer.name, spectra)
+    if ranks is None:
+        return _leave_dense(layer, "no ranks given")
+    cuts = method_cuts(method, len(layer.spec.essential_modes))
+    rounded = [ceil(rank / options.round_to) * options.round_to for rank in ranks]
+    ranks = feasible_ranks(layer.spec.essential_shape, cuts, rounded)
+    stages = chain_stages(layer.spec, cuts, ranks)
+    parameters, macs = chain_parameters(stages), layer.chain_macs(stages)
+    if parameters >= layer.spec.weights:
+        return _leave_dense(layer, f"ranks {_row(ranks)} would not save parameters")
+    if macs > layer.macs:
+        return _leave_dense(layer, f"ranks {_row(ranks)} would add MACs")
+    return LayerPlan(
+        name=layer.name,
+        kind=layer.spec.kind,
+        kernel=layer.spec.kernel_shape,
+        groups=layer.spec.groups,
+        method=method,
+        ranks=ranks,
+        parameters=(layer.spec.weights, parameters),
+        macs=(layer.macs, macs),
+        bound=spectra.bound(dict(zip(cuts, ranks, strict=True))),
+        reason=reason,
+    )
+
+
+def _leave_dense(layer: Layer, reason: str) -> LayerPlan:
+    return LayerPlan(
+        name=layer.name,
+        kind=layer.spec.kind,
+        kernel=layer.spec.kernel_shape,
+        groups=layer.spec.groups,
+        method=DENSE,
+        ranks=(),
+        parameters=(layer.spec.weights, layer.spec.weights),
+        macs=(layer.macs, layer.macs),
+        bound=0.0,
+        reason=reason,
+    )
+
+
+def _fits(layer: Layer, wanted: Sequence[str] | Choice) -> bool:
+    if callable(wanted):
+        return wanted(layer)
+    return any(fnmatchcase(name, pattern) for pattern in wanted for name in (layer.name, *layer.aliases))
+
+
+def _eigenproblem(layer: Layer) -> float:
+    """A number that grows with the time of a layer's largest eigendecomposition."""
+    sizes = mode_sizes(layer.spec.essential_shape)
+    sides = (min(prod(sizes[:bond]), prod(sizes[bond:])) for bond in range(1, len(sizes)))
+    return float(layer.spec.groups * max(sides) ** 3)
+
+
+def _row(ranks: Sequence[int]) -> str:
+    return "/".join(map(str, ranks))

@@ -1,0 +1,137 @@
+"""Rules: how ranks are chosen from a layer's spectra.
+
+A rule is plain data with one method. ``Energy`` is the paper's; ``Error`` bounds the error; ``Ranks`` says
+it all by hand. Every rule sees one layer at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from fnmatch import fnmatchcase
+from typing import Any, Protocol
+
+from tuckertree.decomposition import Spectra
+from tuckertree.errors import UsageError
+
+
+class Rule(Protocol):
+    """Anything that can choose ranks."""
+
+    def ranks(self, name: str, spectra: Spectra) -> tuple[int, ...] | None:
+        """Choose a rank for each cut, from the C end, or None to leave the layer dense."""
+        ...
+
+    def describe(self) -> dict[str, Any]:
+        """The rule as JSON data, to be kept in the plan."""
+        ...
+
+
+@dataclass(frozen=True)
+class Energy:
+    """At each cut the smallest rank whose share of the squared singular values exceeds ``energy`` (PAPER).
+
+    ``Energy(1)`` gives full ranks. The relative error of HT-2 is at most ``sqrt(3 (1 - energy))``.
+
+    Raises
+    ------
+    UsageError
+        If the energy is not in (0, 1].
+    """
+
+    energy: float
+
+    def __post_init__(self) -> None:
+        if not 0 < self.energy <= 1:
+            raise UsageError(f"energy must be in (0, 1], got {self.energy}")
+
+    def ranks(self, name: str, spectra: Spectra) -> tuple[int, ...]:  # noqa: ARG002
+        """See :meth:`Rule.ranks`."""
+        return tuple(bond.rank_for_energy(self.energy) for bond in spectra.bonds.values())
+
+    def describe(self) -> dict[str, Any]:
+        """See :meth:`Rule.describe`."""
+        return {"rule": "energy", **asdict(self)}
+
+
+@dataclass(frozen=True)
+class Error:
+    """Small ranks whose error bound is at most ``error``, relative to the norm of the weight.
+
+    The allowance is shared evenly by the cuts, then each rank in turn is lowered as far as what the others
+    left over allows: at the end no rank can be lowered by one.
+
+    Raises
+    ------
+    UsageError
+        If the error is not in [0, 1).
+    """
+
+    error: float
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.error < 1:
+            raise UsageError(f"error must be in [0, 1), got {self.error}")
+
+    def ranks(self, name: str, spectra: Spectra) -> tuple[int, ...]:  # noqa: ARG002
+        """See :meth:`Rule.ranks`."""
+        bonds = list(spectra.bonds.values())
+        if self.error == 0:
+            return tuple(bond.full_rank for bond in bonds)
+        allowance = self.error**2 * spectra.squared_norm
+        ranks = [bond.rank_for_tail(allowance / len(bonds)) for bond in bonds]
+        for i, bond in enumerate(bonds):
+            others = sum(float(b.tails[r]) for b, r in zip(bonds, ranks, strict=True)) - float(
+                bond.tails[ranks[i]]
+            )
+            ranks[i] = min(ranks[i], bond.rank_for_tail(allowance - others))
+        return tuple(ranks)
+
+    def describe(self) -> dict[str, Any]:
+        """See :meth:`Rule.describe`."""
+        return {"rule": "error", **asdict(self)}
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """Ranks by layer name: ``Ranks({"layer1.*": 8, "layer2.*": (8, 12, 10), "fc": 0.9})``.
+
+    The first pattern (as in a shell) that fits a layer's name counts. An integer is the rank at every cut,
+    a sequence one rank for each, a float an energy. Layers that no pattern fits stay dense.
+
+    Raises
+    ------
+    UsageError
+        If a value is none of these, or no pattern is given.
+    """
+
+    layers: Mapping[str, int | float | Sequence[int]]
+
+    def __post_init__(self) -> None:
+        if not self.layers:
+            raise UsageError("Ranks needs at least one layer pattern")
+        for pattern, value in self.layers.items():
+            if isinstance(value, float):
+                Energy(value)
+                continue
+            ranks = [value] if isinstance(value, int) else list(value)
+            if not ranks or any(not isinstance(r, int) or isinstance(r, bool) or r < 1 for r in ranks):
+                raise UsageError(f"{pattern}: ranks must be positive integers or an energy, got {value!r}")
+
+    def ranks(self, name: str, spectra: Spectra) -> tuple[int, ...] | None:
+        """See :meth:`Rule.ranks`."""
+        for pattern, value in self.layers.items():
+            if not fnmatchcase(name, pattern):
+                continue
+            if isinstance(value, float):
+                return Energy(value).ranks(name, spectra)
+            ranks = (value,) * len(spectra.bonds) if isinstance(value, int) else tuple(value)
+            if len(ranks) != len(spectra.bonds):
+                raise UsageError(f"{name} needs {len(spectra.bonds)} ranks, {pattern!r} gives {len(ranks)}")
+            return ranks
+        return None
+
+    def describe(self) -> dict[str, Any]:
+        """See :meth:`Rule.describe`."""
+        layers = {k: v if isinstance(v, int | float) else list(v) for k, v in self.layers.items()}
+        return {"rule": "ranks", "layers": layers}

@@ -1,0 +1,69 @@
+"""Progress on stderr, and work spread over the processor's threads."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
+from typing import TypeVar
+
+import torch
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+Tick = Callable[[str, int, int], None]
+"""Called with what is being done, how much of it is done, and how much there is."""
+
+
+def no_progress(doing: str, done: int, total: int) -> None:
+    """Say nothing."""
+
+
+@contextmanager
+def progress_bar(show: bool | None = None) -> Iterator[Tick]:
+    """Give a :data:`Tick` that draws a bar on stderr; ``None`` shows it where stderr is a terminal."""
+    if not (sys.stderr.isatty() if show is None else show):
+        yield no_progress
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        tasks: dict[str, object] = {}
+
+        def tick(doing: str, done: int, total: int) -> None:
+            if doing not in tasks:
+                tasks[doing] = bar.add_task(doing, total=total)
+            bar.update(tasks[doing], completed=done)  # type: ignore[arg-type]
+
+        yield tick
+
+
+def spread(
+    work: Callable[[Item], Result],
+    items: Sequence[Item],
+    *,
+    doing: str = "",
+    tick: Tick = no_progress,
+    size: Callable[[Item], float] | None = None,
+) -> list[Result]:
+    """Map ``work`` over items, one thread of the processor for each, and keep their order.
+
+    Eigenproblems of a few hundred rows gain nothing from a second thread (they lose by it when the machine
+    is busy), while layers are many and independent: so each worker computes with one thread, and there are
+    as many workers as torch may use threads. The largest items, by ``size``, go first.
+    """
+    threads = torch.get_num_threads()
+    order = sorted(range(len(items)), key=lambda i: -size(items[i]) if size else i)
+    pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
+    try:
+        futures = {pool.submit(work, items[i]): i for i in order}
+        for done, future in enumerate(as_completed(futures), start=1):
+            future.result()
+            tick(doing, done, len(items))
+        return [future.result() for future, _ in sorted(futures.items(), key=lambda pair: pair[1])]
+    finally:
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(threads)

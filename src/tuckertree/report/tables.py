@@ -1,0 +1,116 @@
+"""Tables for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from io import StringIO
+from typing import TYPE_CHECKING
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from tuckertree.planning import DENSE, Inventory, LayerPlan, Plan
+
+if TYPE_CHECKING:
+    from tuckertree.compression import CompressionResult
+
+
+def result_text(result: CompressionResult) -> str:
+    """Table of a compression: layers, totals, error and time, as plain text."""
+    return _plain(plan_table(result.plan, result.errors)) + "\n".join(totals(result))
+
+
+def totals(result: CompressionResult) -> list[str]:
+    """Lines that sum a compression up."""
+    plan = result.plan
+    return [
+        f"parameters  {ratio(plan.parameters)}",
+        f"MACs        {ratio(plan.macs)}",
+        f"error       {result.relative_error:.4f} of the norm of all layers' weights",
+        f"time        {sum(result.seconds.values()):.2f} s",
+    ]
+
+
+def plan_table(plan: Plan, errors: Mapping[str, float]) -> Table:
+    """Table of a plan with the true errors beside their bounds."""
+    columns = ("layer", "kind", "kernel", "method", ">ranks", ">parameters", ">MACs", ">error", ">bound", "reason")
+    rows = []
+    for layer in plan.layers:
+        dense = layer.method == DENSE
+        rows.append(
+            (
+                layer.name,
+                layer.kind,
+                kernel_text(layer),
+                layer.method,
+                "/".join(map(str, layer.ranks)),
+                short(layer.parameters[0]) if dense else change(layer.parameters),
+                short(layer.macs[0]) if dense else change(layer.macs),
+                f"{errors[layer.name]:.3f}" if layer.name in errors else "",
+                "" if dense else f"{layer.bound:.3f}",
+                layer.reason,
+            )
+        )
+    return table(columns, rows)
+
+
+def inventory_table(inventory: Inventory) -> Table:
+    """Table of a model's layers, in the order of the forward."""
+    columns = ("layer", "kind", "kernel", ">groups", "stride", ">parameters", ">MACs", "note")
+    rows = [
+        (
+            layer.name,
+            layer.spec.kind,
+            "x".join(map(str, layer.spec.kernel_shape)),
+            str(layer.spec.groups),
+            "x".join(map(str, layer.spec.stride)),
+            short(layer.spec.weights),
+            short(layer.macs),
+            layer.refusal or ("first convolution" if layer.is_first else ""),
+        )
+        for layer in inventory.layers
+    ]
+    return table(columns, rows)
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    """Make a table; a column whose head begins with ``>`` is set flush right."""
+    made = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in columns:
+        made.add_column(column.lstrip(">"), justify="right" if column.startswith(">") else "left")
+    for row in rows:
+        made.add_row(*row)
+    return made
+
+
+def kernel_text(layer: LayerPlan) -> str:
+    """Kernel shape, with the number of groups where there are several: ``8 x 64x4x3x3``."""
+    shape = "x".join(map(str, layer.kernel))
+    return shape if layer.groups == 1 else f"{layer.groups} x {shape}"
+
+
+def ratio(pair: tuple[int, int]) -> str:
+    """Before, after and how many times less: ``25.6M -> 10.1M (2.53x)``."""
+    before, after = pair
+    return f"{short(before)} -> {short(after)} ({before / max(after, 1):.2f}x)"
+
+
+def change(pair: tuple[int, int]) -> str:
+    """Before and after: ``36.9k > 17.8k``."""
+    return f"{short(pair[0])} > {short(pair[1])}"
+
+
+def short(number: float) -> str:
+    """A number in three digits and a prefix: ``25.6M``."""
+    for prefix in ("", "k", "M", "G"):
+        if number < 999.5:
+            return f"{number:.0f}" if not prefix else f"{number:.3g}{prefix}"
+        number /= 1000
+    return f"{number:.3g}T"
+
+
+def _plain(content: Table) -> str:
+    text = StringIO()
+    Console(file=text, width=200, color_system=None).print(content)
+    return "\n".join(line.rstrip() for line in text.getvalue().splitlines()) + "\n"

@@ -1,0 +1,101 @@
+"""Putting chains in a model: a plan carried out, or its structure alone."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from tuckertree.decomposition import Spectra
+from tuckertree.errors import TuckertreeError
+from tuckertree.layers import DENSE_TYPES, Chain, LayerSpec, empty_chain, factorize
+from tuckertree.planning import LayerPlan, Plan
+from tuckertree.progress import Tick, no_progress, spread
+
+
+def apply(
+    model: nn.Module, plan: Plan, *, spectra: Mapping[str, Spectra] | None = None, tick: Tick = no_progress
+) -> nn.Module:
+    """Carry out a plan on a copy of a model.
+
+    Parameters
+    ----------
+    model
+        The dense model the plan was made for; it is not changed, and shares no memory with the result.
+    plan
+        Methods and ranks. No search is made; the same plan gives the same weights.
+    spectra
+        Spectra by layer name, if they are at hand (:func:`tuckertree.planning.survey`).
+
+    Raises
+    ------
+    TuckertreeError
+        If a layer of the plan is not in the model or has another shape, or its weight is not finite.
+    """
+    layers = {layer.name: _layer_for(model, layer) for layer in plan.compressed}
+
+    def work(layer: LayerPlan) -> Chain:
+        known = spectra.get(layer.name) if spectra else None
+        try:
+            return factorize(layers[layer.name], layer.method, layer.ranks, spectra=known)
+        except TuckertreeError as error:
+            raise TuckertreeError(f"{layer.name}: {error}") from error
+
+    chains = spread(work, plan.compressed, doing="factors", tick=tick, size=lambda p: p.parameters[0])
+    return _copy_with(model, {layers[p.name]: chain for p, chain in zip(plan.compressed, chains, strict=True)})
+
+
+def build_structure(model: nn.Module, plan: Plan) -> nn.Module:
+    """Copy a dense model with uninitialised chains in the planned places, to load weights into.
+
+    Raises
+    ------
+    TuckertreeError
+        If a layer of the plan is not in the model or has another shape, or its ranks cannot be.
+    """
+    chains: dict[nn.Module, nn.Module] = {}
+    for layer in plan.compressed:
+        dense = _layer_for(model, layer)
+        weight = cast(Tensor, dense.weight)
+        try:
+            chain = empty_chain(
+                LayerSpec.of(dense), layer.method, layer.ranks, device=weight.device, dtype=weight.dtype
+            )
+        except TuckertreeError as error:
+            raise TuckertreeError(f"{layer.name}: {error}") from error
+        chains[dense] = chain.train(dense.training)
+    return _copy_with(model, chains)
+
+
+def _copy_with(model: nn.Module, chains: Mapping[nn.Module, nn.Module]) -> nn.Module:
+    """Deep copy of a model in which some modules are others; the modules replaced are never copied."""
+    if model in chains:
+        return chains[model]
+    memo: dict[int, object] = {id(dense): chain for dense, chain in chains.items()}
+    # Results kept as attributes (old-style weight_norm does it) cannot be copied while a graph hangs on them.
+    for module in model.modules():
+        for value in vars(module).values():
+            if isinstance(value, torch.Tensor) and not value.is_leaf:
+                memo[id(value)] = value.detach().clone()
+    return copy.deepcopy(model, memo)
+
+
+def _layer_for(model: nn.Module, layer: LayerPlan) -> nn.Module:
+    try:
+        module = model.get_submodule(layer.name)
+    except AttributeError as error:
+        raise TuckertreeError(
+            f"the plan names a layer {layer.name!r} that the model does not have; it was made for another model"
+        ) from error
+    if not isinstance(module, DENSE_TYPES):
+        raise TuckertreeError(f"{layer.name} is a {type(module).__name__} here; the plan says {layer.kind}")
+    spec = LayerSpec.of(module)
+    if (spec.kind, spec.kernel_shape, spec.groups) != (layer.kind, layer.kernel, layer.groups):
+        raise TuckertreeError(
+            f"{layer.name} is {spec.kind} {list(spec.kernel_shape)} in {spec.groups} groups here; "
+            f"the plan says {layer.kind} {list(layer.kernel)} in {layer.groups}"
+        )
+    return module

@@ -1,9 +1,9 @@
 """tuckertree: compress trained convolutional networks by hierarchical Tucker-2 decomposition.
 
-    result = tuckertree.compress(model, example_inputs, energy=0.9)
-    print(result)
-    result.save("out/")
-    model = tuckertree.load("out/")
+result = tuckertree.compress(model, example_inputs, energy=0.9)
+print(result)
+result.save("out/")
+model = tuckertree.load("out/")
 """
 
 from pathlib import Path

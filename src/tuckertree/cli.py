@@ -52,7 +52,9 @@ app = typer.Typer(
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="Name, saved folder or package.module:factory.")]
 Weights = Annotated[Path | None, typer.Option(help="Weights of the network, a .safetensors file.")]
 InputSize = Annotated[str | None, typer.Option(help="Size of the input without the batch: 3,224,224.")]
-BuiltBy = Annotated[str | None, typer.Option("--model", help="Builds a saved folder that names no architecture.")]
+BuiltBy = Annotated[
+    str | None, typer.Option("--model", help="Builds a saved folder that names no architecture.")
+]
 Device = Annotated[str, typer.Option(help="Torch device: cpu, cuda, cuda:1, mps.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Overwrite = Annotated[bool, typer.Option(help="Replace the output if it is a folder saved by tuckertree.")]
@@ -95,9 +97,15 @@ def compress(
     model: Model,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to save to.")],
     energy: Annotated[float | None, typer.Option(help="Share of energy kept at each cut, in (0, 1].")] = None,
-    error: Annotated[float | None, typer.Option(help="Bound of each layer's relative error, in [0, 1).")] = None,
-    include: Annotated[list[str] | None, typer.Option(help="Compress only layers of this name pattern.")] = None,
-    exclude: Annotated[list[str] | None, typer.Option(help="Leave layers of this name pattern dense.")] = None,
+    error: Annotated[
+        float | None, typer.Option(help="Bound of each layer's relative error, in [0, 1).")
+    ] = None,
+    include: Annotated[
+        list[str] | None, typer.Option(help="Compress only layers of this name pattern.")
+    ] = None,
+    exclude: Annotated[
+        list[str] | None, typer.Option(help="Leave layers of this name pattern dense.")
+    ] = None,
     first: Annotated[str, typer.Option(help="The first convolution: svd, ht2 or dense.")] = "svd",
     round_to: Annotated[int, typer.Option(help="Round ranks up to a multiple of this.")] = 1,
     weights: Weights = None,
@@ -142,7 +150,9 @@ def compress(
 def evaluate(
     model: Model,
     data: Annotated[str, typer.Option(help="Images: folder, .parquet file or demo.")],
-    split: Annotated[str | None, typer.Option(help="Part of the data; by default test or validation.")] = None,
+    split: Annotated[
+        str | None, typer.Option(help="Part of the data; by default test or validation.")
+    ] = None,
     limit: Annotated[int | None, typer.Option(help="Look at this many images only.", min=1)] = None,
     batch_size: Annotated[int, typer.Option(help="Images at a time.", min=1)] = 128,
     weights: Weights = None,

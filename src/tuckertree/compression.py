@@ -54,7 +54,9 @@ class CompressionResult:
 
         return result_text(self)
 
-    def save(self, path: str | Path, *, overwrite: bool = False, report: Mapping[str, Any] | None = None) -> Path:
+    def save(
+        self, path: str | Path, *, overwrite: bool = False, report: Mapping[str, Any] | None = None
+    ) -> Path:
         """Write the saved folder: ``config.json``, ``model.safetensors``, ``report.json``.
 
         Parameters
@@ -140,7 +142,7 @@ def compress(
     """
     if (rule is None) == (energy is None):
         raise UsageError("give either a rule or an energy, such as energy=0.9")
-    rule = rule or Energy(cast(float, energy))
+    rule = rule or Energy(cast("float", energy))
     options = Options(_patterns(include), _patterns(exclude), first, round_to)
     clock = _Clock()
     with progress_bar(progress) as tick:
@@ -188,7 +190,7 @@ def _measure_errors(
     model: nn.Module, compressed: nn.Module, layers: Sequence[Layer]
 ) -> tuple[dict[str, float], float]:
     def work(layer: Layer) -> tuple[float | None, float]:
-        weight = cast(Tensor, model.get_submodule(layer.name).weight).detach()
+        weight = cast("Tensor", model.get_submodule(layer.name).weight).detach()
         norm = float(torch.linalg.vector_norm(weight.to(torch.float32)))
         chain = compressed.get_submodule(layer.name)
         if not isinstance(chain, Chain):

@@ -45,9 +45,7 @@ class DemoRow:
     high: float
 
 
-def run_demo(
-    output: Path, *, energies: Sequence[float] = ENERGIES, overwrite: bool = False
-) -> list[DemoRow]:
+def run_demo(output: Path, *, energies: Sequence[float] = ENERGIES, overwrite: bool = False) -> list[DemoRow]:
     """Compress, save, load and measure; what is measured is what was loaded again.
 
     Raises

@@ -53,17 +53,27 @@ def spread(
 
     Eigenproblems of a few hundred rows gain nothing from a second thread (they lose by it when the machine
     is busy), while layers are many and independent: so each worker computes with one thread, and there are
-    as many workers as torch may use threads. The largest items, by ``size``, go first.
+    as many workers as torch may use threads. The largest items, by ``size``, go first; one that is larger
+    than a worker's fair share of all goes before them, alone, with every thread.
     """
     threads = torch.get_num_threads()
-    order = sorted(range(len(items)), key=lambda i: -size(items[i]) if size else i)
+    sizes = [size(item) if size else 0.0 for item in items]
+    order = sorted(range(len(items)), key=lambda i: -sizes[i])
+    alone = [i for i in order if sizes[i] * threads > sum(sizes)]
+    results: dict[int, Result] = {}
+
+    def keep(number: int, result: Result) -> None:
+        results[number] = result
+        tick(doing, len(results), len(items))
+
+    for i in alone:
+        keep(i, work(items[i]))
     pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
     try:
-        futures = {pool.submit(work, items[i]): i for i in order}
-        for done, future in enumerate(as_completed(futures), start=1):
-            future.result()
-            tick(doing, done, len(items))
-        return [future.result() for future, _ in sorted(futures.items(), key=lambda pair: pair[1])]
+        futures = {pool.submit(work, items[i]): i for i in order[len(alone) :]}
+        for future in as_completed(futures):
+            keep(futures[future], future.result())
     finally:
         pool.shutdown(cancel_futures=True)
         torch.set_num_threads(threads)
+    return [results[i] for i in range(len(items))]

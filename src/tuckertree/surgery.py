@@ -45,7 +45,9 @@ def apply(
             raise TuckertreeError(f"{layer.name}: {error}") from error
 
     chains = spread(work, plan.compressed, doing="factors", tick=tick, size=lambda p: p.parameters[0])
-    return _copy_with(model, {layers[p.name]: chain for p, chain in zip(plan.compressed, chains, strict=True)})
+    return _copy_with(
+        model, {layers[p.name]: chain for p, chain in zip(plan.compressed, chains, strict=True)}
+    )
 
 
 def build_structure(model: nn.Module, plan: Plan) -> nn.Module:
@@ -59,7 +61,7 @@ def build_structure(model: nn.Module, plan: Plan) -> nn.Module:
     chains: dict[nn.Module, nn.Module] = {}
     for layer in plan.compressed:
         dense = _layer_for(model, layer)
-        weight = cast(Tensor, dense.weight)
+        weight = cast("Tensor", dense.weight)
         try:
             chain = empty_chain(
                 LayerSpec.of(dense), layer.method, layer.ranks, device=weight.device, dtype=weight.dtype

@@ -156,6 +156,19 @@ def test_spectra_at_hand_change_nothing(factoring):
     assert all(torch.equal(computed, given) for computed, given in pairs)
 
 
+@examples(20)
+@given(factorings())
+def test_cores_are_contiguous_in_memory_of_their_own(factoring):
+    kernel, _, cuts, ranks = factoring
+    spectra = kernel_spectra(kernel, cuts)
+    bases = [bond.basis for bond in spectra.bonds.values() if bond.basis is not None]
+    cores = decompose(kernel, ranks, cuts, spectra).cores
+    storages = {tensor.untyped_storage().data_ptr() for tensor in (kernel, *bases, *cores)}
+    assert len(storages) == 1 + len(bases) + len(cores)
+    assert all(core.untyped_storage().nbytes() == 8 * core.numel() for core in cores)
+    assert all(core.is_contiguous() for core in cores)
+
+
 def test_a_kernel_of_zeros_has_finite_factors_and_no_error():
     kernel = torch.zeros(2, 4, 4, 3, 3)
     factors = decompose(kernel, (2, 2, 2), HT2)

@@ -171,6 +171,8 @@ def _split_modes(cores: Sequence[Tensor], shape: Sequence[int], cuts: Sequence[i
     sizes = mode_sizes(shape)
     edges = pairwise((0, *(cut + 1 for cut in cuts), len(sizes)))
     return tuple(
-        core.reshape(core.shape[0], core.shape[1], *sizes[a:b], core.shape[-1]).contiguous()
+        core.reshape(*core.shape[:2], *sizes[a:b], core.shape[-1]).clone(
+            memory_format=torch.contiguous_format
+        )
         for core, (a, b) in zip(cores, edges, strict=True)
     )

@@ -1,5 +1,12 @@
 """Compressed models on disk."""
 
-from tuckertree.formats.folder import SavedConfig, check_output, load_folder, read_config, read_report, save_folder
+from tuckertree.formats.folder import (
+    SavedConfig,
+    check_output,
+    load_folder,
+    read_config,
+    read_report,
+    save_folder,
+)
 
 __all__ = ["SavedConfig", "check_output", "load_folder", "read_config", "read_report", "save_folder"]

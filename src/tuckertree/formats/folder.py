@@ -111,9 +111,13 @@ def read_config(path: str | Path) -> SavedConfig:
         )
     wanted = {"format": int, "tuckertree": str, "architecture": str | None, "tensors": str, "plan": dict}
     if set(data) != set(wanted) or not all(isinstance(data[key], kind) for key, kind in wanted.items()):
-        raise TuckertreeError(f"{path / CONFIG} must have exactly the fields {', '.join(wanted)}, each of its type")
+        raise TuckertreeError(
+            f"{path / CONFIG} must have exactly the fields {', '.join(wanted)}, each of its type"
+        )
     if Path(data["tensors"]).name != data["tensors"] or data["tensors"] in ("", ".", ".."):
-        raise TuckertreeError(f"{path / CONFIG} names tensors outside its folder: {data['tensors']!r}; refused")
+        raise TuckertreeError(
+            f"{path / CONFIG} names tensors outside its folder: {data['tensors']!r}; refused"
+        )
     try:
         plan = Plan.from_json(data["plan"])
     except TuckertreeError as error:

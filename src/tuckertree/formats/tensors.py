@@ -80,7 +80,11 @@ def _match(
         for name in stored
         if name is not None and shapes[name] != tuple(state[name].shape)
     ]
-    for complaint, names in (("lacks", missing), ("has unknown", surplus), ("has the wrong shape for", wrong)):
+    for complaint, names in (
+        ("lacks", missing),
+        ("has unknown", surplus),
+        ("has the wrong shape for", wrong),
+    ):
         if names:
             shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
             raise TuckertreeError(f"{path} {complaint} {shown}")

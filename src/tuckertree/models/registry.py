@@ -25,8 +25,9 @@ DEMO = "cifar10:resnet20"
 LARGEST_OPTION = 1_000_000
 
 CIFAR10 = Preprocessing(size=(32, 32))
+# The whole height and width, not the centre of 256: an image that is 224x224 already stays as it is.
 CAFFE = Preprocessing(
-    size=(224, 224), resize=256, mean=(104.0, 117.0, 123.0), std=(1.0, 1.0, 1.0), scale=1.0, channels="bgr"
+    size=(224, 224), resize=224, mean=(104.0, 117.0, 123.0), std=(1.0, 1.0, 1.0), scale=1.0, channels="bgr"
 )
 
 _CIFAR10_MODELS: Mapping[str, Callable[..., nn.Module]] = {

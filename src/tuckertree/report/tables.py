@@ -34,7 +34,18 @@ def totals(result: CompressionResult) -> list[str]:
 
 def plan_table(plan: Plan, errors: Mapping[str, float]) -> Table:
     """Table of a plan with the true errors beside their bounds."""
-    columns = ("layer", "kind", "kernel", "method", ">ranks", ">parameters", ">MACs", ">error", ">bound", "reason")
+    columns = (
+        "layer",
+        "kind",
+        "kernel",
+        "method",
+        ">ranks",
+        ">parameters",
+        ">MACs",
+        ">error",
+        ">bound",
+        "reason",
+    )
     rows = []
     for layer in plan.layers:
         dense = layer.method == DENSE

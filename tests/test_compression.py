@@ -1,0 +1,149 @@
+"""compress(), and the promise that the model given to it is not touched."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+import tuckertree as tt
+from tests import networks
+from tuckertree.layers import Chain
+from tuckertree.measure import count_macs, count_parameters
+from tuckertree.surgery import build_structure
+
+IMAGE = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+
+
+def test_the_result_is_what_the_plan_says():
+    result = tt.compress(networks.small_cnn(), IMAGE, energy=0.5)
+    chains = {name for name, module in result.model.named_modules() if isinstance(module, Chain)}
+    assert chains == {layer.name for layer in result.plan.compressed} == set(result.errors)
+    assert count_parameters(result.model) == result.plan.parameters[1] < result.plan.parameters[0]
+    assert count_macs(result.model, IMAGE) == result.plan.macs[1] < result.plan.macs[0]
+    assert result.model(IMAGE).shape == (2, 10)
+
+
+def test_the_true_error_is_within_its_bound_and_within_the_papers():
+    result = tt.compress(networks.small_cnn(), IMAGE, energy=0.6)
+    for layer in result.plan.compressed:
+        assert result.errors[layer.name] <= layer.bound + 1e-6
+        assert layer.bound**2 <= len(layer.ranks) * (1 - 0.6)
+    assert 0 < result.relative_error < 1
+
+
+def test_the_given_model_is_not_touched_and_shares_no_memory_with_the_result():
+    model = networks.small_cnn().train()
+    before = copy.deepcopy(model.state_dict())
+    result = tt.compress(model, IMAGE, energy=0.5)
+    assert model.training
+    assert result.model.training
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+    own = {tensor.data_ptr() for tensor in model.state_dict().values()}
+    assert own.isdisjoint(tensor.data_ptr() for tensor in result.model.state_dict().values())
+
+
+def test_apply_reproduces_the_model_from_the_plan_alone():
+    model = networks.small_cnn()
+    result = tt.compress(model, IMAGE, energy=0.5)
+    again = tt.apply(model, tt.Plan.loads(result.plan.dumps()))
+    expected = result.model.state_dict()
+    assert again.state_dict().keys() == expected.keys()
+    # The basis of a single-cut layer may be taken from either side's spectra: the function is the same.
+    torch.testing.assert_close(again(IMAGE), result.model(IMAGE))
+
+
+def test_structure_has_the_names_and_shapes_of_the_result():
+    model = networks.small_cnn()
+    result = tt.compress(model, IMAGE, energy=0.5)
+    structure = build_structure(model, result.plan).state_dict()
+    assert {k: v.shape for k, v in structure.items()} == {
+        k: v.shape for k, v in result.model.state_dict().items()
+    }
+
+
+def test_a_shared_module_becomes_one_shared_chain():
+    result = tt.compress(networks.SharedModule(), IMAGE, energy=0.5)
+    assert isinstance(result.model.a, Chain)
+    assert result.model.a is result.model.b
+
+
+def test_a_model_that_is_one_layer():
+    result = tt.compress(nn.Conv2d(16, 16, 3), torch.randn(1, 16, 8, 8), energy=0.5, first="ht2")
+    assert isinstance(result.model, Chain)
+
+
+def test_refused_layers_stay_what_they_are_and_the_rest_is_compressed():
+    model = nn.Sequential(
+        networks.hooked(), nn.Conv2d(16, 32, 3), networks.StandardizedConv2d(32, 32, 3)
+    ).eval()
+    x = torch.randn(1, 3, 16, 16)
+    result = tt.compress(model, x, energy=0.4)
+    assert [layer.name for layer in result.plan.compressed] == ["1"]
+    expected = copy.deepcopy(model)
+    expected[1] = tt.densify(result.model[1])
+    torch.testing.assert_close(result.model(x), expected(x))
+
+
+def test_old_weight_norm_models_can_be_copied():
+    with pytest.warns(FutureWarning, match="weight_norm"):
+        normed = torch.nn.utils.weight_norm(nn.Conv2d(3, 16, 3))
+    model = nn.Sequential(normed, nn.Conv2d(16, 32, 3))
+    model(IMAGE)  # leaves a weight with a graph in the layer
+    result = tt.compress(model, IMAGE, energy=0.3)
+    assert [layer.name for layer in result.plan.compressed] == ["1"]
+    assert result.model(IMAGE).shape == model(IMAGE).shape
+
+
+def test_half_precision_models_stay_in_half_precision():
+    model = networks.small_cnn().to(torch.bfloat16)
+    result = tt.compress(model, IMAGE.to(torch.bfloat16), energy=0.6)
+    assert {p.dtype for p in result.model.parameters()} == {torch.bfloat16}
+    # The error is that of the weights as stored, so it may exceed the bound by their rounding.
+    assert all(result.errors[layer.name] <= layer.bound + 0.02 for layer in result.plan.compressed)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused_by_name(value):
+    model = networks.small_cnn()
+    with torch.no_grad():
+        model[2].weight[0, 0, 0, 0] = value
+    with pytest.raises(tt.TuckertreeError, match="^2: the kernel holds NaN or infinite values$"):
+        tt.compress(model, IMAGE, energy=0.5)
+
+
+def test_a_rule_is_needed_and_only_one():
+    with pytest.raises(tt.UsageError, match="either a rule or an energy"):
+        tt.compress(networks.small_cnn(), IMAGE)
+    with pytest.raises(tt.UsageError, match="either a rule or an energy"):
+        tt.compress(networks.small_cnn(), IMAGE, tt.Error(0.1), energy=0.5)
+
+
+def test_nothing_to_compress_says_why():
+    with pytest.raises(tt.UnreachableTargetError, match="no torch convolution or linear layer"):
+        tt.compress(nn.ReLU(), IMAGE, energy=0.5)
+    with pytest.raises(
+        tt.UnreachableTargetError, match=r"all 5 layers stay dense \(.*would not save parameters"
+    ):
+        tt.compress(networks.small_cnn(), IMAGE, energy=1)
+
+
+def test_a_plan_of_another_model_is_refused():
+    plan = tt.compress(networks.small_cnn(), IMAGE, energy=0.5).plan
+    other = networks.small_cnn()
+    other[2] = nn.Conv2d(16, 25, 3)
+    with pytest.raises(
+        tt.TuckertreeError, match=r"^2 is conv2d \[25, 16, 3, 3\] .* the plan says conv2d \[24, 16, 3, 3\]"
+    ):
+        tt.apply(other, plan)
+    with pytest.raises(tt.TuckertreeError, match="a layer '0' that the model does not have"):
+        tt.apply(nn.ModuleDict({"a": other}), plan)
+
+
+def test_the_table_names_every_layer_its_ranks_and_the_totals():
+    result = tt.compress(networks.small_cnn(), IMAGE, energy=0.5)
+    text = str(result)
+    for layer in result.plan.layers:
+        assert layer.reason in text
+        assert "/".join(map(str, layer.ranks)) in text
+    assert f"({result.plan.parameters[0] / result.plan.parameters[1]:.2f}x)" in text

@@ -196,13 +196,14 @@ def evaluate(
 @app.command()
 def demo(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to save to.")] = Path("out/demo"),
+    energy: Annotated[list[float] | None, typer.Option(help="Energy to try; may be repeated.")] = None,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
     """Compress the packaged ResNet-20 at several energies and show what each costs and keeps."""
     from tuckertree.demo import demo_table, run_demo
 
-    rows = run_demo(output, overwrite=overwrite)
+    rows = run_demo(output, energies=energy or (0.99, 0.95, 0.9, 0.8, 0.7), overwrite=overwrite)
     if as_json:
         _print_json([asdict(row) for row in rows])
         return

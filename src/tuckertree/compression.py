@@ -115,7 +115,7 @@ def compress(
         What the model is called with once, to see its layers at work: a tensor, a sequence of positional or
         a mapping of keyword arguments. MACs are counted at its size.
     rule
-        ``Energy(0.9)`` (the paper), ``Error(0.1)`` or ``Ranks({...})``; ``energy=0.9`` is short for the first.
+        ``Energy(0.9)`` (the paper), ``Error(0.1)`` or ``Ranks({...})``; ``energy=0.9`` means the first.
     include, exclude
         Layers by name: a shell pattern, several of them, or a predicate on a
         :class:`~tuckertree.planning.Layer`.

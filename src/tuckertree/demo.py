@@ -16,8 +16,6 @@ from tuckertree.models import build, resolve
 from tuckertree.progress import progress_bar
 from tuckertree.report import short, table
 
-ENERGIES = (0.99, 0.95, 0.9, 0.8, 0.7)
-
 
 @dataclass(frozen=True)
 class DemoRow:
@@ -45,8 +43,15 @@ class DemoRow:
     high: float
 
 
-def run_demo(output: Path, *, energies: Sequence[float] = ENERGIES, overwrite: bool = False) -> list[DemoRow]:
+def run_demo(output: Path, *, energies: Sequence[float], overwrite: bool = False) -> list[DemoRow]:
     """Compress, save, load and measure; what is measured is what was loaded again.
+
+    Parameters
+    ----------
+    output
+        Folder in which each network gets a folder of its own, ``energy-0.9``.
+    energies
+        Energies to compress at.
 
     Raises
     ------

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from tuckertree.data import Preprocessing
 from tuckertree.errors import TuckertreeError, UsageError
 from tuckertree.formats import load_folder, read_config
-from tuckertree.models import build, load_weights, resolve
+from tuckertree.models import build, load_weights, names_a_scheme, resolve
 from tuckertree.planning import Plan
 
 _FACTORY = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
@@ -99,18 +99,18 @@ def _open_folder(
 
 
 def _open_dense(source: str, weights: Path | None, input_size: tuple[int, ...] | None) -> OpenModel:
-    if _FACTORY.fullmatch(source) and "." in source.partition(":")[0]:
+    if _FACTORY.fullmatch(source) and not names_a_scheme(source):
         model = _call_factory(source)
         if weights is not None:
             load_weights(model, weights)
         if input_size is None:
             raise UsageError(f"give --input-size: {source} does not say what it takes")
-        return OpenModel(model, torch.zeros(1, *input_size), _preprocessing_for(input_size))
+        return OpenModel(model, torch.zeros(1, *input_size), Preprocessing(_image_size(input_size)))
     known = resolve(source)
     model = build(source, weights=weights)
     if input_size is None:
         return OpenModel(model, known.example_inputs(), known.preprocessing)
-    preprocessing = replace(known.preprocessing, size=input_size[-2:], resize=None)
+    preprocessing = replace(known.preprocessing, size=_image_size(input_size), resize=None)
     return OpenModel(model, torch.zeros(1, *input_size), preprocessing)
 
 
@@ -120,6 +120,10 @@ def _call_factory(source: str) -> nn.Module:
     try:
         factory = getattr(importlib.import_module(module_name), function)
         model = factory()
+    except ModuleNotFoundError as error:
+        raise TuckertreeError(
+            f"{source} cannot be built: {error}; names begin with cifar10:, caffe:, torchvision: or timm:"
+        ) from error
     except Exception as error:
         raise TuckertreeError(f"{source} cannot be built: {type(error).__name__}: {error}") from error
     finally:
@@ -129,9 +133,9 @@ def _call_factory(source: str) -> nn.Module:
     return model
 
 
-def _preprocessing_for(input_size: tuple[int, ...]) -> Preprocessing:
-    height, width = (1, 1, *input_size)[-2:]
-    return Preprocessing(size=(height, width), resize=None)
+def _image_size(input_size: tuple[int, ...]) -> tuple[int, int]:
+    height, width = (1, *input_size)[-2:]
+    return height, width
 
 
 def _device(name: str) -> torch.device:

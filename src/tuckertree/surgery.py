@@ -90,7 +90,7 @@ def _layer_for(model: nn.Module, layer: LayerPlan) -> nn.Module:
         module = model.get_submodule(layer.name)
     except AttributeError as error:
         raise TuckertreeError(
-            f"the plan names a layer {layer.name!r} that the model does not have; it was made for another model"
+            f"the plan names a layer {layer.name!r} that this model does not have; it was made for another"
         ) from error
     if not isinstance(module, DENSE_TYPES):
         raise TuckertreeError(f"{layer.name} is a {type(module).__name__} here; the plan says {layer.kind}")

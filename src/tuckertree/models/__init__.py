@@ -6,10 +6,10 @@ from torch import nn
 
 from tuckertree.assets import DEMO_WEIGHTS
 from tuckertree.models.architecture import Architecture
-from tuckertree.models.registry import resolve
+from tuckertree.models.registry import names_a_scheme, resolve
 from tuckertree.models.weights import load_weights
 
-__all__ = ["Architecture", "build", "load_weights", "resolve"]
+__all__ = ["Architecture", "build", "load_weights", "names_a_scheme", "resolve"]
 
 
 def build(name: str, *, weights: str | Path | None = None) -> nn.Module:

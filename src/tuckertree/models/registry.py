@@ -42,6 +42,11 @@ _CAFFE_MODELS: Mapping[str, Callable[[], nn.Module]] = {"googlenet": CaffeGoogLe
 _OPTION = re.compile(r"(?P<key>[a-z_]+)=(?P<value>[0-9]{1,7})")
 
 
+def names_a_scheme(name: str) -> bool:
+    """Whether a name begins with one of the known schemes, or is ``demo``."""
+    return name == "demo" or name.partition(":")[0] in _SCHEMES
+
+
 def resolve(name: str) -> Architecture:
     """Find an architecture.
 

@@ -1,0 +1,198 @@
+"""The command line as a user runs it."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from typer.testing import CliRunner
+
+from tuckertree.assets import DEMO_WEIGHTS
+from tuckertree.cli import app
+
+
+def tuckertree(*arguments):
+    """Run a command in this process; gives exit code, stdout and stderr."""
+    done = CliRunner().invoke(app, [str(a) for a in arguments])
+    if done.exception and not isinstance(done.exception, SystemExit):
+        raise done.exception
+    return done.exit_code, done.stdout, done.stderr
+
+
+def test_the_installed_command_prints_its_version():
+    done = subprocess.run([sys.executable, "-m", "tuckertree", "--version"], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.count(".") == 2
+
+
+def test_inspect_lists_layers_as_a_table_and_as_json():
+    code, out, _ = tuckertree("inspect", "cifar10:resnet20")
+    assert code == 0
+    assert "layer3.2.conv2" in out
+    assert "64x64x3x3" in out
+    code, out, _ = tuckertree("inspect", "cifar10:resnet20", "--json")
+    assert len(json.loads(out)["layers"]) == 20
+
+
+def test_compress_then_evaluate_what_was_saved(tmp_path):
+    folder = tmp_path / "r20"
+    code, out, _ = tuckertree("compress", "demo", "--energy", 0.95, "--output", folder)
+    assert code == 0
+    assert "layer1.0.conv1" in out
+    assert f"saved       {folder}" in out
+    code, out, _ = tuckertree("evaluate", folder, "--data", "demo", "--limit", 200, "--json")
+    assert code == 0
+    found = json.loads(out)
+    report = json.loads((folder / "report.json").read_text())
+    assert found["images"] == 200
+    assert [found["parameters"], found["macs"]] == [report["parameters"][1], report["macs"][1]]
+    assert 40 < found["top1"] <= found["top5"] <= 100
+
+
+def test_evaluate_the_dense_demo_network():
+    code, out, _ = tuckertree("evaluate", "demo", "--data", "demo", "--limit", 200)
+    assert code == 0
+    top1 = float(next(line for line in out.splitlines() if line.startswith("top-1")).split()[1])
+    assert top1 > 88
+
+
+def test_compress_prints_json_and_leaves_layers_out(tmp_path):
+    code, out, _ = tuckertree(
+        "compress",
+        "demo",
+        "--error",
+        0.5,
+        "--exclude",
+        "layer1.*",
+        "--first",
+        "dense",
+        "--json",
+        "-o",
+        tmp_path / "o",
+    )
+    assert code == 0
+    methods = {layer["name"]: layer["method"] for layer in json.loads(out)["plan"]["layers"]}
+    assert methods["conv1"] == methods["layer1.0.conv1"] == "dense"
+    assert methods["layer3.2.conv2"] == "ht2"
+
+
+@pytest.fixture
+def spoilt_weights(tmp_path):
+    tensors = load_file(DEMO_WEIGHTS)
+    tensors["layer1.0.conv1.weight"][0] = float("nan")
+    save_file(tensors, tmp_path / "nan.safetensors")
+    (tmp_path / "cut.safetensors").write_bytes(DEMO_WEIGHTS.read_bytes()[:1000])
+    torch.save({"a": torch.zeros(1)}, tmp_path / "pickle.pth")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["compress", "cifar10:resnet21", "--energy", 0.5], 2, "unknown model 'cifar10:resnet21'"),
+        (["compress", "nosuch", "--energy", 0.5], 2, "unknown model 'nosuch'"),
+        (["compress", "demo", "--energy", 1.5], 2, r"energy must be in (0, 1], got 1.5"),
+        (["compress", "demo", "--energy", 0], 2, "energy must be in (0, 1], got 0"),
+        (["compress", "demo"], 2, "give either --energy or --error"),
+        (
+            ["compress", "demo", "--energy", 0.5, "--first", "last"],
+            2,
+            "the first layer can be svd, ht2, dense",
+        ),
+        (["compress", "demo", "--energy", 0.5, "--include", "fc*"], 2, "no layer is named 'fc*'"),
+        (
+            ["compress", "demo", "--energy", 0.5, "--input-size", "3,x"],
+            2,
+            "--input-size must be positive integers",
+        ),
+        (["compress", "demo", "--energy", 0.5, "--input-size", "1,32,32"], 1, "example input [1, 1, 32, 32]"),
+        (["compress", "demo", "--energy", 0.5, "--device", "cuda:99"], 2, "device 'cuda:99' cannot be used"),
+        (["compress", "demo", "--energy", 1], 3, "nothing to compress: all 20 layers stay dense"),
+        (
+            ["compress", "demo", "--energy", 0.5, "--weights", "{tmp}/nosuch.safetensors"],
+            1,
+            "nosuch.safetensors",
+        ),
+        (
+            ["compress", "demo", "--energy", 0.5, "--weights", "{tmp}/nan.safetensors"],
+            1,
+            "layer1.0.conv1.weight",
+        ),
+        (["compress", "demo", "--energy", 0.5, "--weights", "{tmp}/cut.safetensors"], 1, "cut.safetensors"),
+        (["compress", "demo", "--energy", 0.5, "--weights", "{tmp}/pickle.pth"], 1, "safetensors"),
+        (["compress", "cifar10:resnet56", "--energy", 0.5, "--weights", str(DEMO_WEIGHTS)], 1, "layer1.3"),
+        (
+            ["compress", "no.such.module:factory", "--energy", 0.5],
+            1,
+            "no.such.module:factory cannot be built",
+        ),
+    ],
+)
+def test_bad_input_gets_one_line_and_a_code_and_nothing_is_written(arguments, code, message, spoilt_weights):
+    arguments = [str(a).replace("{tmp}", str(spoilt_weights)) for a in arguments]
+    before = sorted(spoilt_weights.iterdir())
+    exit_code, out, err = tuckertree(*arguments, "--output", spoilt_weights / "out")
+    assert (exit_code, out) == (code, "")
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert message in err
+    assert sorted(spoilt_weights.iterdir()) == before
+
+
+def test_output_that_exists_is_refused_before_any_work(tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/file").touch()
+    code, _, err = tuckertree("compress", "nosuch", "--energy", 0.5, "--output", tmp_path / "mine")
+    assert (code, "holds other files" in err) == (1, True)
+
+
+def test_evaluate_refuses_what_is_no_folder_of_ours(tmp_path):
+    code, _, err = tuckertree("evaluate", tmp_path, "--data", "demo")
+    assert (code, "it has no config.json" in err) == (1, True)
+
+
+def test_ctrl_c_says_so_and_writes_nothing(tmp_path, monkeypatch):
+    def interrupt(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tuckertree.formats.folder.save_tensors", interrupt)
+    code, _, err = tuckertree("compress", "demo", "--energy", 0.5, "--output", tmp_path / "out")
+    assert (code, err) == (130, "error: interrupted; nothing was written\n")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_factory_typed_by_the_user(tmp_path, monkeypatch):
+    (tmp_path / "mymodels.py").write_text(
+        "from torch import nn\n"
+        "def net():\n"
+        "    return nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 16, 3), nn.Flatten(), nn.Linear(256, 10))\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    factory = "mymodels:net"
+    code, _, err = tuckertree("compress", factory, "--energy", 0.3, "-o", tmp_path / "out")
+    assert (code, f"give --input-size: {factory}" in err) == (2, True)
+    code, _, _ = tuckertree(
+        "compress", factory, "--energy", 0.3, "--input-size", "3,8,8", "-o", tmp_path / "out"
+    )
+    assert code == 0
+    code, _, err = tuckertree("evaluate", tmp_path / "out", "--data", "demo")
+    assert (code, "--model package.module:factory" in err) == (1, True)
+    code, _, err = tuckertree(
+        "evaluate", tmp_path / "out", "--data", "demo", "--model", factory, "--input-size", "3,8,8"
+    )
+    assert (code, "8" in err) == (1, True)  # the packaged images are of another size
+
+
+def test_demo_shows_every_energy_and_saves_it(tmp_path):
+    energies = ("--energy", 0.9, "--energy", 0.5)
+    code, out, _ = tuckertree("demo", *energies, "--output", tmp_path / "demo", "--json")
+    assert code == 0
+    dense, better, worse = json.loads(out)
+    assert dense["top1"] > 90
+    assert dense["parameters"] > better["parameters"] > worse["parameters"]
+    assert 0 == dense["error"] < better["error"] < worse["error"] < 1
+    assert sorted(p.name for p in (tmp_path / "demo").iterdir()) == ["energy-0.5", "energy-0.9"]
+    code, _, err = tuckertree("demo", *energies, "--output", tmp_path / "demo")
+    assert (code, "--overwrite" in err) == (1, True)

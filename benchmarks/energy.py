@@ -106,12 +106,12 @@ def markdown(report: dict[str, Any]) -> str:
         "| network (top-1 dense) | energy | parameters | MACs | weight error | top-1 |",
         "|---|---|---|---|---|---|",
     ]
-    for row in report["results"]:
-        lines.append(
-            f"| {row['network']} ({row['top1_dense']:.2f}) | {row['energy']:g} "
-            f"| {row['parameters'][0] / row['parameters'][1]:.2f}x | {row['macs'][0] / row['macs'][1]:.2f}x "
-            f"| {row['relative_error']:.3f} | {row['top1']:.2f} |"
-        )
+    lines += [
+        f"| {row['network']} ({row['top1_dense']:.2f}) | {row['energy']:g} "
+        f"| {row['parameters'][0] / row['parameters'][1]:.2f}x | {row['macs'][0] / row['macs'][1]:.2f}x "
+        f"| {row['relative_error']:.3f} | {row['top1']:.2f} |"
+        for row in report["results"]
+    ]
     return "\n".join(lines) + "\n"
 
 

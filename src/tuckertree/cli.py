@@ -7,6 +7,7 @@ cannot be reached, 130 interrupted.
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -236,5 +237,6 @@ def _print_json(data: Mapping[str, Any] | list[Any]) -> None:
 
 
 def main() -> None:
-    """Run the command line."""
+    """Run the command line; being told to end counts as Ctrl-C, so that nothing is left half-written."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     app()

@@ -17,6 +17,9 @@ DENSE = "dense"
 class LayerPlan:
     """What is to be done to one layer, and why.
 
+    Carrying it out needs ``method`` and ``ranks``; the figures beside them are what the planner expected, and
+    are not made anew when a plan is edited by hand.
+
     Attributes
     ----------
     name

@@ -7,7 +7,7 @@ from torch import nn
 from tuckertree.errors import TuckertreeError
 from tuckertree.measure import evaluate
 
-LOGITS = torch.tensor([[9.0, 8, 7, 6, 5, 4], [4, 5, 6, 7, 8, 9], [0, 0, 1, 2, 3, 4]])
+LOGITS = torch.tensor([[9.0, 8, 7, 6, 5, 4], [4, 5, 6, 7, 8, 9], [-1, 0, 1, 2, 3, 4]])
 
 
 def test_top1_and_top5_over_uneven_batches():

@@ -16,7 +16,7 @@ from tuckertree.errors import TuckertreeError, UnreachableTargetError, UsageErro
 from tuckertree.formats import load_folder
 from tuckertree.layers import Chain, densify, factorize
 from tuckertree.models import build
-from tuckertree.planning import Energy, Error, Layer, LayerPlan, Plan, Ranks
+from tuckertree.planning import Budget, Energy, Error, Layer, LayerPlan, Plan, Ranks
 from tuckertree.surgery import apply
 
 
@@ -47,6 +47,7 @@ def load(path: str | Path, *, into: nn.Module | None = None) -> nn.Module:
 
 
 __all__ = [
+    "Budget",
     "Chain",
     "CompressionResult",
     "Energy",

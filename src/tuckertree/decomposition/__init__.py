@@ -4,16 +4,28 @@ from tuckertree.decomposition.factors import Factors, decompose, feasible_ranks
 from tuckertree.decomposition.kruskal import kruskal_convolution
 from tuckertree.decomposition.matricization import METHODS, matricize, method_cuts
 from tuckertree.decomposition.spectra import Bond, Spectra, kernel_spectra
+from tuckertree.decomposition.truncation import (
+    core_bonds,
+    inner_tails,
+    rotated_core,
+    truncation_errors,
+    tucker_tails,
+)
 
 __all__ = [
     "METHODS",
     "Bond",
     "Factors",
     "Spectra",
+    "core_bonds",
     "decompose",
     "feasible_ranks",
+    "inner_tails",
     "kernel_spectra",
     "kruskal_convolution",
     "matricize",
     "method_cuts",
+    "rotated_core",
+    "truncation_errors",
+    "tucker_tails",
 ]

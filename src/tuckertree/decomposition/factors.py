@@ -121,7 +121,7 @@ def decompose(
     cuts
         Bonds to cut, rising (:func:`~tuckertree.decomposition.matricization.method_cuts`).
     spectra
-        Spectra of this kernel at these cuts, if they are at hand already.
+        Spectra of this kernel, if they are at hand already; not used where they lack a basis that is needed.
 
     Returns
     -------
@@ -137,7 +137,8 @@ def decompose(
     """
     shape = kernel.shape[1:]
     ranks = feasible_ranks(shape, cuts, ranks)
-    spectra = spectra or kernel_spectra(kernel, cuts)
+    if spectra is None or not spectra.serves(cuts):
+        spectra = kernel_spectra(kernel, cuts)
     row = modes_in_row(in_working_precision(kernel))
     blocks = row.reshape(row.shape[0], *block_sizes(shape, cuts))
     matrices = _cut_once if len(cuts) == 1 else _cut_often

@@ -89,6 +89,10 @@ class Spectra:
     shape: tuple[int, ...]
     bonds: Mapping[int, Bond]
 
+    def serves(self, cuts: Sequence[int]) -> bool:
+        """Whether a kernel can be decomposed at these cuts with what is known here."""
+        return all(cut in self.bonds and self.bonds[cut].basis is not None for cut in (cuts[0], cuts[-1]))
+
     @cached_property
     def squared_norm(self) -> float:
         """Squared Frobenius norm of the kernel over all groups."""
@@ -127,12 +131,12 @@ def kernel_spectra(kernel: Tensor, cuts: Sequence[int]) -> Spectra:
     if not len(cuts):
         raise UsageError("at least one bond must be cut")
     if len(cuts) == 1:
-        bonds = {cuts[0]: _decompose_bond(matricize(kernel, cuts[0]), side="smaller")}
+        bonds = {cuts[0]: decompose_bond(matricize(kernel, cuts[0]), side="smaller")}
     else:
         first, *inner, last = cuts
-        bonds = {first: _decompose_bond(matricize(kernel, first), side="left")}
+        bonds = {first: decompose_bond(matricize(kernel, first), side="left")}
         bonds |= {cut: Bond(_squared_singular_values(matricize(kernel, cut))) for cut in inner}
-        bonds[last] = _decompose_bond(matricize(kernel, last), side="right")
+        bonds[last] = decompose_bond(matricize(kernel, last), side="right")
     return Spectra(shape=tuple(kernel.shape[1:]), bonds=bonds)
 
 
@@ -166,7 +170,8 @@ def leading_left_vectors(matrix: Tensor, rank: int) -> Tensor:
     return _orthonormal(matrix @ right)
 
 
-def _decompose_bond(matrix: Tensor, side: str) -> Bond:
+def decompose_bond(matrix: Tensor, side: str) -> Bond:
+    """Singular values of ``matrix[g, rows, columns]``, vectors of its ``left``, ``right`` or ``smaller`` side."""
     rows, columns = matrix.shape[-2:]
     if side == "smaller":
         side = "left" if rows <= columns else "right"

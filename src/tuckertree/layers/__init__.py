@@ -2,7 +2,7 @@
 
 from tuckertree.layers.chain import Chain, TransposedChain, densify, empty_chain, factorize
 from tuckertree.layers.spec import DENSE_TYPES, LayerSpec
-from tuckertree.layers.stages import Stage, chain_macs, chain_parameters, chain_stages
+from tuckertree.layers.stages import Stage, chain_macs, chain_parameters, chain_stages, stage_macs
 
 __all__ = [
     "DENSE_TYPES",
@@ -16,4 +16,5 @@ __all__ = [
     "densify",
     "empty_chain",
     "factorize",
+    "stage_macs",
 ]

@@ -72,12 +72,17 @@ def chain_macs(stages: Sequence[Stage], size_in: Sequence[int], size_out: Sequen
 
     For a linear layer the sizes hold the number of positions it is applied to.
     """
-    size, total = tuple(size_in), 0
+    return sum(stage_macs(stages, size_in, size_out))
+
+
+def stage_macs(stages: Sequence[Stage], size_in: Sequence[int], size_out: Sequence[int]) -> tuple[int, ...]:
+    """Multiply-accumulates of each stage, as :func:`chain_macs`."""
+    size, counts = tuple(size_in), []
     for stage in stages:
         after = tuple(size_out[axis] if axis in stage.axes else here for axis, here in enumerate(size))
-        total += stage.spec.macs(size, after)
+        counts.append(stage.spec.macs(size, after))
         size = after
-    return total
+    return tuple(counts)
 
 
 def _owner_of_trivial_axes(taps: Sequence[tuple[int, ...]], transposed: bool) -> int:

@@ -1,23 +1,35 @@
 """Deciding what to do to each layer; nothing here changes a model."""
 
+from tuckertree.planning.budget import Budget, TradeOff, trade_off
+from tuckertree.planning.candidates import Candidates, layer_candidates
 from tuckertree.planning.inventory import Call, Inventory, Layer, take_inventory
-from tuckertree.planning.plan import DENSE, LayerPlan, Plan
-from tuckertree.planning.planner import Options, make_plan, survey
-from tuckertree.planning.rules import Energy, Error, Ranks, Rule
+from tuckertree.planning.plan import DENSE, LayerPlan, Optimality, Plan
+from tuckertree.planning.planner import Metric, Options, make_plan, survey, survey_candidates
+from tuckertree.planning.rules import Allocation, Energy, Error, NetworkRule, Ranks, Rule
 
 __all__ = [
     "DENSE",
+    "Allocation",
+    "Budget",
     "Call",
+    "Candidates",
     "Energy",
     "Error",
     "Inventory",
     "Layer",
     "LayerPlan",
+    "Metric",
+    "NetworkRule",
+    "Optimality",
     "Options",
     "Plan",
     "Ranks",
     "Rule",
+    "TradeOff",
+    "layer_candidates",
     "make_plan",
     "survey",
+    "survey_candidates",
     "take_inventory",
+    "trade_off",
 ]

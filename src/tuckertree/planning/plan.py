@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any
 
 from tuckertree.decomposition import METHODS
@@ -53,6 +53,30 @@ class LayerPlan:
 
 
 @dataclass(frozen=True)
+class Optimality:
+    """How good a plan for the whole network is among all that the rule could choose from.
+
+    Attributes
+    ----------
+    loss
+        What the rule minimised: the sum of the layers' losses, by default their squared relative errors.
+    lower_bound
+        The Lagrangian bound: no choice of the rule's candidates within the budget has a smaller loss.
+    multipliers
+        Loss that one more unit of each budgeted quantity would save.
+    """
+
+    loss: float
+    lower_bound: float
+    multipliers: Mapping[str, float]
+
+    @property
+    def gap(self) -> float:
+        """Certified distance from the best, as a share of the loss."""
+        return (self.loss - self.lower_bound) / self.loss if self.loss > 0 else 0.0
+
+
+@dataclass(frozen=True)
 class Plan:
     """Plans of all layers, in the order of the forward.
 
@@ -64,12 +88,15 @@ class Plan:
         The rule that chose the ranks, as data.
     parameters, macs
         Of the whole network before and after, other layers and biases included; MACs at the example inputs.
+    optimality
+        Certificate of a rule that chose for the whole network at once; other rules give none.
     """
 
     layers: tuple[LayerPlan, ...]
     rule: Mapping[str, Any]
     parameters: tuple[int, int]
     macs: tuple[int, int]
+    optimality: Optimality | None = None
 
     @property
     def compressed(self) -> tuple[LayerPlan, ...]:
@@ -96,6 +123,7 @@ class Plan:
             rule=_typed(data["rule"], dict, "plan.rule"),
             parameters=_pair(data["parameters"], "plan.parameters"),
             macs=_pair(data["macs"], "plan.macs"),
+            optimality=_optimality(data.get("optimality"), "plan.optimality"),
         )
 
     def dumps(self) -> str:
@@ -134,14 +162,28 @@ def _layer_from_json(data: Any, where: str) -> LayerPlan:
         ranks=_integers(data["ranks"], f"{where}.ranks"),
         parameters=_pair(data["parameters"], f"{where}.parameters"),
         macs=_pair(data["macs"], f"{where}.macs"),
-        bound=float(_typed(data["bound"], (int, float), f"{where}.bound")),
+        bound=_number(data["bound"], f"{where}.bound"),
         reason=_typed(data["reason"], str, f"{where}.reason"),
     )
 
 
+def _optimality(data: Any, where: str) -> Optimality | None:
+    if data is None:
+        return None
+    data = _fields(Optimality, data, where)
+    multipliers = _typed(data["multipliers"], dict, f"{where}.multipliers")
+    return Optimality(
+        loss=_number(data["loss"], f"{where}.loss"),
+        lower_bound=_number(data["lower_bound"], f"{where}.lower_bound"),
+        multipliers={key: _number(multipliers[key], f"{where}.multipliers.{key}") for key in multipliers},
+    )
+
+
 def _fields(kind: type, data: Any, where: str) -> dict[str, Any]:
+    """Check that data has a class's fields and no others; one with a default may be absent."""
     known = {field.name for field in fields(kind)}
-    if not isinstance(data, dict) or set(data) != known:
+    needed = {field.name for field in fields(kind) if field.default is MISSING}
+    if not isinstance(data, dict) or not needed <= set(data) <= known:
         found = sorted(data) if isinstance(data, dict) else type(data).__name__
         raise TuckertreeError(f"{where} must have exactly the fields {sorted(known)}, found {found}")
     return data
@@ -151,6 +193,10 @@ def _typed(value: Any, kind: type | tuple[type, ...], where: str) -> Any:
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         raise TuckertreeError(f"{where} has a value of the wrong type: {value!r}")
     return value
+
+
+def _number(value: Any, where: str) -> float:
+    return float(_typed(value, (int, float), where))
 
 
 def _integers(value: Any, where: str) -> tuple[int, ...]:

@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from math import ceil, prod
-from typing import cast
+from typing import Any, cast, overload
 
 from torch import Tensor, nn
 
-from tuckertree.decomposition import Spectra, feasible_ranks, kernel_spectra, method_cuts
+from tuckertree.decomposition import METHODS, Spectra, feasible_ranks, kernel_spectra, method_cuts
 from tuckertree.decomposition.matricization import mode_sizes
 from tuckertree.errors import TuckertreeError, UsageError
 from tuckertree.layers import chain_parameters, chain_stages
+from tuckertree.planning.candidates import Candidates, layer_candidates
 from tuckertree.planning.inventory import Inventory, Layer
 from tuckertree.planning.plan import DENSE, LayerPlan, Plan
-from tuckertree.planning.rules import Rule
+from tuckertree.planning.rules import NetworkRule, Rule
 from tuckertree.progress import Tick, no_progress, spread
 
 FIRST_LAYER = ("svd", "ht2", DENSE)
 Choice = Callable[[Layer], bool]
+Metric = Callable[[Layer, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -106,26 +108,98 @@ def survey(
     return {layer.name: result for layer, result in zip(chosen, spectra, strict=True)}
 
 
-def make_plan(
-    inventory: Inventory, spectra: Mapping[str, Spectra], rule: Rule, options: Options | None = None
-) -> Plan:
-    """Choose ranks for every layer, and keep dense what would not get smaller.
+def survey_candidates(
+    model: nn.Module,
+    inventory: Inventory,
+    options: Options,
+    *,
+    methods: Sequence[str] = METHODS,
+    metric: Metric | None = None,
+    tick: Tick = no_progress,
+) -> dict[str, Candidates]:
+    """Candidates of every layer that may be compressed, by name; the weights are only read.
 
     Parameters
     ----------
-    inventory, spectra, options
-        Of the same model and the same options (:func:`survey`).
+    model, inventory, options
+        As for :func:`survey`. The first convolution is a layer like any other, or left dense.
+    methods
+        Methods that may be used.
+    metric
+        Gives the kernel of a layer in the metric that errors are to be measured in; by default as it is.
+
+    Raises
+    ------
+    TuckertreeError
+        If a weight holds NaN or infinite values, with the name of the layer.
+    """
+    chosen = [layer for layer in inventory.layers if options.method(layer)[0] != DENSE]
+
+    def work(layer: Layer) -> Candidates:
+        weight = cast("Tensor", model.get_submodule(layer.name).weight)
+        kernel = layer.spec.kernel(weight)
+        try:
+            kernel = metric(layer, kernel) if metric else kernel
+            return layer_candidates(layer, kernel, round_to=options.round_to, methods=methods)
+        except TuckertreeError as error:
+            raise type(error)(f"{layer.name}: {error}") from error
+
+    candidates = spread(work, chosen, doing="candidates", tick=tick, size=_eigenproblem)
+    return {layer.name: result for layer, result in zip(chosen, candidates, strict=True)}
+
+
+@overload
+def make_plan(
+    inventory: Inventory, surveyed: Mapping[str, Spectra], rule: Rule, options: Options | None = None
+) -> Plan: ...
+@overload
+def make_plan(
+    inventory: Inventory,
+    surveyed: Mapping[str, Candidates],
+    rule: NetworkRule,
+    options: Options | None = None,
+) -> Plan: ...
+def make_plan(
+    inventory: Inventory,
+    surveyed: Mapping[str, Any],
+    rule: Rule | NetworkRule,
+    options: Options | None = None,
+) -> Plan:
+    """Choose methods and ranks for every layer, and keep dense what would not get smaller.
+
+    Parameters
+    ----------
+    inventory, options
+        Of the same model.
+    surveyed
+        For a rule that sees one layer at a time its spectra (:func:`survey`), for one that chooses for the
+        whole network the candidates of all layers (:func:`survey_candidates`), by the layers' names.
     rule
-        Chooses the ranks.
+        Chooses.
 
     Raises
     ------
     UsageError
         If the rule's ranks do not fit a layer, or a pattern fits none.
+    UnreachableTargetError
+        If no candidates are within a budget.
     """
     options = options or Options()
     options.check_patterns(inventory.layers)
-    layers = tuple(_plan_layer(layer, spectra.get(layer.name), rule, options) for layer in inventory.layers)
+    optimality = None
+    if isinstance(rule, NetworkRule):
+        allocation = rule.choose(inventory, surveyed)
+        optimality = allocation.optimality
+        layers = tuple(
+            _plan_candidate(layer, surveyed[layer.name], allocation.picks[layer.name])
+            if layer.name in allocation.picks
+            else _leave_dense(layer, options.method(layer)[1])
+            for layer in inventory.layers
+        )
+    else:
+        layers = tuple(
+            _plan_layer(layer, surveyed.get(layer.name), rule, options) for layer in inventory.layers
+        )
     saved_parameters = sum(layer.parameters[0] - layer.parameters[1] for layer in layers)
     saved_macs = sum(layer.macs[0] - layer.macs[1] for layer in layers)
     return Plan(
@@ -133,6 +207,7 @@ def make_plan(
         rule=rule.describe(),
         parameters=(inventory.parameters, inventory.parameters - saved_parameters),
         macs=(inventory.macs, inventory.macs - saved_macs),
+        optimality=optimality,
     )
 
 
@@ -152,17 +227,27 @@ def _plan_layer(layer: Layer, spectra: Spectra | None, rule: Rule, options: Opti
         return _leave_dense(layer, f"ranks {_row(ranks)} would not save parameters")
     if macs > layer.macs:
         return _leave_dense(layer, f"ranks {_row(ranks)} would add MACs")
-    return LayerPlan(
-        name=layer.name,
-        kind=layer.spec.kind,
-        kernel=layer.spec.kernel_shape,
-        groups=layer.spec.groups,
+    bound = spectra.bound(dict(zip(cuts, ranks, strict=True)))
+    return replace(
+        _leave_dense(layer, reason),
         method=method,
         ranks=ranks,
         parameters=(layer.spec.weights, parameters),
         macs=(layer.macs, macs),
-        bound=spectra.bound(dict(zip(cuts, ranks, strict=True))),
-        reason=reason,
+        bound=bound,
+    )
+
+
+def _plan_candidate(layer: Layer, candidates: Candidates, pick: int) -> LayerPlan:
+    if candidates.methods[pick] == DENSE:
+        return _leave_dense(layer, "budget: best left as it is")
+    return replace(
+        _leave_dense(layer, "budget"),
+        method=candidates.methods[pick],
+        ranks=candidates.ranks[pick],
+        parameters=(layer.spec.weights, int(candidates.parameters[pick])),
+        macs=(layer.macs, int(candidates.macs[pick])),
+        bound=float(candidates.error[pick]) ** 0.5,
     )
 
 

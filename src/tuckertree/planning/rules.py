@@ -1,7 +1,7 @@
 """Rules: how ranks are chosen from a layer's spectra.
 
 A rule is plain data with one method. ``Energy`` is the paper's; ``Error`` bounds the error; ``Ranks`` says
-it all by hand. Every rule sees one layer at a time.
+it all by hand. Each of these sees one layer at a time; a :class:`NetworkRule` sees them all.
 """
 
 from __future__ import annotations
@@ -9,10 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from tuckertree.decomposition import Spectra
 from tuckertree.errors import UsageError
+from tuckertree.planning.candidates import Candidates
+from tuckertree.planning.inventory import Inventory
+from tuckertree.planning.plan import Optimality
 
 
 class Rule(Protocol):
@@ -20,6 +23,35 @@ class Rule(Protocol):
 
     def ranks(self, name: str, spectra: Spectra) -> tuple[int, ...] | None:
         """Choose a rank for each cut, from the C end, or None to leave the layer dense."""
+        ...
+
+    def describe(self) -> dict[str, Any]:
+        """The rule as JSON data, to be kept in the plan."""
+        ...
+
+
+@dataclass(frozen=True)
+class Allocation:
+    """What a rule chose for the whole network.
+
+    Attributes
+    ----------
+    picks
+        Number of the candidate chosen for each layer, by the layer's name.
+    optimality
+        How good the choice is.
+    """
+
+    picks: Mapping[str, int]
+    optimality: Optimality
+
+
+@runtime_checkable
+class NetworkRule(Protocol):
+    """Anything that can choose one candidate for each layer, all layers together."""
+
+    def choose(self, inventory: Inventory, candidates: Mapping[str, Candidates]) -> Allocation:
+        """Choose a candidate for each layer that has some."""
         ...
 
     def describe(self) -> dict[str, Any]:

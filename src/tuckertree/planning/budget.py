@@ -1,0 +1,206 @@
+"""Budget: the least loss over all layers within a share of the network's parameters and MACs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from math import ceil, floor
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tuckertree.errors import UnreachableTargetError, UsageError
+from tuckertree.planning.candidates import Candidates
+from tuckertree.planning.inventory import Inventory
+from tuckertree.planning.knapsack import Front, HullPath, least_excess, solve
+from tuckertree.planning.plan import Optimality
+from tuckertree.planning.rules import Allocation
+
+_DIGITS = 10_000
+"""The nearest value within reach is given to so many parts of the network."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """At most a share of the whole network's parameters, of its MACs, or of each of the two.
+
+    The losses of all layers together (by default their squared relative errors) are made as small as the
+    budget allows: a multiple-choice knapsack (METHODS section 1; :mod:`tuckertree.planning.knapsack`), whose
+    distance from the optimum is certified in :attr:`Plan.optimality <tuckertree.planning.Plan.optimality>`.
+
+    Parameters
+    ----------
+    params, macs
+        A share in (0, 1], such as 0.4, or a factor as text, such as ``"2.5x"``. None sets no limit. Other
+        layers, biases and layers that cannot be compressed count too.
+
+    Raises
+    ------
+    UsageError
+        If neither is given, or one is not a share or a factor.
+    """
+
+    params: float | str | None = None
+    macs: float | str | None = None
+
+    def __post_init__(self) -> None:
+        if self.params is None and self.macs is None:
+            raise UsageError("a budget needs params, macs or both, such as Budget(macs=0.5)")
+        for kind in self._kinds:
+            object.__setattr__(self, kind, _share(kind, getattr(self, kind)))
+
+    def choose(self, inventory: Inventory, candidates: Mapping[str, Candidates]) -> Allocation:
+        """Choose a candidate for each layer.
+
+        Raises
+        ------
+        UnreachableTargetError
+            If the budget cannot be met; the message gives the nearest one that can.
+        """
+        fixed, totals = _fixed_costs(inventory, candidates, self._kinds)
+        shares = torch.tensor([getattr(self, kind) for kind in self._kinds], dtype=torch.float64)
+        limits = _whole(shares * totals) - fixed
+        if not candidates:
+            if (limits < 0).any():
+                raise UnreachableTargetError("no layer can be compressed, so no budget below 1 can be met")
+            return Allocation({}, Optimality(0.0, 0.0, dict.fromkeys(self._kinds, 0.0)))
+        fronts = _fronts(candidates, self._kinds)
+        solution = solve(fronts, limits) if (limits > 0).all() else None
+        if solution is None:
+            raise UnreachableTargetError(self._nearest(fronts, fixed, totals, shares))
+        return Allocation(
+            picks=dict(zip(candidates, solution.picks, strict=True)),
+            optimality=Optimality(
+                solution.loss,
+                solution.lower_bound,
+                dict(zip(self._kinds, solution.multipliers, strict=True)),
+            ),
+        )
+
+    def describe(self) -> dict[str, Any]:
+        """See :meth:`NetworkRule.describe`."""
+        return {"rule": "budget", **asdict(self)}
+
+    @property
+    def _kinds(self) -> list[str]:
+        return [kind for kind in ("params", "macs") if getattr(self, kind) is not None]
+
+    def _nearest(self, fronts: Sequence[Front], fixed: Tensor, totals: Tensor, shares: Tensor) -> str:
+        """Say what cannot be met, and the nearest that can: the same budget raised as little as possible."""
+        # What is fixed is one more front, with no choice, so that shares are of the whole network.
+        whole = [*fronts, Front(fixed.new_zeros(1), fixed.unsqueeze(0))]
+        picks = least_excess(whole, shares * totals)
+        costs = torch.stack([front.costs[pick] for front, pick in zip(whole, picks, strict=True)]).sum(0)
+        reached = [ceil(share * _DIGITS) / _DIGITS for share in (costs / totals).tolist()]
+        asked = ", ".join(f"{kind} {getattr(self, kind):.4g}" for kind in self._kinds)
+        nearest = ", ".join(f"{kind} {share:.4g}" for kind, share in zip(self._kinds, reached, strict=True))
+        return f"a budget of {asked} cannot be met by this network; the nearest within reach is {nearest}"
+
+
+@dataclass(frozen=True)
+class TradeOff:
+    """One point of the curve of predicted loss against budget.
+
+    Attributes
+    ----------
+    parameters, macs
+        Of the whole network.
+    loss
+        Sum of the losses of all layers, by default of their squared relative errors.
+    """
+
+    parameters: int
+    macs: int
+    loss: float
+
+
+def trade_off(
+    inventory: Inventory,
+    candidates: Mapping[str, Candidates],
+    *,
+    by: str = "params",
+    points: int = 50,
+) -> tuple[TradeOff, ...]:
+    """Predict the loss at every budget from the smallest within reach to the whole network.
+
+    The points lie on the convex hull: each is the best plan for what it costs.
+
+    Parameters
+    ----------
+    by
+        What is budgeted: ``params``, ``macs`` or ``both``, their shares weighed alike.
+    points
+        At most so many, at about equal distances in the budget.
+
+    Raises
+    ------
+    UsageError
+        If ``by`` is none of these or there are fewer than two points.
+    """
+    weighed = {"params": (1.0, 0.0), "macs": (0.0, 1.0), "both": (0.5, 0.5)}
+    if by not in weighed or points < 2:
+        raise UsageError(f"a curve needs at least two points, by params, macs or both; got {points}, {by!r}")
+    if not candidates:
+        return (TradeOff(inventory.parameters, inventory.macs, 0.0),)
+    kinds = ["params", "macs"]
+    fixed, totals = _fixed_costs(inventory, candidates, kinds)
+    path = HullPath.of(_fronts(candidates, kinds), torch.tensor(weighed[by], dtype=torch.float64) / totals)
+    marks = torch.linspace(float(path.cost[0]), float(path.cost[-1]), points, dtype=torch.float64)
+    steps = torch.searchsorted(path.cost, marks[1:-1], right=True) - 1
+    steps = torch.cat([steps.new_zeros(1), steps, steps.new_tensor([len(path.cost) - 1])]).unique()
+    whole = (path.costs[steps] + fixed).round().long().tolist()
+    return tuple(TradeOff(p, m, x) for (p, m), x in zip(whole, path.loss[steps].tolist(), strict=True))
+
+
+def _share(kind: str, value: float | str) -> float:
+    """Read a share or a factor.
+
+    Raises
+    ------
+    UsageError
+        If it is neither.
+    """
+    wrong = UsageError(f"{kind} must be a share in (0, 1] or a factor such as '2x', not {value!r}")
+    is_factor = isinstance(value, str) and value.strip().lower().endswith("x")
+    try:
+        number = float(value.strip().lower().removesuffix("x") if isinstance(value, str) else value)
+    except (TypeError, ValueError):
+        raise wrong from None
+    share = (1 / number if number >= 1 else 0.0) if is_factor else number
+    if isinstance(value, bool) or not 0 < share <= 1:
+        raise wrong
+    return share
+
+
+def _fixed_costs(
+    inventory: Inventory, candidates: Mapping[str, Candidates], kinds: Sequence[str]
+) -> tuple[Tensor, Tensor]:
+    """Costs of each kind that no choice changes, and those of the whole network."""
+    totals = {"params": inventory.parameters, "macs": inventory.macs}
+    free = {"params": 0, "macs": 0}
+    for layer in inventory.layers:
+        if layer.name in candidates:
+            free["params"] += layer.spec.weights
+            free["macs"] += layer.macs
+    fixed = [totals[kind] - free[kind] for kind in kinds]
+    return (
+        torch.tensor(fixed, dtype=torch.float64),
+        torch.tensor([totals[kind] for kind in kinds], dtype=torch.float64),
+    )
+
+
+def _fronts(candidates: Mapping[str, Candidates], kinds: Sequence[str]) -> list[Front]:
+    """Candidates as numbers; whole numbers of a float64 are exact up to 9e15."""
+    return [
+        Front(
+            layer.loss,
+            torch.stack([layer.parameters if kind == "params" else layer.macs for kind in kinds], 1).double(),
+        )
+        for layer in candidates.values()
+    ]
+
+
+def _whole(limits: Tensor) -> Tensor:
+    """Round limits down, a hair's breadth of rounding aside: 0.1 of 30 is 3."""
+    return limits.new_tensor([floor(limit * (1 + 1e-12)) for limit in limits.tolist()])

@@ -171,7 +171,7 @@ def leading_left_vectors(matrix: Tensor, rank: int) -> Tensor:
 
 
 def decompose_bond(matrix: Tensor, side: str) -> Bond:
-    """Singular values of ``matrix[g, rows, columns]``, vectors of its ``left``, ``right`` or ``smaller`` side."""
+    """Singular values of ``matrix[g, rows, columns]``; vectors of the side asked for."""
     rows, columns = matrix.shape[-2:]
     if side == "smaller":
         side = "left" if rows <= columns else "right"

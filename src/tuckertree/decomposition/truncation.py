@@ -24,7 +24,7 @@ from tuckertree.decomposition.spectra import Bond, Spectra, decompose_bond, in_w
 
 
 def rotated_core(kernel: Tensor, spectra: Spectra) -> Tensor:
-    """Kernel in the bases of its leaves: ``[g, K1, D1, ..., DN, K3]``, K1 and K3 the numbers of basis vectors.
+    """Kernel in the bases of its leaves, of ``K1`` and ``K3`` vectors: ``[g, K1, D1, ..., DN, K3]``.
 
     Parameters
     ----------

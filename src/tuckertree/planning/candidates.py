@@ -223,16 +223,12 @@ def _single_cut(spectra: Spectra, cut: int, round_to: int) -> tuple[list[Tensor]
 def rank_grid(limit: int, round_to: int, most: int) -> Tensor:
     """Rising multiples of ``round_to`` and ``limit`` itself: all, or ``most`` of about equal ratios."""
     multiples = max(1, -(-limit // round_to))
-    if multiples <= most:
-        steps = torch.arange(1, multiples + 1)
-    else:
-        # Small ranks are all there; from where a ratio is more than a step, values grow by that ratio.
-        steps = _rising(multiples, most)
+    steps = torch.arange(1, multiples + 1) if multiples <= most else _rising(multiples, most)
     return (steps * round_to).clamp(max=limit)
 
 
 def _rising(last: int, most: int) -> Tensor:
-    """Integers from 1 to ``last``, at most ``most``, each about the same ratio above the one before."""
+    """At most ``most`` integers from 1 to ``last``: all small ones, then growing in about equal ratios."""
     for points in range(4 * most, most - 1, -1):
         steps = torch.logspace(0, 1, points, base=last, dtype=torch.float64).round().long().unique()
         if len(steps) <= most:

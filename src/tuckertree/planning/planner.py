@@ -35,7 +35,8 @@ class Options:
         Name patterns as in a shell, or a predicate on :class:`~tuckertree.planning.inventory.Layer`; by
         default every layer is included and none excluded.
     first
-        The first convolution: ``svd`` of the T-mode (the paper), ``ht2``, or left ``dense``.
+        The first convolution: ``svd`` of the T-mode (the paper), ``ht2``, or left ``dense``. To a
+        budget it is a layer like any other, unless it is left dense.
     round_to
         Ranks are rounded up to a multiple of this where there is room.
 

@@ -144,7 +144,8 @@ class _Grid:
         """Work out the costs of a method on the product of some values of each rank."""
         cuts = method_cuts(method, len(layer.spec.essential_modes))
         mesh = [values.flatten() for values in torch.meshgrid(*ranks, indexing="ij")]
-        error = (squared.flatten() / squared_norm if squared_norm else squared.flatten()).cpu()
+        # Whatever the bound says, what projections lose is never more than the whole.
+        error = (squared.flatten() / squared_norm if squared_norm else squared.flatten()).clamp(max=1).cpu()
         mesh = _feasible(mesh, block_sizes(layer.spec.essential_shape, cuts))
         stages = chain_stages(layer.spec, cuts, [1] * len(cuts))
         macs = torch.zeros(len(stages), dtype=torch.int64)

@@ -11,7 +11,7 @@ def generator(seed: int = 0) -> torch.Generator:
 
 
 def random_moment(kernel: Tensor, samples: int = 200, dead: int = 0, seed: int = 0) -> Moment:
-    """Moment of correlated patches that fit a kernel ``W[g, T, C, ...]``; the first ``dead`` channels are 0."""
+    """Moment of correlated patches that fit a kernel ``W[g, T, C, ...]``, ``dead`` channels zero."""
     groups, channels = len(kernel), kernel.shape[2]
     size = kernel[0, 0].numel()
     mix = torch.randn(groups, size, size, dtype=torch.float64, generator=generator(seed)) / size**0.5

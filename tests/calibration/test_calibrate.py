@@ -1,4 +1,5 @@
 import copy
+import threading
 
 import pytest
 import torch
@@ -63,6 +64,7 @@ def test_full_ranks_change_nothing():
 @pytest.mark.parametrize("build", [networks.UNet, networks.SharedModule])
 @pytest.mark.filterwarnings("ignore:fewer calibration patches")
 def test_transposed_layers_shared_modules_and_several_layers_a_stage(build):
+    """With the activations of no image allowed, there is a pass over the images for each stage."""
     torch.manual_seed(0)
     model = build().eval()
     plan = tt.compress(model, IMAGES[:1], energy=0.5).plan
@@ -89,3 +91,36 @@ def test_re_estimated_statistics_are_those_of_the_images():
     torch.testing.assert_close(norm.running_mean, IMAGES.mean((0, 2, 3)), rtol=0.2, atol=0.2)
     assert model[0].num_batches_tracked == 0
     assert norm.num_batches_tracked == 2
+
+
+@pytest.mark.parametrize("build", [networks.UNet, with_norms])
+@pytest.mark.filterwarnings("ignore:fewer calibration patches")
+def test_suspended_forwards_give_what_a_pass_for_each_layer_gives(build):
+    torch.manual_seed(0)
+    model = build().eval()
+    plan = tt.compress(model, IMAGES[:1], energy=0.5).plan
+    one, many = (calibrate(model, plan, IMAGES, activations=limit) for limit in (2**30, 0))
+    torch.testing.assert_close(one(IMAGES), many(IMAGES), rtol=1e-3, atol=1e-4)
+
+
+class TwoWays(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 16, 3), nn.Conv2d(16, 32, 3, padding=1)
+        self.c = nn.Conv2d(16, 32, 3, padding=1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.a(x)
+        return self.b(x) + self.c(x) if x.mean() > -100 else self.c(x) + self.b(x)
+
+
+def test_a_network_that_takes_several_ways_is_refused_and_no_thread_stays_behind():
+    model = TwoWays().eval()
+    plan = tt.compress(model, IMAGES[:1], energy=0.3).plan
+    threads = threading.active_count()
+    images = [IMAGES, IMAGES - 1e4 * model.a.weight.mean((0, 2, 3)).sign().view(1, 3, 1, 1)]
+    with pytest.raises(tt.TuckertreeError, match="not call its layers in the same order"):
+        calibrate(model, plan, images)
+    with pytest.raises(tt.TuckertreeError, match="NaN"):
+        calibrate(model, plan, IMAGES * float("nan"))
+    assert threading.active_count() == threads

@@ -21,8 +21,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from tuckertree.calibration.batchnorm import reestimate_if_better
 from tuckertree.calibration.fit import fit
 from tuckertree.calibration.moments import MEMORY, POSITIONS, chunks_within, moment_chunks, warn_of_few
-from tuckertree.calibration.pairs import Pair, collect_pairs, least_squares_kernel
+from tuckertree.calibration.pairs import Pair, PairSum, collect_pairs, least_squares_kernel
 from tuckertree.calibration.sources import Calibration, Source, to_model
+from tuckertree.calibration.suspended import advance, live_bytes, suspended
 from tuckertree.decomposition import Factors, method_cuts
 from tuckertree.decomposition.spectra import in_working_precision
 from tuckertree.layers import Chain
@@ -33,6 +34,7 @@ from tuckertree.surgery import apply
 
 RIDGE = 1e-3
 PER_STAGE = 1
+ACTIVATIONS = 2 * 2**30
 
 
 def calibrate(
@@ -46,6 +48,7 @@ def calibrate(
     per_stage: int = PER_STAGE,
     ridge: float = RIDGE,
     memory: int = MEMORY,
+    activations: int = ACTIVATIONS,
     positions: int = POSITIONS,
     seed: int = 0,
     tick: Tick = no_progress,
@@ -68,7 +71,11 @@ def calibrate(
         Take BatchNorm statistics anew where that brings the outputs nearer to the original's on the last
         quarter of the images.
     per_stage
-        With correction: how many layers, one after the other, are fitted between two passes over the images.
+        With correction: how many layers, one after the other, are fitted between two passes over the images,
+        where these are needed. One, the default, measures best.
+    activations
+        Bytes for activations. Where all images' fit, both networks run once, suspended at each layer in turn
+        (:mod:`tuckertree.calibration.suspended`); otherwise there is a pass over the images for each stage.
     ridge
         Of the correction, see :func:`~tuckertree.calibration.pairs.least_squares_kernel`.
     memory, positions, seed
@@ -98,7 +105,9 @@ def calibrate(
     norms = _norms_after(result, layers, first) if means else {}
     fitter = _Fitter(model, result, plan, norms, means=means, ridge=ridge)
     options: dict[str, Any] = {"positions": positions, "seed": seed, "tick": tick}
-    if correction:
+    if correction and _can_suspend(layers, len(images), per_stage, activations):
+        _fit_in_one_pass(model, result, layers, images, fitter, memory, **options)
+    elif correction:
         for layer in layers:
             _let_answer(result.get_submodule(layer.name), model.get_submodule(layer.name))
         for stage in _stages(layers, per_stage, memory):
@@ -111,6 +120,35 @@ def calibrate(
             fitter.fit([layer for layer, _ in chunk], pairs)
     warn_of_few(fitter.few)
     return reestimate_if_better(result, model, images) if batch_norm else result
+
+
+def _can_suspend(layers: Sequence[Layer], images: int, per_stage: int, activations: int) -> bool:
+    """A module that is called twice must be fitted to both calls, so its first call cannot go on before."""
+    once = all(len(layer.calls) == 1 for layer in layers)
+    return once and per_stage == 1 and live_bytes(layers, images) <= activations
+
+
+def _fit_in_one_pass(
+    model: nn.Module,
+    result: nn.Module,
+    layers: Sequence[Layer],
+    images: Calibration,
+    fitter: _Fitter,
+    memory: int,
+    *,
+    positions: int,
+    seed: int,
+    tick: Tick,
+) -> None:
+    layers = [layer for chunk in chunks_within(layers, memory, copies=2) for layer in chunk]
+    batches = list(images)
+    with suspended(model, layers, batches) as ours, suspended(result, layers, batches) as theirs:
+        for done, layer in enumerate(layers):
+            total = PairSum(layer, positions, seed)
+            for one, other in zip(ours, theirs, strict=True):
+                total.add(advance(one, layer.name), advance(other, layer.name))
+            fitter.fit([layer], {layer.name: total.result()})
+            tick("fitting", done + 1, len(layers))
 
 
 class _Fitter:

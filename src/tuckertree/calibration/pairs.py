@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from tuckertree.calibration.moments import (
     POSITIONS,
+    Captured,
     Moment,
     MomentSum,
     PositionChoice,
@@ -70,23 +71,36 @@ def collect_pairs(
     ``compressed`` has modules of the same names in the place of the layers. Raises what
     :func:`~tuckertree.calibration.moments.collect_moments` does.
     """
-    own = {layer.name: MomentSum(layer.spec) for layer in layers}
-    cross = {layer.name: MomentSum(layer.spec) for layer in layers}
-    choices = {layer.name: PositionChoice(layer.name, positions, seed) for layer in layers}
+    sums = {layer.name: PairSum(layer, positions, seed) for layer in layers}
     for done, inputs in enumerate(images):
         calls = [captured_inputs(network, layers, inputs) for network in (original, compressed)]
-        for (name, x, size_out), (_, z, _) in zip(*calls, strict=True):
-            chosen, spec = choices[name].choose(size_out), own[name].spec
-            for before, after in patch_blocks((x, z), spec, size_out, chosen):
-                own[name].add(after, name)
-                cross[name].add(before, name, after)
+        for before, after in zip(*calls, strict=True):
+            sums[before[0]].add(before, after)
         tick(doing, done + 1, images.batches)
-    pairs = {}
-    for layer in layers:
-        other = cross.pop(layer.name).result(layer.name)
-        moment = own.pop(layer.name).result(layer.name)
-        pairs[layer.name] = Pair(moment, other.patch, other.mean, moment.patch)
-    return pairs
+    return {layer.name: sums.pop(layer.name).result() for layer in layers}
+
+
+class PairSum:
+    """Sums of a layer's pair over batches."""
+
+    def __init__(self, layer: Layer, positions: int, seed: int) -> None:
+        self._layer = layer
+        self._own, self._cross = MomentSum(layer.spec), MomentSum(layer.spec)
+        self._choice = PositionChoice(layer.name, positions, seed)
+
+    def add(self, before: Captured, after: Captured) -> None:
+        """Add what the layer saw in the original and in the compressed network."""
+        name, x, size_out = before
+        chosen = self._choice.choose(size_out)
+        for ours, theirs in patch_blocks((x, after[1]), self._layer.spec, size_out, chosen):
+            self._own.add(theirs, name)
+            self._cross.add(ours, name, theirs)
+
+    def result(self) -> Pair:
+        """The means; raises what :meth:`MomentSum.result` does."""
+        cross = self._cross.result(self._layer.name)
+        moment = self._own.result(self._layer.name)
+        return Pair(moment, cross.patch, cross.mean, moment.patch)
 
 
 def least_squares_kernel(kernel: Tensor, pair: Pair, ridge: float) -> Tensor:

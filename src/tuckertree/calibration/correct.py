@@ -46,6 +46,7 @@ def calibrate(
     means: bool = True,
     batch_norm: bool = True,
     per_stage: int = PER_STAGE,
+    dense: bool = True,
     ridge: float = RIDGE,
     memory: int = MEMORY,
     activations: int = ACTIVATIONS,
@@ -76,6 +77,8 @@ def calibrate(
     activations
         Bytes for activations. Where all images' fit, both networks run once, suspended at each layer in turn
         (:mod:`tuckertree.calibration.suspended`); otherwise there is a pass over the images for each stage.
+    dense
+        With correction: fit the layers that stay dense, too, to the inputs they get.
     ridge
         Of the correction, see :func:`~tuckertree.calibration.pairs.least_squares_kernel`.
     memory, positions, seed
@@ -100,8 +103,7 @@ def calibrate(
     first = next(iter(images.part(0, 1)))
     inventory = take_inventory(model, to_model(first, model))
     result = apply(model, plan, tick=tick)
-    planned = {layer.name for layer in plan.compressed}
-    layers = [layer for layer in inventory.layers if layer.name in planned and layer.calls]
+    layers = _to_fit(inventory.layers, plan, dense=dense and correction)
     norms = _norms_after(result, layers, first) if means else {}
     fitter = _Fitter(model, result, plan, norms, means=means, ridge=ridge)
     options: dict[str, Any] = {"positions": positions, "seed": seed, "tick": tick}
@@ -120,6 +122,17 @@ def calibrate(
             fitter.fit([layer for layer, _ in chunk], pairs)
     warn_of_few(fitter.few)
     return reestimate_if_better(result, model, images) if batch_norm else result
+
+
+def _to_fit(layers: Sequence[Layer], plan: Plan, *, dense: bool) -> list[Layer]:
+    """The compressed layers, and the dense ones after the first of them."""
+    planned = {layer.name for layer in plan.compressed}
+    chosen: list[Layer] = []
+    for layer in layers:
+        is_alone = not layer.refusal and len(layer.calls) == 1
+        if layer.calls and (layer.name in planned or (dense and chosen and is_alone)):
+            chosen.append(layer)
+    return chosen
 
 
 def _can_suspend(layers: Sequence[Layer], images: int, per_stage: int, activations: int) -> bool:
@@ -170,20 +183,20 @@ class _Fitter:
         self.few: list[str] = []
 
     def fit(self, layers: Sequence[Layer], pairs: Mapping[str, Pair]) -> None:
-        def work(layer: Layer) -> tuple[Factors, Tensor]:
+        def work(layer: Layer) -> tuple[Factors | Tensor, Tensor]:
             return self._fit_one(layer, pairs[layer.name])
 
         fitted = spread(work, layers, size=lambda layer: layer.spec.weights)
-        for layer, (factors, shift) in zip(layers, fitted, strict=True):
-            chain = cast("Chain", self._result.get_submodule(layer.name))
-            chain.set_factors(factors)
-            _let_answer(chain, None)
+        for layer, (weights, shift) in zip(layers, fitted, strict=True):
+            module = self._result.get_submodule(layer.name)
+            _put(module, layer, weights)
+            _let_answer(module, None)
             if self._means:
-                _shift_output(chain, self._norms.get(layer.name), shift)
+                _shift_output(module, self._norms.get(layer.name), shift)
             self.few += [layer.name] if pairs[layer.name].moment.few else []
 
-    def _fit_one(self, layer: Layer, pair: Pair) -> tuple[Factors, Tensor]:
-        """Factors of a layer, and by how much the mean of its output must be raised, ``[g * T]``."""
+    def _fit_one(self, layer: Layer, pair: Pair) -> tuple[Factors | Tensor, Tensor]:
+        """Factors or kernel of a layer, and by how much the mean of its output must rise, ``[g * T]``."""
         weight = cast("Tensor", self._model.get_submodule(layer.name).weight)
         kernel = in_working_precision(layer.spec.kernel(weight))
         mean_before, mean_after = pair.mean, pair.moment.mean
@@ -192,11 +205,21 @@ class _Fitter:
         if pair.moment.few:
             pair = replace(pair, moment=pair.moment.shrunk(), gram=pair.moment.patch)
         target = least_squares_kernel(kernel, pair, self._ridge)
-        planned = self._planned[layer.name]
+        before = _mean_output(kernel, mean_before)
+        planned = self._planned.get(layer.name)
+        if planned is None:
+            return target, before - _mean_output(target, mean_after)
         cuts = method_cuts(planned.method, len(layer.spec.essential_modes))
         factors = fit(target, pair.moment, cuts, planned.ranks)
-        lost = _mean_output(kernel, mean_before) - _mean_output(factors.kernel(), mean_after)
-        return factors, lost
+        return factors, before - _mean_output(factors.kernel(), mean_after)
+
+
+@torch.no_grad()
+def _put(module: nn.Module, layer: Layer, weights: Factors | Tensor) -> None:
+    if isinstance(weights, Factors):
+        cast("Chain", module).set_factors(weights)
+    else:
+        cast("Tensor", module.weight).copy_(layer.spec.weight(weights))
 
 
 def _mean_output(kernel: Tensor, mean: Tensor) -> Tensor:
@@ -212,8 +235,9 @@ def _let_answer(chain: nn.Module, dense: nn.Module | None) -> None:
 
 
 @torch.no_grad()
-def _shift_output(chain: Chain, norm: _BatchNorm | None, shift: Tensor) -> None:
-    bias = cast("Tensor | None", chain[-1].bias)
+def _shift_output(module: nn.Module, norm: _BatchNorm | None, shift: Tensor) -> None:
+    last = module[-1] if isinstance(module, Chain) else module
+    bias = cast("Tensor | None", last.bias)
     if bias is not None:
         bias += shift.to(bias)
     elif norm is not None and norm.running_mean is not None:

@@ -4,7 +4,8 @@ from tuckertree.calibration.batchnorm import output_distances, reestimate, reest
 from tuckertree.calibration.correct import calibrate
 from tuckertree.calibration.fit import fit, output_error
 from tuckertree.calibration.gauge import balance, rebalance
-from tuckertree.calibration.moments import CalibrationWarning, Moment, collect_moments
+from tuckertree.calibration.moment import Moment
+from tuckertree.calibration.moments import CalibrationWarning, collect_moments
 from tuckertree.calibration.sources import Calibration, Source
 
 __all__ = [

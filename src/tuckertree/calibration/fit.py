@@ -13,7 +13,7 @@ from math import prod
 import torch
 from torch import Tensor
 
-from tuckertree.calibration.moments import Moment
+from tuckertree.calibration.moment import Moment
 from tuckertree.calibration.refine import SWEEPS, TOLERANCE, alternate
 from tuckertree.decomposition import Factors, decompose, feasible_ranks
 from tuckertree.decomposition.matricization import block_sizes

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from tuckertree.calibration.moment import Moment, MomentSum
 from tuckertree.calibration.moments import (
     POSITIONS,
     Captured,
-    Moment,
-    MomentSum,
     PositionChoice,
     captured_inputs,
     patch_blocks,

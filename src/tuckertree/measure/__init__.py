@@ -3,13 +3,14 @@
 from tuckertree.measure.accuracy import Accuracy, evaluate
 from tuckertree.measure.cost import count_macs, count_parameters
 from tuckertree.measure.environment import environment
-from tuckertree.measure.forward import ExampleInputs, evaluating, run
+from tuckertree.measure.forward import ExampleInputs, call, evaluating, run
 from tuckertree.measure.latency import Timing, compare_latency
 
 __all__ = [
     "Accuracy",
     "ExampleInputs",
     "Timing",
+    "call",
     "compare_latency",
     "count_macs",
     "count_parameters",

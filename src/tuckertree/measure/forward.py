@@ -28,7 +28,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = True
 
 
-def run(model: nn.Module, example_inputs: ExampleInputs) -> Any:
+def run(model: nn.Module, example_inputs: ExampleInputs, what: str = "the example input") -> Any:
     """Run the model once in evaluation mode and return what it returns.
 
     Raises
@@ -37,17 +37,28 @@ def run(model: nn.Module, example_inputs: ExampleInputs) -> Any:
         If the model cannot take these inputs; the message holds their shapes and the model's own complaint.
     """
     with evaluating(model):
-        try:
-            if isinstance(example_inputs, Tensor):
-                return model(example_inputs)
-            if isinstance(example_inputs, Mapping):
-                return model(**example_inputs)
-            return model(*example_inputs)
-        except Exception as error:
-            complaint = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise TuckertreeError(
-                f"the model does not run on the example input {describe(example_inputs)}: {complaint}"
-            ) from error
+        return call(model, example_inputs, what)
+
+
+def call(model: nn.Module, inputs: ExampleInputs, what: str) -> Any:
+    """Call the model as it is; ``what`` the inputs are is said where it does not run on them.
+
+    Raises
+    ------
+    TuckertreeError
+        As :func:`run`.
+    """
+    try:
+        if isinstance(inputs, Tensor):
+            return model(inputs)
+        if isinstance(inputs, Mapping):
+            return model(**inputs)
+        return model(*inputs)
+    except TuckertreeError:
+        raise
+    except Exception as error:
+        complaint = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise TuckertreeError(f"the model does not run on {what} {describe(inputs)}: {complaint}") from error
 
 
 def describe(inputs: Any) -> str:

@@ -1,0 +1,25 @@
+"""Fitting a compressed network to unlabelled images; the structure never changes."""
+
+from tuckertree.calibration.batchnorm import output_distances, reestimate, reestimate_if_better
+from tuckertree.calibration.correct import calibrate
+from tuckertree.calibration.fit import fit, output_error
+from tuckertree.calibration.gauge import balance, rebalance
+from tuckertree.calibration.moment import Moment
+from tuckertree.calibration.moments import CalibrationWarning, collect_moments
+from tuckertree.calibration.sources import Calibration, Source
+
+__all__ = [
+    "Calibration",
+    "CalibrationWarning",
+    "Moment",
+    "Source",
+    "balance",
+    "calibrate",
+    "collect_moments",
+    "fit",
+    "output_distances",
+    "output_error",
+    "rebalance",
+    "reestimate",
+    "reestimate_if_better",
+]

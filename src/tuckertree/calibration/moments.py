@@ -1,0 +1,214 @@
+"""Gathering the second moments of layers' inputs while images stream through the network."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from math import prod
+from typing import Any
+from warnings import warn
+from zlib import crc32
+
+import torch
+from torch import Tensor, nn
+
+from tuckertree.calibration.moment import Moment, MomentSum, moment_bytes
+from tuckertree.calibration.patches import (
+    choose_positions,
+    input_patches,
+    output_sizes,
+)
+from tuckertree.calibration.sources import Calibration, Source, to_model
+from tuckertree.layers import LayerSpec
+from tuckertree.measure import ExampleInputs, run
+from tuckertree.planning import Layer
+from tuckertree.progress import Tick, no_progress
+
+MEMORY = 512 * 2**20
+POSITIONS = 64
+_BLOCK = 2**23  # patches are made at most so many numbers at a time: 32 MiB in float32
+
+
+class CalibrationWarning(UserWarning):
+    """The calibration images are fewer than one would like, or a layer is left out of the calibration."""
+
+
+def collect_moments(
+    model: nn.Module,
+    layers: Sequence[Layer],
+    images: Source | Calibration,
+    *,
+    memory: int = MEMORY,
+    positions: int = POSITIONS,
+    seed: int = 0,
+    tick: Tick = no_progress,
+) -> Iterator[tuple[Layer, Moment]]:
+    """Gather the moments of layers, a chunk of layers in each pass over the images.
+
+    Parameters
+    ----------
+    model
+        The model; it runs in evaluation mode and is left as it was.
+    layers
+        Layers of it, in the order of the forward.
+    images
+        See :class:`~tuckertree.calibration.sources.Calibration`.
+    memory
+        Bytes that the moments of a chunk may take together. A layer whose moment alone takes more is left
+        out, with a warning. What comes on top is one block of patches and the network's own activations.
+    positions
+        At most so many output positions of each image, chosen at random for each batch.
+    seed
+        Of that choice; each layer has its own, so the chunks do not matter.
+
+    Yields
+    ------
+    layer, moment
+        Once a chunk is complete. Keep no more of them than there is memory for.
+
+    Raises
+    ------
+    TuckertreeError
+        If the images cannot be used, or a layer's input holds NaN or infinite values.
+
+    Warns
+    -----
+    CalibrationWarning
+        If there are fewer patches than unknowns in some layers; their moments are shrunk.
+    """
+    few: list[str] = []
+    for chunk in moment_chunks(
+        model, layers, images, memory=memory, positions=positions, seed=seed, tick=tick
+    ):
+        while chunk:
+            layer, moment = chunk.pop(0)
+            if moment.few:
+                few.append(layer.name)
+            yield layer, moment.shrunk() if moment.few else moment
+    warn_of_few(few)
+
+
+def moment_chunks(
+    model: nn.Module,
+    layers: Sequence[Layer],
+    images: Source | Calibration,
+    *,
+    memory: int = MEMORY,
+    positions: int = POSITIONS,
+    seed: int = 0,
+    tick: Tick = no_progress,
+) -> Iterator[list[tuple[Layer, Moment]]]:
+    """Gather moments as :func:`collect_moments` does, a chunk at a time, as they are: not shrunk."""
+    images = Calibration(images)
+    chunks = chunks_within(layers, memory)
+    for number, chunk in enumerate(chunks):
+        sums = {layer.name: MomentSum(layer.spec) for layer in chunk}
+        choices = {layer.name: PositionChoice(layer.name, positions, seed) for layer in chunk}
+        for done, inputs in enumerate(images):
+            for name, x, size_out in captured_inputs(model, chunk, inputs):
+                chosen = choices[name].choose(size_out)
+                for (patches,) in patch_blocks((x,), sums[name].spec, size_out, chosen):
+                    sums[name].add(patches, name)
+            tick(f"moments {number + 1}/{len(chunks)}", done + 1, images.batches)
+        yield [(layer, sums.pop(layer.name).result(layer.name)) for layer in chunk]
+
+
+def warn_of_few(names: Sequence[str]) -> None:
+    """Warn once of all layers that saw fewer patches than they have unknowns."""
+    if names:
+        shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+        warn(
+            f"fewer calibration patches than unknowns in {len(names)} layers ({shown}): their moments are "
+            "shrunk; more images would do better",
+            CalibrationWarning,
+            stacklevel=3,
+        )
+
+
+def chunks_within(layers: Sequence[Layer], memory: int, copies: int = 1) -> list[list[Layer]]:
+    """Divide layers, in their order, into chunks whose moments (times ``copies``) fit in ``memory``.
+
+    Warns
+    -----
+    CalibrationWarning
+        Naming layers that do not fit alone; they are in no chunk.
+    """
+    chunks: list[list[Layer]] = []
+    left = 0
+    too_large = [layer.name for layer in layers if copies * moment_bytes(layer.spec) > memory]
+    if too_large:
+        warn(
+            f"the moments of {', '.join(too_large)} do not fit in {memory / 2**20:.0f} MiB: these layers are "
+            "not calibrated",
+            CalibrationWarning,
+            stacklevel=3,
+        )
+    for layer in layers:
+        if layer.name in too_large:
+            continue
+        size = copies * moment_bytes(layer.spec)
+        if size > left or not chunks:
+            chunks.append([])
+            left = memory
+        chunks[-1].append(layer)
+        left -= size
+    return chunks
+
+
+class PositionChoice:
+    """Output positions of one layer, batch after batch; the same ones whatever else is gathered."""
+
+    def __init__(self, name: str, count: int, seed: int) -> None:
+        self._count = count
+        self._generator = torch.Generator().manual_seed(seed + crc32(name.encode()))
+
+    def choose(self, size_out: Sequence[int]) -> Tensor:
+        """See :func:`~tuckertree.calibration.patches.choose_positions`."""
+        return choose_positions(size_out, self._count, self._generator)
+
+
+def patch_blocks(
+    inputs: Sequence[Tensor], spec: LayerSpec, size_out: Sequence[int], positions: Tensor
+) -> Iterator[list[Tensor]]:
+    """Patches of one or more inputs at the same positions, a few images at a time."""
+    batched = [x if x.ndim > max(spec.order + 1, 1) else x.unsqueeze(0) for x in inputs]
+    images = max(1, _BLOCK // max(spec.in_channels * prod(spec.kernel_size) * len(positions), 1))
+    for parts in zip(*(x.split(images) for x in batched), strict=True):
+        yield [input_patches(part, spec, size_out, positions) for part in parts]
+
+
+Captured = tuple[str, Tensor, tuple[int, ...]]
+
+
+def captured_inputs(model: nn.Module, layers: Sequence[Layer], inputs: ExampleInputs) -> list[Captured]:
+    """Inputs and output sizes of layers at every call, by one forward that ends after the last of them.
+
+    Raises
+    ------
+    TuckertreeError
+        If the model does not run on the images.
+    """
+    calls: list[Captured] = []
+    left = {layer.name: max(1, len(layer.calls)) for layer in layers}
+
+    def hook(layer: Layer) -> Any:
+        def keep(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG001
+            calls.append((layer.name, args[0].detach(), output_sizes(output, layer.spec)))
+            left[layer.name] -= 1
+            if all(count <= 0 for count in left.values()):
+                raise _EnoughError
+
+        return keep
+
+    handles = [model.get_submodule(layer.name).register_forward_hook(hook(layer)) for layer in layers]
+    try:
+        with suppress(_EnoughError):
+            run(model, to_model(inputs, model), "the calibration images")
+    finally:
+        for handle in handles:
+            handle.remove()
+    return calls
+
+
+class _EnoughError(BaseException):
+    """Ends a forward; no ``except Exception`` of the model's own may take it for a failure."""

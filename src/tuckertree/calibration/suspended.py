@@ -1,0 +1,136 @@
+"""Forwards that stop at every watched layer, all batches together, and go on when told to.
+
+Fitting layer after layer needs each layer's input in the network as it is by then. Running all images anew
+for each layer costs a forward for each layer; suspending every batch's forward at the layer costs one forward
+in all, and the memory of the activations that are alive there. Nothing need be known of the network's graph:
+each forward is a thread of its own, of which only one runs at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from math import prod
+from threading import Semaphore, Thread, current_thread
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tuckertree.calibration.moments import Captured
+from tuckertree.calibration.patches import output_sizes
+from tuckertree.calibration.sources import to_model
+from tuckertree.errors import TuckertreeError
+from tuckertree.measure import ExampleInputs, call, evaluating
+from tuckertree.planning import Layer
+
+
+def live_bytes(layers: Sequence[Layer], images: int) -> int:
+    """Estimate of the activations of two suspended networks at the layer where they are largest."""
+    numbers = 0
+    for layer in layers:
+        for use in layer.calls:
+            inputs = layer.spec.in_channels * prod(use.size_in)
+            outputs = layer.spec.out_channels * prod(use.size_out)
+            numbers = max(numbers, inputs + outputs)
+    return 12 * numbers * images  # two networks, and half as much again for what skips the layer
+
+
+class SuspendedForward(Thread):
+    """One forward of one batch."""
+
+    def __init__(self, model: nn.Module, inputs: ExampleInputs) -> None:
+        super().__init__(daemon=True)
+        self._model, self._inputs = model, inputs
+        self._go, self._here = Semaphore(0), Semaphore(0)
+        self._captured: Captured | None = None
+        self._error: BaseException | None = None
+        self._stop_wanted = False
+        self.start()
+
+    def advance(self) -> Captured | None:
+        """Go on to the next watched layer, or to the end (None)."""
+        self._captured = None
+        self._go.release()
+        self._here.acquire()
+        if self._error is not None:
+            raise self._error
+        return self._captured
+
+    def end(self) -> None:
+        """End the forward where it is."""
+        self._stop_wanted = True
+        self._go.release()
+        self.join()
+
+    def run(self) -> None:
+        """The thread's own work."""
+        self._go.acquire()
+        try:
+            if not self._stop_wanted:
+                with torch.no_grad():
+                    call(self._model, to_model(self._inputs, self._model), "the calibration images")
+        except _StopError:
+            pass
+        except BaseException as error:  # raised again where the forward is advanced
+            self._error = error
+        self._captured = None
+        self._here.release()
+
+    def pause(self, captured: Captured) -> None:
+        """Wait, in the thread, at a layer."""
+        self._captured = captured
+        self._here.release()
+        self._go.acquire()
+        if self._stop_wanted:
+            raise _StopError
+
+
+class _StopError(BaseException):
+    """Ends a forward that is no longer wanted."""
+
+
+@contextmanager
+def suspended(
+    model: nn.Module, layers: Sequence[Layer], batches: Sequence[ExampleInputs]
+) -> Iterator[list[SuspendedForward]]:
+    """Forwards of all batches, in evaluation mode, that stop after each of the layers.
+
+    When it goes on, a layer answers anew: with the weights it has by then.
+    """
+    watched: Mapping[nn.Module, Layer] = {model.get_submodule(layer.name): layer for layer in layers}
+
+    def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> Tensor:
+        thread, layer = current_thread(), watched[module]
+        assert isinstance(thread, SuspendedForward)
+        thread.pause((layer.name, args[0], output_sizes(output, layer.spec)))
+        answer: Tensor = module.forward(*args, **kwargs)
+        return answer
+
+    handles = [module.register_forward_hook(hook, with_kwargs=True) for module in watched]
+    with evaluating(model):
+        forwards = [SuspendedForward(model, inputs) for inputs in batches]
+        try:
+            yield forwards
+        finally:
+            for forward in forwards:
+                forward.end()
+            for handle in handles:
+                handle.remove()
+
+
+def advance(forward: SuspendedForward, name: str) -> Captured:
+    """Advance a forward to the layer of that name, which must be the next.
+
+    Raises
+    ------
+    TuckertreeError
+        If it is not: the network takes different ways for different images.
+    """
+    captured = forward.advance()
+    if captured is None or captured[0] != name:
+        raise TuckertreeError(
+            f"{name}: the network does not call its layers in the same order for all images, so they cannot "
+            "be corrected one after the other; calibrate without correction"
+        )
+    return captured

@@ -1,0 +1,126 @@
+import copy
+import threading
+
+import pytest
+import torch
+from torch import nn
+
+import tuckertree as tt
+from tests import networks
+from tests.calibration.cases import generator
+from tuckertree.calibration import calibrate, output_distances, reestimate, reestimate_if_better
+
+IMAGES = torch.randn(96, 3, 12, 12, generator=generator()).cumsum(2).cumsum(3) / 5
+
+
+def with_norms() -> nn.Sequential:
+    torch.manual_seed(0)
+    layers = []
+    for inputs, outputs in ((3, 12), (12, 16), (16, 16)):
+        layers += [nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()]
+    model = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 10)).eval()
+    return reestimate(model, IMAGES)
+
+
+def distance(model, compressed) -> float:
+    return output_distances(model, (compressed,), IMAGES)[0]
+
+
+@pytest.mark.parametrize("build", [with_norms, networks.small_cnn])
+def test_each_step_brings_the_outputs_nearer_to_the_original(build):
+    model = build()
+    plain = tt.compress(model, IMAGES[:1], energy=0.6)
+    fitted = calibrate(model, plain.plan, IMAGES, correction=False, means=False, batch_norm=False)
+    means = calibrate(model, plain.plan, IMAGES, correction=False, batch_norm=False)
+    corrected = calibrate(model, plain.plan, IMAGES, batch_norm=False)
+    assert distance(model, fitted) < distance(model, plain.model)
+    assert distance(model, means) < distance(model, plain.model)
+    assert distance(model, corrected) < distance(model, fitted)
+    assert {k: v.shape for k, v in corrected.state_dict().items()} == {
+        k: v.shape for k, v in plain.model.state_dict().items()
+    }
+    assert corrected(IMAGES[:2]).isfinite().all()
+
+
+def test_the_given_model_is_not_touched_and_the_result_is_the_same_every_time():
+    model = with_norms()
+    before = copy.deepcopy(model.state_dict())
+    plan = tt.compress(model, IMAGES[:1], energy=0.6).plan
+    results = [calibrate(model, plan, IMAGES) for _ in range(2)]
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert not any("forward" in vars(module) or module._forward_hooks for module in results[0].modules())
+    torch.testing.assert_close(results[0](IMAGES[:4]), results[1](IMAGES[:4]))
+
+
+def test_full_ranks_change_nothing():
+    model = networks.small_cnn()
+    plan = tt.compress(model, IMAGES[:1], energy=0.6).plan
+    layers = [tt.LayerPlan(**{**vars(layer), "ranks": (10**6,) * len(layer.ranks)}) for layer in plan.layers]
+    full = tt.Plan(tuple(layers), plan.rule, plan.parameters, plan.macs)
+    result = calibrate(model, full, IMAGES)
+    torch.testing.assert_close(result(IMAGES), model(IMAGES), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("build", [networks.UNet, networks.SharedModule])
+@pytest.mark.filterwarnings("ignore:fewer calibration patches")
+def test_transposed_layers_shared_modules_and_several_layers_a_stage(build):
+    """With the activations of no image allowed, there is a pass over the images for each stage."""
+    torch.manual_seed(0)
+    model = build().eval()
+    plan = tt.compress(model, IMAGES[:1], energy=0.5).plan
+    plain, corrected = tt.apply(model, plan), calibrate(model, plan, IMAGES, per_stage=3)
+    assert distance(model, corrected) < distance(model, plain)
+
+
+def test_norms_are_re_estimated_only_where_that_helps():
+    model = with_norms()
+    off = copy.deepcopy(model)
+    off[1].running_mean += 3
+    better = reestimate_if_better(off, model, IMAGES)
+    assert distance(model, better) < distance(model, off)
+    assert reestimate_if_better(model, model, IMAGES) is model
+    without = networks.small_cnn()
+    assert reestimate_if_better(without, without, IMAGES) is without
+    assert [m.momentum for m in better.modules() if isinstance(m, nn.BatchNorm2d)] == [0.1] * 3
+    assert not any(m.training for m in better.modules())
+
+
+def test_re_estimated_statistics_are_those_of_the_images():
+    model = nn.Sequential(nn.BatchNorm2d(3)).eval()
+    norm = reestimate(model, IMAGES)[0]
+    torch.testing.assert_close(norm.running_mean, IMAGES.mean((0, 2, 3)), rtol=0.2, atol=0.2)
+    assert model[0].num_batches_tracked == 0
+    assert norm.num_batches_tracked == 2
+
+
+@pytest.mark.parametrize("build", [networks.UNet, with_norms])
+@pytest.mark.filterwarnings("ignore:fewer calibration patches")
+def test_suspended_forwards_give_what_a_pass_for_each_layer_gives(build):
+    torch.manual_seed(0)
+    model = build().eval()
+    plan = tt.compress(model, IMAGES[:1], energy=0.5).plan
+    one, many = (calibrate(model, plan, IMAGES, activations=limit) for limit in (2**30, 0))
+    torch.testing.assert_close(one(IMAGES), many(IMAGES), rtol=1e-3, atol=1e-4)
+
+
+class TwoWays(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 16, 3), nn.Conv2d(16, 32, 3, padding=1)
+        self.c = nn.Conv2d(16, 32, 3, padding=1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.a(x)
+        return self.b(x) + self.c(x) if x.mean() > -100 else self.c(x) + self.b(x)
+
+
+def test_a_network_that_takes_several_ways_is_refused_and_no_thread_stays_behind():
+    model = TwoWays().eval()
+    plan = tt.compress(model, IMAGES[:1], energy=0.3).plan
+    threads = threading.active_count()
+    images = [IMAGES, IMAGES - 1e4 * model.a.weight.mean((0, 2, 3)).sign().view(1, 3, 1, 1)]
+    with pytest.raises(tt.TuckertreeError, match="not call its layers in the same order"):
+        calibrate(model, plan, images)
+    with pytest.raises(tt.TuckertreeError, match="NaN"):
+        calibrate(model, plan, IMAGES * float("nan"))
+    assert threading.active_count() == threads

@@ -11,14 +11,32 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from tuckertree.calibration import Calibration, Source, calibrate, collect_metrics
 from tuckertree.errors import UnreachableTargetError, UsageError
 from tuckertree.formats import save_folder
 from tuckertree.layers import Chain, LayerSpec
 from tuckertree.measure import ExampleInputs
-from tuckertree.planning import DENSE, Energy, Layer, Options, Plan, Rule, make_plan, survey, take_inventory
+from tuckertree.planning import (
+    DENSE,
+    Candidates,
+    Energy,
+    Inventory,
+    Layer,
+    NetworkRule,
+    Options,
+    Plan,
+    Rule,
+    make_plan,
+    survey,
+    survey_candidates,
+    take_inventory,
+)
 from tuckertree.planning.planner import Choice
-from tuckertree.progress import progress_bar, spread
+from tuckertree.progress import Tick, no_progress, progress_bar, spread
 from tuckertree.surgery import apply
+
+OBJECTIVES = ("outputs", "moments", "weight")
+AnyRule = Rule | NetworkRule
 
 
 @dataclass(frozen=True)
@@ -96,13 +114,15 @@ class CompressionResult:
 def compress(
     model: nn.Module,
     example_inputs: ExampleInputs,
-    rule: Rule | None = None,
+    rule: AnyRule | None = None,
     *,
     energy: float | None = None,
     include: str | Sequence[str] | Choice = ("*",),
     exclude: str | Sequence[str] | Choice = (),
     first: str = "svd",
     round_to: int = 1,
+    calibration: Source | None = None,
+    objective: str | None = None,
     progress: bool | None = None,
 ) -> CompressionResult:
     """Compress a trained network by hierarchical Tucker-2 decomposition.
@@ -115,7 +135,8 @@ def compress(
         What the model is called with once, to see its layers at work: a tensor, a sequence of positional or
         a mapping of keyword arguments. MACs are counted at its size.
     rule
-        ``Energy(0.9)`` (the paper), ``Error(0.1)`` or ``Ranks({...})``; ``energy=0.9`` means the first.
+        ``Energy(0.9)`` (the paper), ``Error(0.1)``, ``Ranks({...})`` or ``Budget(macs=0.5, params="2x")``;
+        ``energy=0.9`` means the first.
     include, exclude
         Layers by name: a shell pattern, several of them, or a predicate on a
         :class:`~tuckertree.planning.Layer`.
@@ -125,6 +146,14 @@ def compress(
         Round ranks up to a multiple of this (8 or 16 suits most processors).
     progress
         Draw a progress bar on stderr; by default where stderr is a terminal.
+    calibration
+        A few hundred unlabelled inputs (a tensor, a data set, a DataLoader or a list of batches), in the form
+        the model takes: factors are then fitted to the layers' outputs on them, layer after layer, each
+        making up for what those before it have lost.
+    objective
+        What a budget makes small: ``outputs``, the change of the network's output (default with
+        calibration); ``moments``, the sum of the layers' relative output errors; ``weight``, that of their
+        relative weight errors (default without).
 
     Returns
     -------
@@ -144,19 +173,31 @@ def compress(
         raise UsageError("give either a rule or an energy, such as energy=0.9")
     rule = rule or Energy(cast("float", energy))
     options = Options(_patterns(include), _patterns(exclude), first, round_to)
+    images = None if calibration is None else Calibration(calibration)
+    objective = _objective(rule, objective, images)
     clock = _Clock()
     with progress_bar(progress) as tick:
         inventory = take_inventory(model, example_inputs)
         options.check_patterns(inventory.layers)
         clock.lap("inventory")
-        spectra = survey(model, inventory, options, tick=tick)
-        clock.lap("spectra")
-        plan = make_plan(inventory, spectra, rule, options)
+        if isinstance(rule, NetworkRule):
+            candidates = survey_network(model, inventory, options, objective, images, tick=tick)
+            plan = make_plan(inventory, candidates, rule, options)
+            spectra = (
+                {name: found.spectra for name, found in candidates.items()} if objective == "weight" else None
+            )
+        else:
+            spectra = survey(model, inventory, options, tick=tick)
+            plan = make_plan(inventory, spectra, rule, options)
         if not plan.compressed:
             raise UnreachableTargetError(_nothing_to_compress(plan))
         clock.lap("plan")
-        compressed = apply(model, plan, spectra=spectra, tick=tick)
-        clock.lap("factors")
+        if images is None:
+            compressed = apply(model, plan, spectra=spectra, tick=tick)
+            clock.lap("factors")
+        else:
+            compressed = calibrate(model, plan, images, tick=tick)
+            clock.lap("calibration")
         errors, relative_error = _measure_errors(model, compressed, inventory.layers)
         clock.lap("errors")
     return CompressionResult(
@@ -167,6 +208,47 @@ def compress(
         seconds=clock.seconds,
         architecture=getattr(model, "architecture_name", None),
     )
+
+
+def survey_network(
+    model: nn.Module,
+    inventory: Inventory,
+    options: Options,
+    objective: str = "weight",
+    images: Calibration | None = None,
+    *,
+    tick: Tick = no_progress,
+) -> dict[str, Candidates]:
+    """Candidates of all layers with their losses in an objective (:func:`compress`), by name.
+
+    Raises
+    ------
+    TuckertreeError
+        If a weight or an activation is not finite, or the images cannot be used.
+    """
+    if images is None or objective == "weight":
+        return survey_candidates(model, inventory, options, tick=tick)
+    layers = [layer for layer in inventory.layers if options.method(layer)[0] != DENSE]
+    metrics = collect_metrics(model, layers, images, gradients=objective == "outputs", tick=tick)
+    candidates = survey_candidates(
+        model, inventory, options, metric=lambda layer, kernel: metrics[layer.name].of(kernel), tick=tick
+    )
+    if objective == "moments":
+        return candidates
+    # Errors are relative to the kernel in its metric; its norm there is what the network's output sees.
+    return {name: found.weighted(found.spectra.squared_norm) for name, found in candidates.items()}
+
+
+def _objective(rule: AnyRule, objective: str | None, images: Calibration | None) -> str:
+    if objective is None:
+        return "outputs" if images is not None else "weight"
+    if objective not in OBJECTIVES:
+        raise UsageError(f"unknown objective {objective!r}; known: {', '.join(OBJECTIVES)}")
+    if not isinstance(rule, NetworkRule):
+        raise UsageError("an objective belongs to a budget")
+    if objective != "weight" and images is None:
+        raise UsageError(f"objective {objective!r} needs calibration images")
+    return objective
 
 
 class _Clock:

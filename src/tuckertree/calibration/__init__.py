@@ -4,6 +4,7 @@ from tuckertree.calibration.batchnorm import output_distances, reestimate, reest
 from tuckertree.calibration.correct import calibrate
 from tuckertree.calibration.fit import fit, output_error
 from tuckertree.calibration.gauge import balance, rebalance
+from tuckertree.calibration.metrics import ChannelMetric, collect_metrics
 from tuckertree.calibration.moment import Moment
 from tuckertree.calibration.moments import CalibrationWarning, collect_moments
 from tuckertree.calibration.sources import Calibration, Source
@@ -11,10 +12,12 @@ from tuckertree.calibration.sources import Calibration, Source
 __all__ = [
     "Calibration",
     "CalibrationWarning",
+    "ChannelMetric",
     "Moment",
     "Source",
     "balance",
     "calibrate",
+    "collect_metrics",
     "collect_moments",
     "fit",
     "output_distances",

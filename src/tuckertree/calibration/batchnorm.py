@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from tuckertree.calibration.sources import Calibration, Source, to_model
+from tuckertree.calibration.sources import Calibration, Source, floating_outputs, to_model
 from tuckertree.errors import TuckertreeError
-from tuckertree.measure import call, evaluating, run
+from tuckertree.measure import ExampleInputs, call, evaluating, run
 
 HELD_OUT = 0.25
 
@@ -94,16 +93,6 @@ def output_distances(
     return [(value / whole) ** 0.5 if whole else value for value in lost]
 
 
-def _outputs(model: nn.Module, inputs: Any) -> list[Tensor]:
-    """All floating-point tensors in what a model returns, in their order."""
-    found: list[Tensor] = []
-    waiting = [run(model, to_model(inputs, model), "the calibration images")]
-    while waiting:
-        value = waiting.pop(0)
-        if isinstance(value, Tensor):
-            found += [value.to(torch.float32)] if value.is_floating_point() else []
-        elif isinstance(value, dict):
-            waiting += value.values()
-        elif isinstance(value, list | tuple):
-            waiting += value
-    return found
+def _outputs(model: nn.Module, inputs: ExampleInputs) -> list[Tensor]:
+    outputs = floating_outputs(run(model, to_model(inputs, model), "the calibration images"))
+    return [output.to(torch.float32) for output in outputs]

@@ -48,15 +48,15 @@ class Moment:
 
     def root(self, floor: float = 1e-6) -> Tensor:
         """Symmetric square root ``[g, K, K]``; eigenvalues are at least ``floor`` times the largest."""
-        return _roots(self.patch, floor)[0]
+        return symmetric_roots(self.patch, floor)[0]
 
     def channel_root(self, floor: float = 1e-6) -> Tensor:
         """Symmetric square root ``S[g, C, C]`` of the channel moment, floored likewise."""
-        return _roots(self.channel, floor)[0]
+        return symmetric_roots(self.channel, floor)[0]
 
     def channel_roots(self, floor: float = 1e-6) -> tuple[Tensor, Tensor]:
         """:meth:`channel_root` and its inverse, which the floor keeps finite."""
-        return _roots(self.channel, floor)
+        return symmetric_roots(self.channel, floor)
 
     @property
     def few(self) -> bool:
@@ -150,7 +150,7 @@ def _in_sum_precision(patches: Tensor) -> Tensor:
     return patches if patches.dtype == torch.float64 else patches.to(torch.float32)
 
 
-def _roots(gram: Tensor, floor: float) -> tuple[Tensor, Tensor]:
+def symmetric_roots(gram: Tensor, floor: float) -> tuple[Tensor, Tensor]:
     """Square root and inverse square root; of a zero matrix the identity."""
     values, vectors = torch.linalg.eigh(gram)
     largest = values[..., -1:]

@@ -119,6 +119,16 @@ def to_model(inputs: ExampleInputs, model: nn.Module) -> ExampleInputs:
     return _each(inputs, move)
 
 
+def floating_outputs(output: Any) -> list[Tensor]:
+    """All floating-point tensors in what a model returns, in their order."""
+    if isinstance(output, Tensor):
+        return [output] if output.is_floating_point() else []
+    parts = (
+        output.values() if isinstance(output, Mapping) else output if isinstance(output, list | tuple) else ()
+    )
+    return [tensor for part in parts for tensor in floating_outputs(part)]
+
+
 def _without_labels(batch: Any) -> ExampleInputs:
     if isinstance(batch, Tensor | Mapping):
         return batch

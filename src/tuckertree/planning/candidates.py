@@ -67,6 +67,10 @@ class Candidates:
     def __len__(self) -> int:
         return len(self.methods)
 
+    def weighted(self, weight: float) -> Candidates:
+        """The same candidates with ``weight * error`` as their loss."""
+        return self.measured(lambda error: weight * error)
+
     def measured(self, loss: Callable[[Tensor], Tensor]) -> Candidates:
         """The same candidates with ``loss`` as a function of the squared relative error.
 

@@ -1,0 +1,223 @@
+"""Accuracy without fine-tuning: budgets and unlabelled images against the paper's rule, at equal reduction.
+
+Calibration: 1,024 CIFAR-10 training images, never their labels; accuracy: the whole test set, read once for
+each row. GoogLeNet has 500 photographs in all: it is calibrated on one half and measured on the other, then
+the other way round, so that no network is measured on an image it has seen. The paper's rule is given the
+energy that reaches the same reduction.
+
+    python benchmarks/post_training.py DATA --output docs/results     # hours with everything
+    python benchmarks/post_training.py DATA --quick                   # ResNet-20 on 1,000 test images
+
+DATA holds cifar10/, imagenet-like/ and models/; without it the packaged network and images are used.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import tuckertree as tt
+from tuckertree.data import batches, open_images
+from tuckertree.measure import environment, evaluate
+from tuckertree.models import resolve
+
+IMAGES = 1024
+
+
+@dataclass(frozen=True)
+class Case:
+    """A network and the budgets it is given, as factors."""
+
+    architecture: str
+    weights: str
+    kind: str
+    factors: tuple[float, ...]
+    images: str = "cifar10"
+
+
+CASES = {
+    "ResNet-20": Case("cifar10:resnet20", "cifar10_resnet20", "params", (1.5, 2.5, 3.8)),
+    "ResNet-20, MACs": Case("cifar10:resnet20", "cifar10_resnet20", "macs", (1.5, 2.5, 3.8)),
+    "ResNet-56": Case("cifar10:resnet56", "cifar10_resnet56", "params", (1.5, 2.5)),
+    "VGG-19-BN": Case("cifar10:vgg19_bn", "own_cifar10_vgg19_bn_fp16", "params", (4, 8.6, 15)),
+    "GoogLeNet, MACs": Case(
+        "caffe:googlenet", "imagenet_googlenet_bvlc", "macs", (1.6, 2.1), "imagenet-like"
+    ),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("data", type=Path, nargs="?")
+    parser.add_argument("--networks", nargs="+", choices=CASES, default=list(CASES))
+    parser.add_argument("--objectives", nargs="+", default=["outputs"])
+    parser.add_argument("--limit", type=int, help="test images; all by default")
+    parser.add_argument("--quick", action="store_true", help="ResNet-20 on 1,000 test images")
+    parser.add_argument("--no-paper", action="store_true", help="leave out the paper's rule")
+    parser.add_argument("--output", type=Path, help="folder for post_training.json and .md")
+    options = parser.parse_args()
+    if options.quick or not options.data:
+        options.networks, options.limit = ["ResNet-20"], 1000
+    rows: list[dict[str, Any]] = []
+    for name in options.networks:
+        for row in measure(name, options):
+            rows.append(row)
+            print(json.dumps(row), flush=True)
+            if options.output:
+                write(rows, options.output)
+    print(markdown(rows))
+
+
+def measure(name: str, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Rows of one network: the paper's rule and the budget, for every factor."""
+    case = CASES[name]
+    known = resolve(case.architecture)
+    demo = options.data is None
+    weights = None if demo else options.data / "models" / f"{case.weights}.safetensors"
+    model = tt.build("demo" if demo else case.architecture, weights=weights)
+    folds = list(folds_of(case, known.preprocessing, options))
+    example = known.example_inputs()
+    baseline = mean_top1([model] * len(folds), folds)
+    for factor in case.factors:
+        if not options.no_paper:
+            energy = energy_for(model, example, case.kind, factor)
+            paper = tt.compress(model, example, energy=energy)
+            yield {
+                **row_of(name, case, factor, "paper", paper, baseline),
+                "energy": energy,
+                "top1": mean_top1([reloaded(paper)] * len(folds), folds),
+            }
+        for objective in options.objectives:
+            started = time.perf_counter()
+            results = [
+                tt.compress(
+                    model,
+                    example,
+                    tt.Budget(**{case.kind: 1 / factor}),
+                    calibration=calibration,
+                    objective=objective,
+                )
+                for calibration, _ in folds
+            ]
+            seconds = (time.perf_counter() - started) / len(folds)
+            yield {
+                **row_of(name, case, factor, objective, results[0], baseline),
+                "top1": mean_top1([reloaded(result) for result in results], folds),
+                "seconds": seconds,
+                "peak_rss_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+                "methods": count_methods(results[0]),
+            }
+
+
+def folds_of(
+    case: Case, preprocessing: Any, options: argparse.Namespace
+) -> Iterator[tuple[Tensor, list[Any]]]:
+    """Calibration images and the labelled batches they do not touch."""
+    if options.data is None:
+        yield (
+            pixels(open_images("demo", preprocessing, split="train")),
+            list(batches(open_images("demo", preprocessing, split="test"), 100)),
+        )
+    elif case.images == "cifar10":
+        source = options.data / case.images
+        yield (
+            pixels(open_images(source, preprocessing, split="train", limit=IMAGES)),
+            list(batches(open_images(source, preprocessing, split="test", limit=options.limit), 100)),
+        )
+    else:
+        everything = list(batches(open_images(options.data / case.images, preprocessing, split="test"), 50))
+        halves = everything[: len(everything) // 2], everything[len(everything) // 2 :]
+        for seen, unseen in (halves, halves[::-1]):
+            yield torch.cat([images for images, _ in seen]), unseen
+
+
+def pixels(images: Any) -> Tensor:
+    return torch.cat([batch for batch, _ in batches(images, 256)])
+
+
+def mean_top1(models: list[nn.Module], folds: list[tuple[Tensor, list[Any]]]) -> float:
+    found = [evaluate(model, unseen) for model, (_, unseen) in zip(models, folds, strict=True)]
+    return sum(a.top1 * a.images for a in found) / sum(a.images for a in found)
+
+
+def reloaded(result: tt.CompressionResult) -> nn.Module:
+    with tempfile.TemporaryDirectory() as folder:
+        return tt.load(result.save(Path(folder) / "saved"))
+
+
+def energy_for(model: nn.Module, example: Tensor, kind: str, factor: float) -> float:
+    """Energy at which the paper's rule reaches the factor, to four digits; no image is looked at."""
+    low, high = 0.05, 0.999
+    for _ in range(14):
+        middle = (low + high) / 2
+        try:
+            plan = tt.compress(model, example, energy=middle, progress=False).plan
+            before, after = plan.parameters if kind == "params" else plan.macs
+            enough = before / after >= factor
+        except tt.UnreachableTargetError:
+            enough = False
+        low, high = (middle, high) if enough else (low, middle)
+    return round(low, 4)
+
+
+def row_of(
+    name: str, case: Case, factor: float, rule: str, result: tt.CompressionResult, baseline: float
+) -> dict[str, Any]:
+    return {
+        "network": name,
+        "budget": f"{case.kind} {factor:g}x",
+        "rule": rule,
+        "parameters": result.plan.parameters,
+        "macs": result.plan.macs,
+        "top1_dense": baseline,
+    }
+
+
+def count_methods(result: tt.CompressionResult) -> dict[str, int]:
+    methods = [layer.method for layer in result.plan.layers]
+    return {method: methods.count(method) for method in sorted(set(methods))}
+
+
+def write(rows: list[dict[str, Any]], folder: Path) -> None:
+    report = {"environment": environment(), "results": rows}
+    (folder / "post_training.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    (folder / "post_training.md").write_text(markdown(rows), encoding="utf-8")
+
+
+def markdown(rows: list[dict[str, Any]]) -> str:
+    machine = environment()
+    lines = [
+        "# Accuracy without fine-tuning",
+        "",
+        "A budget for the whole network, factors fitted to 1,024 unlabelled training images, no fine-tuning; the",
+        "paper's rule (one energy, no images) at the same reduction beside it. GoogLeNet: each half of 500 photographs",
+        "measured by the network calibrated on the other half; read it as a drop. Measured by",
+        "`python benchmarks/post_training.py DATA --output docs/results`; seed 0, tuckertree",
+        f"{machine['tuckertree']}, torch {machine['torch']}, {machine['processor']}, {machine['threads']} threads.",
+        "",
+        "| network (top-1 dense) | budget | rule | parameters | MACs | top-1 | seconds | peak MiB of the process |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {row['network']} ({row['top1_dense']:.2f}) | {row['budget']} | {row['rule']} "
+        f"| {row['parameters'][0] / row['parameters'][1]:.2f}x | {row['macs'][0] / row['macs'][1]:.2f}x "
+        f"| {row['top1']:.2f} | {row.get('seconds', 0):.0f} | {row.get('peak_rss_mib', 0):.0f} |"
+        for row in rows
+    ]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main()

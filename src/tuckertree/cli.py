@@ -11,13 +11,18 @@ import signal
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
 from tuckertree._version import __version__
 from tuckertree.errors import TuckertreeError, UsageError
+
+if TYPE_CHECKING:
+    from tuckertree.compression import AnyRule
+    from tuckertree.data import ImageSet
+    from tuckertree.opening import OpenModel
 
 stdout, stderr = Console(), Console(stderr=True)
 
@@ -53,6 +58,10 @@ app = typer.Typer(
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="Name, saved folder or package.module:factory.")]
 Weights = Annotated[Path | None, typer.Option(help="Weights of the network, a .safetensors file.")]
 InputSize = Annotated[str | None, typer.Option(help="Size of the input without the batch: 3,224,224.")]
+Calibration = Annotated[
+    str | None, typer.Option(help="Unlabelled images to fit to: folder, .parquet file or demo.")
+]
+CalibrationImages = Annotated[int, typer.Option(help="Look at this many calibration images.", min=1)]
 BuiltBy = Annotated[
     str | None, typer.Option("--model", help="Builds a saved folder that names no architecture.")
 ]
@@ -76,14 +85,27 @@ def inspect(
     weights: Weights = None,
     input_size: InputSize = None,
     device: Device = "cpu",
+    curve: Annotated[bool, typer.Option("--curve", help="Show the predicted loss at every budget.")] = False,
+    by: Annotated[str, typer.Option(help="Budget of the curve: params, macs or both.")] = "params",
+    calibration: Calibration = None,
+    calibration_images: CalibrationImages = 256,
     as_json: AsJson = False,
 ) -> None:
-    """List the layers of a model, what they cost, and why some cannot be compressed."""
+    """List the layers of a model, what they cost, and why some cannot be compressed; or its trade-off curve."""
+    from tuckertree.compression import trade_off_curve
     from tuckertree.opening import open_model
     from tuckertree.planning import take_inventory
-    from tuckertree.report import inventory_table, short
+    from tuckertree.report import curve_table, inventory_table, short
 
     opened = open_model(model, weights=weights, input_size=_size(input_size), device=device)
+    if curve:
+        images = _calibration(calibration, opened, calibration_images)
+        points = trade_off_curve(opened.model, opened.example_inputs, by=by, calibration=images)
+        if as_json:
+            _print_json([asdict(point) for point in points])
+        else:
+            _print_table(curve_table(points))
+        return
     inventory = take_inventory(opened.model, opened.example_inputs)
     if as_json:
         _print_json(asdict(inventory))
@@ -100,6 +122,15 @@ def compress(
     energy: Annotated[float | None, typer.Option(help="Share of energy kept at each cut, in (0, 1].")] = None,
     error: Annotated[
         float | None, typer.Option(help="Bound of each layer's relative error, in [0, 1).")
+    ] = None,
+    params: Annotated[
+        str | None, typer.Option(help="Budget of parameters: a share, 0.4, or a factor, 2.5x.")
+    ] = None,
+    macs: Annotated[str | None, typer.Option(help="Budget of MACs: a share, 0.5, or a factor, 2x.")] = None,
+    calibration: Calibration = None,
+    calibration_images: CalibrationImages = 1024,
+    objective: Annotated[
+        str | None, typer.Option(help="What a budget makes small: outputs, moments or weight.")
     ] = None,
     include: Annotated[
         list[str] | None, typer.Option(help="Compress only layers of this name pattern.")
@@ -121,9 +152,7 @@ def compress(
     from tuckertree.opening import open_model
     from tuckertree.report import plan_table, totals
 
-    if (energy is None) == (error is None):
-        raise UsageError("give either --energy or --error, such as --energy 0.9")
-    rule = tuckertree.Energy(energy) if energy is not None else tuckertree.Error(error or 0.0)
+    rule = _rule(energy, error, params, macs)
     check_output(output, overwrite=overwrite)
     opened = open_model(model, weights=weights, input_size=_size(input_size), device=device)
     if opened.plan is not None:
@@ -136,6 +165,8 @@ def compress(
         exclude=exclude or (),
         first=first,
         round_to=round_to,
+        calibration=_calibration(calibration, opened, calibration_images),
+        objective=objective,
     )
     result.save(output, overwrite=overwrite)
     if as_json:
@@ -210,6 +241,30 @@ def demo(
         return
     _print_table(demo_table(rows))
     stdout.print(f"saved       {output}/energy-*", soft_wrap=True, highlight=False)
+
+
+def _rule(energy: float | None, error: float | None, params: str | None, macs: str | None) -> AnyRule:
+    """The one rule that the options name."""
+    import tuckertree
+
+    rules: list[AnyRule] = []
+    if energy is not None:
+        rules.append(tuckertree.Energy(energy))
+    if error is not None:
+        rules.append(tuckertree.Error(error))
+    if params is not None or macs is not None:
+        rules.append(tuckertree.Budget(params=params, macs=macs))
+    if len(rules) != 1:
+        raise UsageError("give one of --energy, --error, or a budget by --params, --macs or both: --macs 0.5")
+    return rules[0]
+
+
+def _calibration(source: str | None, opened: OpenModel, count: int) -> ImageSet | None:
+    if source is None:
+        return None
+    from tuckertree.data import open_calibration
+
+    return open_calibration(source, opened.preprocessing, limit=count)
 
 
 def _size(text: str | None) -> tuple[int, ...] | None:

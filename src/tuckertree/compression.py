@@ -26,10 +26,12 @@ from tuckertree.planning import (
     Options,
     Plan,
     Rule,
+    TradeOff,
     make_plan,
     survey,
     survey_candidates,
     take_inventory,
+    trade_off,
 )
 from tuckertree.planning.planner import Choice
 from tuckertree.progress import Tick, no_progress, progress_bar, spread
@@ -237,6 +239,40 @@ def survey_network(
         return candidates
     # Errors are relative to the kernel in its metric; its norm there is what the network's output sees.
     return {name: found.weighted(found.spectra.squared_norm) for name, found in candidates.items()}
+
+
+def trade_off_curve(
+    model: nn.Module,
+    example_inputs: ExampleInputs,
+    *,
+    by: str = "params",
+    points: int = 25,
+    calibration: Source | None = None,
+    progress: bool | None = None,
+) -> tuple[TradeOff, ...]:
+    """Predict what every budget would cost, without compressing anything.
+
+    Parameters
+    ----------
+    by
+        What is budgeted: ``params``, ``macs`` or ``both``.
+    points
+        At most so many, from the smallest network within reach to the whole.
+    calibration
+        With images the loss is the predicted squared change of the network's output, otherwise the sum of the
+        layers' squared relative weight errors. Other arguments as of :func:`compress`.
+
+    Raises
+    ------
+    TuckertreeError
+        As :func:`compress`.
+    """
+    images = None if calibration is None else Calibration(calibration)
+    with progress_bar(progress) as tick:
+        inventory = take_inventory(model, example_inputs)
+        objective = "weight" if images is None else "outputs"
+        candidates = survey_network(model, inventory, Options(), objective, images, tick=tick)
+    return trade_off(inventory, candidates, by=by, points=points)
 
 
 def _objective(rule: AnyRule, objective: str | None, images: Calibration | None) -> str:

@@ -1,6 +1,14 @@
 """Images by the name or path of their source, as a network takes them."""
 
-from tuckertree.data.images import ImageSet, batches, open_images
+from tuckertree.data.images import ImageSet, batches, open_calibration, open_images
 from tuckertree.data.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 
-__all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "ImageSet", "Preprocessing", "batches", "open_images"]
+__all__ = [
+    "IMAGENET_MEAN",
+    "IMAGENET_STD",
+    "ImageSet",
+    "Preprocessing",
+    "batches",
+    "open_calibration",
+    "open_images",
+]

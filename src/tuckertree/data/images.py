@@ -127,6 +127,22 @@ def open_images(
     return ImageSet(records, preprocessing, _chosen(len(records), limit, mixed=records.mixed))
 
 
+def open_calibration(
+    source: str | Path, preprocessing: Preprocessing, *, limit: int | None = None
+) -> ImageSet:
+    """Open images to calibrate with: those of the training split, or what an undivided source holds.
+
+    Never the test or validation split, on which results are measured. Parameters as of :func:`open_images`.
+
+    Raises
+    ------
+    UsageError, TuckertreeError
+        As :func:`open_images`; also if the source is divided and has no training split.
+    """
+    undivided = list(_splits(source)) == [None]
+    return open_images(source, preprocessing, split=None if undivided else "train", limit=limit)
+
+
 def batches(images: ImageSet, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Go through all images once, in order.
 

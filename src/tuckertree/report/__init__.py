@@ -1,5 +1,14 @@
 """Showing what was done."""
 
-from tuckertree.report.tables import inventory_table, plan_table, ratio, result_text, short, table, totals
+from tuckertree.report.tables import (
+    curve_table,
+    inventory_table,
+    plan_table,
+    ratio,
+    result_text,
+    short,
+    table,
+    totals,
+)
 
-__all__ = ["inventory_table", "plan_table", "ratio", "result_text", "short", "table", "totals"]
+__all__ = ["curve_table", "inventory_table", "plan_table", "ratio", "result_text", "short", "table", "totals"]

@@ -10,7 +10,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from tuckertree.planning import DENSE, Inventory, LayerPlan, Plan
+from tuckertree.planning import DENSE, Inventory, LayerPlan, Plan, TradeOff
 
 if TYPE_CHECKING:
     from tuckertree.compression import CompressionResult
@@ -28,8 +28,16 @@ def totals(result: CompressionResult) -> list[str]:
         f"parameters  {ratio(plan.parameters)}",
         f"MACs        {ratio(plan.macs)}",
         f"error       {result.relative_error:.4f} of the norm of all layers' weights",
+        *_optimality(plan),
         f"time        {sum(result.seconds.values()):.2f} s",
     ]
+
+
+def _optimality(plan: Plan) -> list[str]:
+    if plan.optimality is None:
+        return []
+    found = plan.optimality
+    return [f"budget      predicted loss {found.loss:.4g}, at most {found.gap:.2%} above the best possible"]
 
 
 def plan_table(plan: Plan, errors: Mapping[str, float]) -> Table:
@@ -83,6 +91,22 @@ def inventory_table(inventory: Inventory) -> Table:
         for layer in inventory.layers
     ]
     return table(columns, rows)
+
+
+def curve_table(points: Sequence[TradeOff]) -> Table:
+    """Table of predicted loss against budget, the largest network first."""
+    whole = points[-1]
+    rows = [
+        (
+            f"{point.parameters / whole.parameters:.3f}",
+            short(point.parameters),
+            f"{point.macs / whole.macs:.3f}",
+            short(point.macs),
+            f"{point.loss:.4g}",
+        )
+        for point in reversed(points)
+    ]
+    return table((">params", ">parameters", ">macs", ">MACs", ">predicted loss"), rows)
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:

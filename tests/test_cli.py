@@ -78,6 +78,26 @@ def test_compress_prints_json_and_leaves_layers_out(tmp_path):
     assert methods["layer3.2.conv2"] == "ht2"
 
 
+def test_a_budget_with_unlabelled_images_keeps_what_the_energy_rule_loses(tmp_path):
+    budget = ("--params", "0.5", "--calibration", "demo", "--calibration-images", 128)
+    code, out, _ = tuckertree("compress", "demo", *budget, "--output", tmp_path / "out")
+    assert code == 0
+    assert "above the best possible" in out
+    code, out, _ = tuckertree("evaluate", tmp_path / "out", "--data", "demo", "--limit", 300, "--json")
+    found = json.loads(out)
+    assert found["parameters"] <= 0.5 * 269_722
+    assert found["top1"] > 80  # an energy that halves the network leaves about a third of this
+
+
+def test_the_curve_rises_as_the_budget_falls():
+    code, out, _ = tuckertree("inspect", "demo", "--curve", "--by", "macs", "--json")
+    assert code == 0
+    points = json.loads(out)
+    assert [p["loss"] for p in points] == sorted((p["loss"] for p in points), reverse=True)
+    assert [p["macs"] for p in points] == sorted(p["macs"] for p in points)
+    assert points[-1]["loss"] == 0
+
+
 @pytest.fixture
 def spoilt_weights(tmp_path):
     tensors = load_file(DEMO_WEIGHTS)
@@ -91,11 +111,22 @@ def spoilt_weights(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
+        (
+            ["compress", "demo", "--energy", 0.5, "--macs", "0.5"],
+            2,
+            "give one of --energy, --error, or a budget",
+        ),
+        (["compress", "demo", "--macs", "1.5"], 2, "macs must be a share in (0, 1] or a factor"),
+        (["compress", "demo", "--params", "0.001"], 3, "the nearest within reach is params 0.0"),
+        (["compress", "demo", "--macs", "0.5", "--objective", "outputs"], 2, "needs calibration images"),
+        (["compress", "demo", "--macs", "0.5", "--objective", "luck"], 2, "unknown objective 'luck'"),
+        (["compress", "demo", "--energy", "0.5", "--objective", "weight"], 2, "belongs to a budget"),
+        (["compress", "demo", "--macs", "0.5", "--calibration", "{tmp}/nowhere"], 1, "nowhere"),
         (["compress", "cifar10:resnet21", "--energy", 0.5], 2, "unknown model 'cifar10:resnet21'"),
         (["compress", "nosuch", "--energy", 0.5], 2, "unknown model 'nosuch'"),
         (["compress", "demo", "--energy", 1.5], 2, r"energy must be in (0, 1], got 1.5"),
         (["compress", "demo", "--energy", 0], 2, "energy must be in (0, 1], got 0"),
-        (["compress", "demo"], 2, "give either --energy or --error"),
+        (["compress", "demo"], 2, "give one of --energy, --error, or a budget"),
         (
             ["compress", "demo", "--energy", 0.5, "--first", "last"],
             2,

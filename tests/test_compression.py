@@ -8,8 +8,10 @@ from torch import nn
 
 import tuckertree as tt
 from tests import networks
+from tuckertree.data import open_images
 from tuckertree.layers import Chain
 from tuckertree.measure import count_macs, count_parameters
+from tuckertree.models import resolve
 from tuckertree.surgery import build_structure
 
 IMAGE = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
@@ -155,3 +157,43 @@ def test_the_reduction_of_a_trained_resnet20_by_energy(real_data):
     for energy, reduction in {0.9: 1.53, 0.8: 2.57, 0.7: 3.94, 0.6: 5.86, 0.5: 8.63}.items():
         before, after = tt.compress(model, image, energy=energy).plan.parameters
         assert before / after == pytest.approx(reduction, rel=0.01)
+
+
+@pytest.mark.parametrize("objective", ["outputs", "moments", "weight"])
+def test_a_budget_is_kept_and_images_make_the_outputs_nearer(objective):
+    model = tt.build("demo")
+    images = open_images("demo", resolve("demo").preprocessing, split="train", limit=96)
+    unseen = torch.stack([images[i][0] for i in range(64, 96)])
+    seen = torch.stack([images[i][0] for i in range(64)])
+    budget = tt.Budget(params=0.6, macs="1.3x")
+    plain = tt.compress(model, seen[:1], budget)
+    fitted = tt.compress(model, seen[:1], budget, calibration=seen, objective=objective)
+    for result in (plain, fitted):
+        before, after = result.plan.parameters
+        assert count_parameters(result.model) == after <= 0.6 * before
+        before, after = result.plan.macs
+        assert count_macs(result.model, seen[:1]) == after <= before / 1.3
+        assert result.plan.optimality.gap < 0.05
+    with torch.no_grad():
+        wanted = model(unseen)
+        assert (fitted.model(unseen) - wanted).norm() < (plain.model(unseen) - wanted).norm()
+
+
+def test_objectives_that_cannot_be_are_refused():
+    model, budget = networks.small_cnn(), tt.Budget(macs=0.5)
+    with pytest.raises(tt.UsageError, match="unknown objective 'luck'"):
+        tt.compress(model, IMAGE, budget, objective="luck")
+    with pytest.raises(tt.UsageError, match="objective 'moments' needs calibration images"):
+        tt.compress(model, IMAGE, budget, objective="moments")
+    with pytest.raises(tt.UsageError, match="an objective belongs to a budget"):
+        tt.compress(model, IMAGE, energy=0.5, objective="weight")
+
+
+def test_a_batch_norm_network_is_calibrated_without_touching_the_original():
+    model = tt.build("demo")
+    before = copy.deepcopy(model.state_dict())
+    images = torch.randn(80, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    tt.compress(model, images[:1], energy=0.8, calibration=images)
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+    assert not any(module._forward_hooks for module in model.modules())
+    assert all(parameter.grad is None for parameter in model.parameters())

@@ -18,7 +18,7 @@ ROOMS = [
     ["measure", "layers"],
     ["planning"],
     ["surgery"],
-    ["formats", "report"],
+    ["calibration", "formats", "report"],
     ["compression"],
     ["data"],
     ["models"],
@@ -26,7 +26,7 @@ ROOMS = [
     ["cli"],
     ["__main__"],
 ]
-CORE = ("decomposition", "measure", "layers", "planning", "surgery", "formats", "compression")
+CORE = ("decomposition", "measure", "layers", "planning", "surgery", "calibration", "formats", "compression")
 ALLOWED = {"torch", "numpy", "safetensors", "tuckertree"} | set(sys.stdlib_module_names)
 
 

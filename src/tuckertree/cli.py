@@ -130,7 +130,7 @@ def compress(
     calibration: Calibration = None,
     calibration_images: CalibrationImages = 1024,
     objective: Annotated[
-        str | None, typer.Option(help="What a budget makes small: outputs, moments or weight.")
+        str | None, typer.Option(help="What a budget makes small: outputs, sensitivity, moments or weight.")
     ] = None,
     include: Annotated[
         list[str] | None, typer.Option(help="Compress only layers of this name pattern.")

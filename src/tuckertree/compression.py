@@ -11,7 +11,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from tuckertree.calibration import Calibration, Source, calibrate, collect_metrics
+from tuckertree.calibration import Calibration, Source, calibrate, collect_metrics, measure_sensitivity
 from tuckertree.errors import UnreachableTargetError, UsageError
 from tuckertree.formats import save_folder
 from tuckertree.layers import Chain, LayerSpec
@@ -37,7 +37,7 @@ from tuckertree.planning.planner import Choice
 from tuckertree.progress import Tick, no_progress, progress_bar, spread
 from tuckertree.surgery import apply
 
-OBJECTIVES = ("outputs", "moments", "weight")
+OBJECTIVES = ("outputs", "sensitivity", "moments", "weight")
 AnyRule = Rule | NetworkRule
 
 
@@ -154,8 +154,9 @@ def compress(
         making up for what those before it have lost.
     objective
         What a budget makes small: ``outputs``, the change of the network's output (default with
-        calibration); ``moments``, the sum of the layers' relative output errors; ``weight``, that of their
-        relative weight errors (default without).
+        calibration), predicted from derivatives; ``sensitivity``, the same, measured by trying each layer
+        alone; ``moments``, the sum of the layers' relative output errors; ``weight``, that of their relative
+        weight errors (default without).
 
     Returns
     -------
@@ -237,6 +238,8 @@ def survey_network(
     )
     if objective == "moments":
         return candidates
+    if objective == "sensitivity":
+        return measure_sensitivity(model, layers, candidates, metrics, images, tick=tick)
     # Errors are relative to the kernel in its metric; its norm there is what the network's output sees.
     return {name: found.weighted(found.spectra.squared_norm) for name, found in candidates.items()}
 

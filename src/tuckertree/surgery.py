@@ -72,6 +72,11 @@ def build_structure(model: nn.Module, plan: Plan) -> nn.Module:
     return _copy_with(model, chains)
 
 
+def replace_layers(model: nn.Module, layers: Mapping[str, nn.Module]) -> nn.Module:
+    """Copy a model with other modules in the named places, and wherever else the old ones are used."""
+    return _copy_with(model, {model.get_submodule(name): module for name, module in layers.items()})
+
+
 def _copy_with(model: nn.Module, chains: Mapping[nn.Module, nn.Module]) -> nn.Module:
     """Deep copy of a model in which some modules are others; the modules replaced are never copied."""
     if model in chains:

@@ -7,6 +7,7 @@ from tuckertree.calibration.gauge import balance, rebalance
 from tuckertree.calibration.metrics import ChannelMetric, collect_metrics
 from tuckertree.calibration.moment import Moment
 from tuckertree.calibration.moments import CalibrationWarning, collect_moments
+from tuckertree.calibration.sensitivity import measure_sensitivity
 from tuckertree.calibration.sources import Calibration, Source
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "collect_metrics",
     "collect_moments",
     "fit",
+    "measure_sensitivity",
     "output_distances",
     "output_error",
     "rebalance",

@@ -1,0 +1,111 @@
+"""Measured sensitivity: how much the network's output changes when one layer alone is compressed.
+
+A few candidates of each layer are tried in the network, on a few images; between them the change is
+interpolated over the candidates' errors. Nothing is assumed about the network, and it takes a forward for each
+try.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from tuckertree.calibration.batchnorm import output_distances
+from tuckertree.calibration.metrics import ChannelMetric
+from tuckertree.calibration.sources import Calibration, Source
+from tuckertree.decomposition import Factors, decompose, method_cuts
+from tuckertree.layers import Chain, LayerSpec, factorize
+from tuckertree.planning import DENSE, Candidates, Layer
+from tuckertree.progress import Tick, no_progress
+from tuckertree.surgery import replace_layers
+
+ERRORS = (0.05, 0.25)
+"""Squared relative errors of the candidates that are tried, as near as a layer has them."""
+IMAGES = 64
+
+
+def measure_sensitivity(
+    model: nn.Module,
+    layers: Sequence[Layer],
+    candidates: Mapping[str, Candidates],
+    metrics: Mapping[str, ChannelMetric],
+    images: Source | Calibration,
+    *,
+    errors: Sequence[float] = ERRORS,
+    count: int = IMAGES,
+    tick: Tick = no_progress,
+) -> dict[str, Candidates]:
+    """Candidates whose loss is the squared relative change of the network's output, measured.
+
+    Parameters
+    ----------
+    model, layers
+        The dense model, which is not changed, and the layers to try.
+    candidates, metrics
+        Of these layers, by name; the candidates' errors are those in the metrics, of inputs alone.
+    images
+        Without labels; the first ``count`` are looked at.
+    errors
+        Squared relative errors to try in each layer.
+
+    Raises
+    ------
+    TuckertreeError
+        If the images cannot be used.
+    """
+    images = Calibration(torch.cat([cast("Tensor", part) for part in Calibration(images).part(0, count)]))
+    found = {}
+    for done, layer in enumerate(layers):
+        own = candidates[layer.name]
+        curve = [(0.0, 0.0)]
+        for pick in _picks(own, errors):
+            chain = _fitted(model, layer, own.methods[pick], own.ranks[pick], metrics[layer.name])
+            tried = replace_layers(model, {layer.name: chain})
+            curve.append((float(own.error[pick]), output_distances(model, (tried,), images)[0] ** 2))
+        found[layer.name] = own.measured(partial(_interpolated, curve=curve))
+        tick("sensitivity", done + 1, len(layers))
+    return found
+
+
+def _picks(candidates: Candidates, errors: Sequence[float]) -> list[int]:
+    """Candidates nearest to the given errors, by rising error, each error once and never 0."""
+    picks: dict[float, int] = {}
+    for wanted in errors:
+        able = [
+            i for i, method in enumerate(candidates.methods) if method != DENSE and candidates.error[i] > 0
+        ]
+        if able:
+            nearest = min(able, key=lambda i: abs(float(candidates.error[i]) - wanted))
+            picks[float(candidates.error[nearest])] = nearest
+    return [picks[error] for error in sorted(picks)]
+
+
+def _fitted(
+    model: nn.Module, layer: Layer, method: str, ranks: Sequence[int], metric: ChannelMetric
+) -> Chain:
+    """The layer's chain, decomposed in the metric of its inputs."""
+    module = model.get_submodule(layer.name)
+    kernel = LayerSpec.of(module).kernel(cast("Tensor", module.weight).detach())
+    cuts = method_cuts(method, kernel.ndim - 3)
+    first, *rest = decompose(metric.of(kernel), ranks, cuts)
+    inverse = torch.linalg.inv(metric.inputs).to(first.device)
+    chain = factorize(module, method, ranks)
+    chain.set_factors(Factors((torch.einsum("gcd,grd...->grc...", inverse, first), *rest)))
+    return chain
+
+
+def _interpolated(error: Tensor, curve: Sequence[tuple[float, float]]) -> Tensor:
+    """Piecewise linear through the points, which are made to rise; beyond the last as steep as up to it."""
+    x = torch.tensor([point[0] for point in curve], dtype=torch.float64)
+    y = torch.tensor([point[1] for point in curve], dtype=torch.float64).cummax(0).values
+    if len(curve) == 1:
+        return error.to(torch.float64)
+    x = torch.cat([x, (10 * x[-1:]).clamp_min(10)])
+    y = torch.cat([y, y[-1:] * x[-1] / x[-2]])
+    place = torch.searchsorted(x, error.to(torch.float64).contiguous(), right=True).clamp(1, len(x) - 1)
+    share = (error - x[place - 1]) / (x[place] - x[place - 1])
+    return y[place - 1] + share * (y[place] - y[place - 1])

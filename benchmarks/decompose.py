@@ -4,7 +4,7 @@ The textbook way, as most code does it: every unfolding by QR and SVD in float32
 more for the factors. Both work on all convolutions and linear layers of the network at the same energy, with
 the same number of threads, in turns; the ranks must agree. Peak memory is that of a process of its own.
 
-    python benchmarks/decompose.py --json docs/results/decompose.json
+    python benchmarks/decompose.py --output docs/results
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", type=Path, help="write the results here too")
+    parser.add_argument("--output", type=Path, help="folder for decompose.json and decompose.md")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     results = []
@@ -49,14 +49,16 @@ def main() -> None:
         results.append(compare(name, options.energy, options.repeats, options.seed))
         results[-1]["peak_mib"] = peak_memory(name, options.energy, options.seed, options.threads)
     show(results)
-    if options.json:
+    if options.output:
         report = {
             "energy": options.energy,
             "seed": options.seed,
+            "repeats": options.repeats,
             "environment": environment(),
             "networks": results,
         }
-        options.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        (options.output / "decompose.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        (options.output / "decompose.md").write_text(markdown(report), encoding="utf-8")
 
 
 def compare(name: str, energy: float, repeats: int, seed: int) -> dict[str, Any]:
@@ -170,29 +172,41 @@ def _status_mib(field: str) -> float:
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(field))
 
 
-def show(results: list[dict[str, Any]]) -> None:
-    columns = (
-        "network",
-        ">layers",
-        ">tuckertree s",
-        ">textbook s",
-        ">ratio",
-        ">ranks that differ",
-        ">peak MiB",
+COLUMNS = ("network", ">layers", ">tuckertree s", ">textbook s", ">ratio", ">ranks that differ", ">peak MiB")
+
+
+def cells(result: dict[str, Any]) -> tuple[str, ...]:
+    return (
+        result["network"],
+        str(result["layers"]),
+        f"{result['tuckertree_s']:.2f}",
+        f"{result['textbook_s']:.2f}",
+        f"{result['ratio']:.1f}x",
+        str(len(result["different_ranks"])),
+        "" if result["peak_mib"] is None else f"{result['peak_mib']:.0f}",
     )
-    rows = [
-        (
-            r["network"],
-            str(r["layers"]),
-            f"{r['tuckertree_s']:.2f}",
-            f"{r['textbook_s']:.2f}",
-            f"{r['ratio']:.1f}x",
-            str(len(r["different_ranks"])),
-            "" if r["peak_mib"] is None else f"{r['peak_mib']:.0f}",
-        )
-        for r in results
+
+
+def show(results: list[dict[str, Any]]) -> None:
+    Console(width=120).print(table(COLUMNS, [cells(result) for result in results]))
+
+
+def markdown(report: dict[str, Any]) -> str:
+    machine = report["environment"]
+    lines = [
+        "# Time to decompose",
+        "",
+        f"Spectra, ranks at energy {report['energy']:g}, factors and the compressed model, against QR and SVD of every",
+        "unfolding in float32, ranks and factors apart, on random weights. Medians of runs in turns; peak memory is",
+        "above the process with the model. Measured by `python benchmarks/decompose.py --output docs/results`; seed",
+        f"{report['seed']}, {report['repeats']} repeats, tuckertree {machine['tuckertree']}, torch {machine['torch']},",
+        f"{machine['processor']}, {machine['threads']} threads, shared with others: read the ratio.",
+        "",
+        "| " + " | ".join(column.lstrip(">") for column in COLUMNS) + " |",
+        "|---|---|---|---|---|---|---|",
+        *("| " + " | ".join(cells(result)) + " |" for result in report["networks"]),
     ]
-    Console(width=120).print(table(columns, rows))
+    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":

@@ -65,6 +65,9 @@ def main() -> None:
     parser.add_argument("--objectives", nargs="+", default=["outputs"])
     parser.add_argument("--limit", type=int, help="test images; all by default")
     parser.add_argument("--quick", action="store_true", help="ResNet-20 on 1,000 test images")
+    parser.add_argument(
+        "--validation", action="store_true", help="2,000 other training images instead of the test set"
+    )
     parser.add_argument("--no-paper", action="store_true", help="leave out the paper's rule")
     parser.add_argument("--output", type=Path, help="folder for post_training.json and .md")
     options = parser.parse_args()
@@ -130,6 +133,10 @@ def folds_of(
             pixels(open_images("demo", preprocessing, split="train")),
             list(batches(open_images("demo", preprocessing, split="test"), 100)),
         )
+    elif options.validation and case.images == "cifar10":
+        train = open_images(options.data / case.images, preprocessing, split="train", limit=IMAGES + 2048)
+        parts = list(batches(train, 128))
+        yield torch.cat([images for images, _ in parts[: IMAGES // 128]]), parts[IMAGES // 128 :]
     elif case.images == "cifar10":
         source = options.data / case.images
         yield (

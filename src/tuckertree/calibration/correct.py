@@ -34,7 +34,7 @@ from tuckertree.surgery import apply
 
 RIDGE = 1e-3
 PER_STAGE = 1
-ACTIVATIONS = 2 * 2**30
+ACTIVATIONS = 4 * 2**30
 
 
 def calibrate(

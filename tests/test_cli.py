@@ -216,14 +216,16 @@ def test_a_factory_typed_by_the_user(tmp_path, monkeypatch):
     assert (code, "8" in err) == (1, True)  # the packaged images are of another size
 
 
-def test_demo_shows_every_energy_and_saves_it(tmp_path):
-    energies = ("--energy", 0.9, "--energy", 0.5)
-    code, out, _ = tuckertree("demo", *energies, "--output", tmp_path / "demo", "--json")
+def test_demo_shows_every_way_and_saves_it(tmp_path):
+    ways = ("--energy", 0.9, "--energy", 0.5, "--params", 0.6)
+    code, out, _ = tuckertree("demo", *ways, "--output", tmp_path / "demo", "--json")
     assert code == 0
-    dense, better, worse = json.loads(out)
+    dense, better, worse, budget = json.loads(out)
     assert dense["top1"] > 90
     assert dense["parameters"] > better["parameters"] > worse["parameters"]
     assert 0 == dense["error"] < better["error"] < worse["error"] < 1
-    assert sorted(p.name for p in (tmp_path / "demo").iterdir()) == ["energy-0.5", "energy-0.9"]
-    code, _, err = tuckertree("demo", *energies, "--output", tmp_path / "demo")
+    assert budget["parameters"] <= 0.6 * dense["parameters"]
+    assert dense["top1"] > budget["top1"] > better["top1"]
+    assert sorted(p.name for p in (tmp_path / "demo").iterdir()) == ["energy-0.5", "energy-0.9", "params-0.6"]
+    code, _, err = tuckertree("demo", *ways, "--output", tmp_path / "demo")
     assert (code, "--overwrite" in err) == (1, True)

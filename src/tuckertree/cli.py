@@ -229,18 +229,23 @@ def evaluate(
 def demo(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to save to.")] = Path("out/demo"),
     energy: Annotated[list[float] | None, typer.Option(help="Energy to try; may be repeated.")] = None,
+    params: Annotated[
+        list[float] | None, typer.Option(help="Share of parameters to try; may be repeated.")
+    ] = None,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
-    """Compress the packaged ResNet-20 at several energies and show what each costs and keeps."""
+    """Compress the packaged ResNet-20 in several ways and show what each costs and keeps."""
     from tuckertree.demo import demo_table, run_demo
 
-    rows = run_demo(output, energies=energy or (0.99, 0.95, 0.9, 0.8, 0.7), overwrite=overwrite)
+    if energy is None and params is None:
+        energy, params = [0.95, 0.9, 0.8, 0.7], [0.65, 0.4, 0.26]
+    rows = run_demo(output, energies=energy or (), params=params or (), overwrite=overwrite)
     if as_json:
         _print_json([asdict(row) for row in rows])
         return
     _print_table(demo_table(rows))
-    stdout.print(f"saved       {output}/energy-*", soft_wrap=True, highlight=False)
+    stdout.print(f"saved       {output}/*", soft_wrap=True, highlight=False)
 
 
 def _rule(energy: float | None, error: float | None, params: str | None, macs: str | None) -> AnyRule:

@@ -1,4 +1,4 @@
-"""The demo: the packaged network, at several energies, on the packaged images."""
+"""The demo: the packaged network, at several energies and budgets, on the packaged images."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from tuckertree.data import batches, open_images
 from tuckertree.formats import check_output, load_folder
 from tuckertree.measure import compare_latency, count_macs, count_parameters, evaluate
 from tuckertree.models import build, resolve
+from tuckertree.planning import Budget, Energy
 from tuckertree.progress import progress_bar
 from tuckertree.report import short, table
 
@@ -24,7 +25,7 @@ class DemoRow:
     Attributes
     ----------
     name
-        ``dense`` or the energy.
+        ``dense``, the energy or the budget.
     error
         Relative error of all weights together.
     top1
@@ -43,7 +44,9 @@ class DemoRow:
     high: float
 
 
-def run_demo(output: Path, *, energies: Sequence[float], overwrite: bool = False) -> list[DemoRow]:
+def run_demo(
+    output: Path, *, energies: Sequence[float], params: Sequence[float], overwrite: bool = False
+) -> list[DemoRow]:
     """Compress, save, load and measure; what is measured is what was loaded again.
 
     Parameters
@@ -51,24 +54,29 @@ def run_demo(output: Path, *, energies: Sequence[float], overwrite: bool = False
     output
         Folder in which each network gets a folder of its own, ``energy-0.9``.
     energies
-        Energies to compress at.
+        Energies to compress at, as the paper does.
+    params
+        Budgets, shares of the parameters, to compress to with the packaged unlabelled images.
 
     Raises
     ------
     TuckertreeError
         If the output exists and may not be replaced, or cannot be written.
     """
-    folders = {f"energy {energy:g}": output / f"energy-{energy:g}" for energy in energies}
+    runs: list[tuple[str, Energy | Budget]] = [(f"energy {energy:g}", Energy(energy)) for energy in energies]
+    runs += [(f"params {share:g}, images", Budget(params=share)) for share in params]
+    folders = {name: output / name.removesuffix(", images").replace(" ", "-") for name, _ in runs}
     for folder in folders.values():
         check_output(folder, overwrite=overwrite)
     known, dense = resolve("demo"), build("demo")
     example = known.example_inputs()
     images = open_images("demo", known.preprocessing, split="test")
+    unlabelled = open_images("demo", known.preprocessing, split="train")
     models, errors = {"dense": dense}, {"dense": 0.0}
-    for (name, folder), energy in zip(folders.items(), energies, strict=True):
-        result = compress(dense, example, energy=energy)
-        result.save(folder, overwrite=overwrite)
-        models[name], errors[name] = load_folder(folder, build)[0], result.relative_error
+    for name, rule in runs:
+        result = compress(dense, example, rule, calibration=unlabelled if isinstance(rule, Budget) else None)
+        result.save(folders[name], overwrite=overwrite)
+        models[name], errors[name] = load_folder(folders[name], build)[0], result.relative_error
     with progress_bar() as tick:
         top1 = {
             name: evaluate(model, batches(images, 250), images=len(images), tick=tick).top1

@@ -11,7 +11,14 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from tuckertree.calibration import Calibration, Source, calibrate, collect_metrics, measure_sensitivity
+from tuckertree.calibration import (
+    Calibration,
+    Source,
+    calibrate,
+    check_images,
+    collect_metrics,
+    measure_sensitivity,
+)
 from tuckertree.errors import UnreachableTargetError, UsageError
 from tuckertree.formats import save_folder
 from tuckertree.layers import Chain, LayerSpec
@@ -182,6 +189,8 @@ def compress(
     with progress_bar(progress) as tick:
         inventory = take_inventory(model, example_inputs)
         options.check_patterns(inventory.layers)
+        if images is not None:
+            check_images(model, images, example_inputs)
         clock.lap("inventory")
         if isinstance(rule, NetworkRule):
             candidates = survey_network(model, inventory, options, objective, images, tick=tick)

@@ -1,6 +1,7 @@
 """Fitting a compressed network to unlabelled images; the structure never changes."""
 
 from tuckertree.calibration.batchnorm import output_distances, reestimate, reestimate_if_better
+from tuckertree.calibration.check import check_images
 from tuckertree.calibration.correct import calibrate
 from tuckertree.calibration.fit import fit, output_error
 from tuckertree.calibration.gauge import balance, rebalance
@@ -18,6 +19,7 @@ __all__ = [
     "Source",
     "balance",
     "calibrate",
+    "check_images",
     "collect_metrics",
     "collect_moments",
     "fit",

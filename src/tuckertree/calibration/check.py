@@ -1,0 +1,80 @@
+"""Whether calibration images are such as the network was trained on, before minutes are spent on them."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+from warnings import warn
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from tuckertree.calibration.moments import CalibrationWarning
+from tuckertree.calibration.sources import Calibration, to_model
+from tuckertree.errors import TuckertreeError
+from tuckertree.measure import ExampleInputs, run
+from tuckertree.measure.forward import describe
+
+_IMAGES = 32
+_FAR = 3.0
+_VARIANCE = 25.0
+
+
+def check_images(model: nn.Module, images: Calibration, example_inputs: ExampleInputs) -> None:
+    """Refuse images of another size or kind than the example input; warn of another range.
+
+    The range is judged by the first BatchNorm of the model, which knows what its input looked like in training.
+
+    Raises
+    ------
+    TuckertreeError
+        If the images have another shape than the example, are integers where it is not, hold NaN, or the
+        model does not run on them.
+
+    Warns
+    -----
+    CalibrationWarning
+        If the first BatchNorm sees a mean more than three standard deviations off, or 25 times the variance.
+    """
+    first = next(iter(images.part(0, _IMAGES)))
+    if isinstance(first, Tensor) and isinstance(example_inputs, Tensor):
+        if first.shape[1:] != example_inputs.shape[1:]:
+            raise TuckertreeError(
+                f"the calibration images are {describe(first[:1])}, the example input is {describe(example_inputs)}"
+            )
+        if first.is_floating_point() != example_inputs.is_floating_point():
+            raise TuckertreeError(
+                f"the calibration images are {describe(first[:1])}; normalise them as the model's training did"
+            )
+        if first.is_floating_point() and not first.isfinite().all():
+            raise TuckertreeError("the calibration images hold NaN or infinite values")
+    norm = next(
+        (m for m in model.modules() if isinstance(m, _BatchNorm) and m.running_mean is not None), None
+    )
+    if norm is not None and _looks_foreign(model, norm, to_model(first, model)):
+        warn(
+            "the calibration images do not look like what the model was trained on (its first BatchNorm says so); "
+            "check their normalisation and range",
+            CalibrationWarning,
+            stacklevel=3,
+        )
+
+
+def _looks_foreign(model: nn.Module, norm: _BatchNorm, inputs: ExampleInputs) -> bool:
+    seen: list[Tensor] = []
+
+    def keep(module: nn.Module, args: tuple[Any, ...]) -> None:  # noqa: ARG001
+        seen.append(args[0].detach().transpose(0, 1).flatten(1).to(torch.float64))
+
+    handle = norm.register_forward_pre_hook(keep)
+    try:
+        run(model, inputs, "the calibration images")
+    finally:
+        handle.remove()
+    if not seen:
+        return False
+    mean, variance = cast("Tensor", norm.running_mean).double(), cast("Tensor", norm.running_var).double()
+    scale = variance.clamp_min(norm.eps)
+    distance = (seen[0].mean(1) - mean).abs() / scale.sqrt()
+    ratio = seen[0].var(1, correction=0) / scale
+    return bool(distance.median() > _FAR or ratio.median() > _VARIANCE)

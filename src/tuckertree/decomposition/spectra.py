@@ -19,6 +19,9 @@ from tuckertree.decomposition.matricization import matricize
 from tuckertree.errors import TuckertreeError, UsageError
 
 
+_PANEL = 192
+
+
 @dataclass(frozen=True)
 class Bond:
     """What one matricization of a kernel says.
@@ -155,18 +158,20 @@ def in_working_precision(kernel: Tensor) -> Tensor:
     if not kernel.dtype.is_floating_point:
         raise UsageError(f"only real floating-point kernels can be decomposed, not {kernel.dtype}")
     kernel = kernel.detach()
-    if not kernel.isfinite().all():
-        raise TuckertreeError("the kernel holds NaN or infinite values")
     if kernel.device.type == "mps":
         kernel = kernel.cpu()
-    return kernel.to(torch.float64)
+    kernel = kernel.to(torch.float64)
+    # A sum is finite only if every term is, and far cheaper to look at; it may also overflow by itself.
+    if not kernel.sum().isfinite() and not kernel.isfinite().all():
+        raise TuckertreeError("the kernel holds NaN or infinite values")
+    return kernel
 
 
 def leading_left_vectors(matrix: Tensor, rank: int) -> Tensor:
     """First ``rank`` left singular vectors ``[g, rows, rank]`` of ``matrix[g, rows, columns]``."""
     if matrix.shape[-2] <= matrix.shape[-1]:
-        return _eigen(matrix @ matrix.mT)[1][..., :rank]
-    right = _eigen(matrix.mT @ matrix)[1][..., :rank]
+        return _eigen(_gram(matrix))[1][..., :rank]
+    right = _eigen(_gram(matrix.mT))[1][..., :rank]
     return _orthonormal(matrix @ right)
 
 
@@ -179,16 +184,29 @@ def decompose_bond(matrix: Tensor, side: str) -> Bond:
         matrix = matrix.mT
         rows, columns = columns, rows
     if rows <= columns:
-        values, basis = _eigen(matrix @ matrix.mT)
+        values, basis = _eigen(_gram(matrix))
     else:
-        values, opposite = _eigen(matrix.mT @ matrix)
+        values, opposite = _eigen(_gram(matrix.mT))
         basis = _orthonormal(matrix @ opposite)
     return Bond(values.sum(0), basis, side)
 
 
 def _squared_singular_values(matrix: Tensor) -> Tensor:
     wide = matrix if matrix.shape[-2] <= matrix.shape[-1] else matrix.mT
-    return torch.linalg.eigvalsh(wide @ wide.mT).flip(-1).clamp_(min=0).sum(0)
+    return torch.linalg.eigvalsh(_gram(wide)).flip(-1).clamp_(min=0).sum(0)
+
+
+def _gram(rows: Tensor) -> Tensor:
+    """Lower triangle of ``rows @ rows^T``, which is all that the eigensolvers read; panel by panel.
+
+    A general product would compute every entry twice.
+    """
+    size = rows.shape[-2]
+    gram = rows.new_zeros(*rows.shape[:-2], size, size)
+    for start in range(0, size, _PANEL):
+        stop = min(start + _PANEL, size)
+        gram[..., start:stop, :stop] = rows[..., start:stop, :] @ rows[..., :stop, :].mT
+    return gram
 
 
 def _eigen(gram: Tensor) -> tuple[Tensor, Tensor]:

@@ -56,6 +56,24 @@ CASES = {
 }
 
 
+RESULTS = (
+    "# Accuracy without fine-tuning",
+    "",
+    "A budget for the whole network, factors fitted to 1,024 unlabelled training images, no fine-tuning; the",
+    "paper's rule (one energy, no images) at the same reduction beside it. GoogLeNet: each half of 500 photographs",
+    "measured by the network calibrated on the other half; read it as a drop. Measured by",
+    "`python benchmarks/post_training.py DATA --output docs/results`;",
+)
+VALIDATION = (
+    "# Objectives of a budget, compared on training images",
+    "",
+    "As [the results](post_training.md), but measured on 2,048 training images that took no part in the calibration:",
+    "the default objective was chosen by this table. The network was trained on these images and knows them by heart,",
+    "so only the drops mean anything. Measured by `python benchmarks/post_training.py DATA --validation --no-paper",
+    "--networks ResNet-20 --objectives outputs sensitivity moments weight --output docs/results`;",
+)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -210,37 +228,25 @@ def write(rows: list[dict[str, Any]], folder: Path, name: str) -> None:
 
 def markdown(rows: list[dict[str, Any]], *, validation: bool = False) -> str:
     machine = environment()
-    lines = (
-        [
-            "# Objectives of a budget, compared on training images",
-            "",
-            "As [the results](post_training.md), but measured on 2,048 training images that took no part in the calibration:",
-            "the default objective was chosen by this table. The networks were trained on these images, so the dense ones",
-            "know them by heart and only the drops mean anything. Measured by",
-            "`python benchmarks/post_training.py DATA --validation --no-paper --networks ResNet-20 ResNet-56 --objectives",
-            "outputs sensitivity moments weight --output docs/results`; seed 0, tuckertree",
-        ]
-        if validation
-        else [
-            "# Accuracy without fine-tuning",
-            "",
-            "A budget for the whole network, factors fitted to 1,024 unlabelled training images, no fine-tuning; the",
-            "paper's rule (one energy, no images) at the same reduction beside it. GoogLeNet: each half of 500 photographs",
-            "measured by the network calibrated on the other half; read it as a drop. Measured by",
-            "`python benchmarks/post_training.py DATA --output docs/results`; seed 0, tuckertree",
-            f"{machine['tuckertree']}, torch {machine['torch']}, {machine['processor']}, {machine['threads']} threads.",
-            "",
-            "| network (top-1 dense) | budget | rule | parameters | MACs | top-1 | seconds | peak MiB of the process |",
-            "|---|---|---|---|---|---|---|---|",
-        ]
-    )
+    lines = [
+        *(VALIDATION if validation else RESULTS),
+        f"seed 0, tuckertree {machine['tuckertree']}, torch {machine['torch']}, {machine['processor']},",
+        f"{machine['threads']} threads, a machine shared with others.",
+        "",
+        "| network (top-1 dense) | budget | rule | parameters | MACs | top-1 | seconds | peak MiB of the process |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
     lines += [
         f"| {row['network']} ({row['top1_dense']:.2f}) | {row['budget']} | {row['rule']} "
         f"| {row['parameters'][0] / row['parameters'][1]:.2f}x | {row['macs'][0] / row['macs'][1]:.2f}x "
-        f"| {row['top1']:.2f} | {row.get('seconds', 0):.0f} | {row.get('peak_rss_mib', 0):.0f} |"
+        f"| {row['top1']:.2f} | {whole(row, 'seconds')} | {whole(row, 'peak_rss_mib')} |"
         for row in rows
     ]
     return "\n".join(lines) + "\n"
+
+
+def whole(row: dict[str, Any], key: str) -> str:
+    return f"{row[key]:.0f}" if key in row else ""
 
 
 if __name__ == "__main__":

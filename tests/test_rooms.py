@@ -19,6 +19,7 @@ ROOMS = [
     ["planning"],
     ["surgery"],
     ["calibration", "formats", "report"],
+    ["objectives"],
     ["compression"],
     ["data"],
     ["models"],
@@ -26,7 +27,17 @@ ROOMS = [
     ["cli"],
     ["__main__"],
 ]
-CORE = ("decomposition", "measure", "layers", "planning", "surgery", "calibration", "formats", "compression")
+CORE = (
+    "decomposition",
+    "measure",
+    "layers",
+    "planning",
+    "surgery",
+    "calibration",
+    "formats",
+    "objectives",
+    "compression",
+)
 ALLOWED = {"torch", "numpy", "safetensors", "tuckertree"} | set(sys.stdlib_module_names)
 
 

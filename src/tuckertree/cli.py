@@ -20,8 +20,8 @@ from tuckertree._version import __version__
 from tuckertree.errors import TuckertreeError, UsageError
 
 if TYPE_CHECKING:
-    from tuckertree.compression import AnyRule
     from tuckertree.data import ImageSet
+    from tuckertree.objectives import AnyRule
     from tuckertree.opening import OpenModel
 
 stdout, stderr = Console(), Console(stderr=True)
@@ -92,7 +92,7 @@ def inspect(
     as_json: AsJson = False,
 ) -> None:
     """List the layers of a model, what they cost, and why some cannot be compressed; or its trade-off curve."""
-    from tuckertree.compression import trade_off_curve
+    from tuckertree.objectives import trade_off_curve
     from tuckertree.opening import open_model
     from tuckertree.planning import take_inventory
     from tuckertree.report import curve_table, inventory_table, short

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,36 +16,26 @@ from tuckertree.calibration import (
     Source,
     calibrate,
     check_images,
-    collect_metrics,
-    measure_sensitivity,
 )
 from tuckertree.errors import UnreachableTargetError, UsageError
 from tuckertree.formats import save_folder
 from tuckertree.layers import Chain, LayerSpec
 from tuckertree.measure import ExampleInputs
+from tuckertree.objectives import AnyRule, check_objective, survey_network
 from tuckertree.planning import (
     DENSE,
-    Candidates,
     Energy,
-    Inventory,
     Layer,
     NetworkRule,
     Options,
     Plan,
-    Rule,
-    TradeOff,
     make_plan,
     survey,
-    survey_candidates,
     take_inventory,
-    trade_off,
 )
 from tuckertree.planning.planner import Choice
-from tuckertree.progress import Tick, no_progress, progress_bar, spread
+from tuckertree.progress import progress_bar, spread
 from tuckertree.surgery import apply
-
-OBJECTIVES = ("outputs", "sensitivity", "moments", "weight")
-AnyRule = Rule | NetworkRule
 
 
 @dataclass(frozen=True)
@@ -153,8 +143,6 @@ def compress(
         The first convolution: ``svd`` of the T-mode (the paper), ``ht2``, or left ``dense``.
     round_to
         Round ranks up to a multiple of this (8 or 16 suits most processors).
-    progress
-        Draw a progress bar on stderr; by default where stderr is a terminal.
     calibration
         A few hundred unlabelled inputs (a tensor, a data set, a DataLoader or a list of batches), in the form
         the model takes: factors are then fitted to the layers' outputs on them, layer after layer, each
@@ -164,6 +152,8 @@ def compress(
         calibration), predicted from derivatives; ``sensitivity``, the same, measured by trying each layer
         alone; ``moments``, the sum of the layers' relative output errors; ``weight``, that of their relative
         weight errors (default without).
+    progress
+        Draw a progress bar on stderr; by default where stderr is a terminal.
 
     Returns
     -------
@@ -184,7 +174,7 @@ def compress(
     rule = rule or Energy(cast("float", energy))
     options = Options(_patterns(include), _patterns(exclude), first, round_to)
     images = None if calibration is None else Calibration(calibration)
-    objective = _objective(rule, objective, images)
+    objective = check_objective(rule, objective, images)
     clock = _Clock()
     with progress_bar(progress) as tick:
         inventory = take_inventory(model, example_inputs)
@@ -195,6 +185,7 @@ def compress(
         if isinstance(rule, NetworkRule):
             candidates = survey_network(model, inventory, options, objective, images, tick=tick)
             plan = make_plan(inventory, candidates, rule, options)
+            plan = replace(plan, rule={**plan.rule, "objective": objective})
             spectra = (
                 {name: found.spectra for name, found in candidates.items()} if objective == "weight" else None
             )
@@ -220,83 +211,6 @@ def compress(
         seconds=clock.seconds,
         architecture=getattr(model, "architecture_name", None),
     )
-
-
-def survey_network(
-    model: nn.Module,
-    inventory: Inventory,
-    options: Options,
-    objective: str = "weight",
-    images: Calibration | None = None,
-    *,
-    tick: Tick = no_progress,
-) -> dict[str, Candidates]:
-    """Candidates of all layers with their losses in an objective (:func:`compress`), by name.
-
-    Raises
-    ------
-    TuckertreeError
-        If a weight or an activation is not finite, or the images cannot be used.
-    """
-    if images is None or objective == "weight":
-        return survey_candidates(model, inventory, options, tick=tick)
-    layers = [layer for layer in inventory.layers if options.method(layer)[0] != DENSE]
-    metrics = collect_metrics(model, layers, images, gradients=objective == "outputs", tick=tick)
-    candidates = survey_candidates(
-        model, inventory, options, metric=lambda layer, kernel: metrics[layer.name].of(kernel), tick=tick
-    )
-    if objective == "moments":
-        return candidates
-    if objective == "sensitivity":
-        return measure_sensitivity(model, layers, candidates, metrics, images, tick=tick)
-    # Errors are relative to the kernel in its metric; its norm there is what the network's output sees.
-    return {name: found.weighted(found.spectra.squared_norm) for name, found in candidates.items()}
-
-
-def trade_off_curve(
-    model: nn.Module,
-    example_inputs: ExampleInputs,
-    *,
-    by: str = "params",
-    points: int = 25,
-    calibration: Source | None = None,
-    progress: bool | None = None,
-) -> tuple[TradeOff, ...]:
-    """Predict what every budget would cost, without compressing anything.
-
-    Parameters
-    ----------
-    by
-        What is budgeted: ``params``, ``macs`` or ``both``.
-    points
-        At most so many, from the smallest network within reach to the whole.
-    calibration
-        With images the loss is the predicted squared change of the network's output, otherwise the sum of the
-        layers' squared relative weight errors. Other arguments as of :func:`compress`.
-
-    Raises
-    ------
-    TuckertreeError
-        As :func:`compress`.
-    """
-    images = None if calibration is None else Calibration(calibration)
-    with progress_bar(progress) as tick:
-        inventory = take_inventory(model, example_inputs)
-        objective = "weight" if images is None else "outputs"
-        candidates = survey_network(model, inventory, Options(), objective, images, tick=tick)
-    return trade_off(inventory, candidates, by=by, points=points)
-
-
-def _objective(rule: AnyRule, objective: str | None, images: Calibration | None) -> str:
-    if objective is None:
-        return "outputs" if images is not None else "weight"
-    if objective not in OBJECTIVES:
-        raise UsageError(f"unknown objective {objective!r}; known: {', '.join(OBJECTIVES)}")
-    if not isinstance(rule, NetworkRule):
-        raise UsageError("an objective belongs to a budget")
-    if objective != "weight" and images is None:
-        raise UsageError(f"objective {objective!r} needs calibration images")
-    return objective
 
 
 class _Clock:

@@ -18,7 +18,6 @@ from torch import Tensor
 from tuckertree.decomposition.matricization import matricize
 from tuckertree.errors import TuckertreeError, UsageError
 
-
 _PANEL = 192
 
 

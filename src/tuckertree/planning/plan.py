@@ -35,7 +35,7 @@ class LayerPlan:
     parameters, macs
         Weights and multiply-accumulates before and after, biases not counted; MACs at the example inputs.
     bound
-        Upper bound of the relative error of the weight.
+        Upper bound of the relative error: of the weight, or in the metric of a budget's objective.
     reason
         Why it is so, in words.
     """

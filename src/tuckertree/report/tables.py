@@ -37,7 +37,12 @@ def _optimality(plan: Plan) -> list[str]:
     if plan.optimality is None:
         return []
     found = plan.optimality
-    return [f"budget      predicted loss {found.loss:.4g}, at most {found.gap:.2%} above the best possible"]
+    lines = [f"budget      predicted loss {found.loss:.4g}, at most {found.gap:.2%} above the best possible"]
+    if plan.rule.get("objective", "weight") != "weight":
+        lines.append(
+            f"bound       in the metric of the objective ({plan.rule['objective']}), not of the weight"
+        )
+    return lines
 
 
 def plan_table(plan: Plan, errors: Mapping[str, float]) -> Table:

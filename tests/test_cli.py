@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from inspect import signature
 
 import pytest
 import torch
@@ -15,7 +16,10 @@ from tuckertree.cli import app
 
 def tuckertree(*arguments):
     """Run a command in this process; gives exit code, stdout and stderr."""
-    done = CliRunner().invoke(app, [str(a) for a in arguments])
+    apart = (
+        {"mix_stderr": False} if "mix_stderr" in signature(CliRunner).parameters else {}
+    )  # before click 8.2
+    done = CliRunner(**apart).invoke(app, [str(a) for a in arguments])
     if done.exception and not isinstance(done.exception, SystemExit):
         raise done.exception
     return done.exit_code, done.stdout, done.stderr

@@ -50,15 +50,22 @@ def main() -> None:
         results[-1]["peak_mib"] = peak_memory(name, options.energy, options.seed, options.threads)
     show(results)
     if options.output:
-        report = {
-            "energy": options.energy,
-            "seed": options.seed,
-            "repeats": options.repeats,
-            "environment": environment(),
-            "networks": results,
-        }
-        (options.output / "decompose.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-        (options.output / "decompose.md").write_text(markdown(report), encoding="utf-8")
+        write(results, options)
+
+
+def write(results: list[dict[str, Any]], options: argparse.Namespace) -> None:
+    """Add results to those in the folder, each in the place of an older one of its network."""
+    path = options.output / "decompose.json"
+    found = json.loads(path.read_text(encoding="utf-8"))["networks"] if path.exists() else []
+    merged = {result["network"]: result for result in [*found, *results]}
+    report = {
+        "energy": options.energy,
+        "seed": options.seed,
+        "environment": environment(),
+        "networks": list(merged.values()),
+    }
+    path.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    (options.output / "decompose.md").write_text(markdown(report), encoding="utf-8")
 
 
 def compare(name: str, energy: float, repeats: int, seed: int) -> dict[str, Any]:
@@ -172,13 +179,23 @@ def _status_mib(field: str) -> float:
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(field))
 
 
-COLUMNS = ("network", ">layers", ">tuckertree s", ">textbook s", ">ratio", ">ranks that differ", ">peak MiB")
+COLUMNS = (
+    "network",
+    ">layers",
+    ">runs",
+    ">tuckertree s",
+    ">textbook s",
+    ">ratio",
+    ">ranks that differ",
+    ">peak MiB",
+)
 
 
 def cells(result: dict[str, Any]) -> tuple[str, ...]:
     return (
         result["network"],
         str(result["layers"]),
+        str(len(result["runs_s"]["textbook"])),
         f"{result['tuckertree_s']:.2f}",
         f"{result['textbook_s']:.2f}",
         f"{result['ratio']:.1f}x",
@@ -199,11 +216,11 @@ def markdown(report: dict[str, Any]) -> str:
         f"Spectra, ranks at energy {report['energy']:g}, factors and the compressed model, against QR and SVD of every",
         "unfolding in float32, ranks and factors apart, on random weights. Medians of runs in turns; peak memory is",
         "above the process with the model. Measured by `python benchmarks/decompose.py --output docs/results`; seed",
-        f"{report['seed']}, {report['repeats']} repeats, tuckertree {machine['tuckertree']}, torch {machine['torch']},",
+        f"{report['seed']}, tuckertree {machine['tuckertree']}, torch {machine['torch']},",
         f"{machine['processor']}, {machine['threads']} threads, shared with others: read the ratio.",
         "",
         "| " + " | ".join(column.lstrip(">") for column in COLUMNS) + " |",
-        "|---|---|---|---|---|---|---|",
+        "|---|---|---|---|---|---|---|---|",
         *("| " + " | ".join(cells(result)) + " |" for result in report["networks"]),
     ]
     return "\n".join(lines) + "\n"

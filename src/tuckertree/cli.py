@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import signal
+import warnings
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -299,4 +300,9 @@ def _print_json(data: Mapping[str, Any] | list[Any]) -> None:
 def main() -> None:
     """Run the command line; being told to end counts as Ctrl-C, so that nothing is left half-written."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    warnings.showwarning = _show_warning
     app()
+
+
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    stderr.print(f"warning: {message}", soft_wrap=True, markup=False, highlight=False)

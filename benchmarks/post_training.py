@@ -61,7 +61,8 @@ RESULTS = (
     "",
     "A budget for the whole network, factors fitted to 1,024 unlabelled training images, no fine-tuning; the",
     "paper's rule (one energy, no images) at the same reduction beside it. GoogLeNet: each half of 500 photographs",
-    "measured by the network calibrated on the other half; read it as a drop. Measured by",
+    "measured by the network calibrated on the other half; read it as a drop. No time is given for runs that were",
+    "suspended on the way. Measured by",
     "`python benchmarks/post_training.py DATA --output docs/results`;",
 )
 VALIDATION = (

@@ -159,7 +159,7 @@ def test_the_reduction_of_a_trained_resnet20_by_energy(real_data):
         assert before / after == pytest.approx(reduction, rel=0.01)
 
 
-@pytest.mark.parametrize("objective", ["outputs", "moments", "weight"])
+@pytest.mark.parametrize("objective", ["outputs", "sensitivity", "moments", "weight"])
 def test_a_budget_is_kept_and_images_make_the_outputs_nearer(objective):
     model = tt.build("demo")
     images = open_images("demo", resolve("demo").preprocessing, split="train", limit=96)

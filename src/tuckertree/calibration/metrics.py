@@ -22,10 +22,10 @@ import torch
 from torch import Tensor, nn
 
 from tuckertree.calibration.moment import symmetric_roots
-from tuckertree.calibration.sources import Calibration, Source, floating_outputs, to_model
+from tuckertree.calibration.sources import Calibration, Source, each_tensor, floating_outputs, to_model
 from tuckertree.errors import TuckertreeError
 from tuckertree.layers import LayerSpec
-from tuckertree.measure import call, evaluating
+from tuckertree.measure import ExampleInputs, call, evaluating
 from tuckertree.planning import Layer
 from tuckertree.progress import Tick, no_progress
 
@@ -170,7 +170,7 @@ def _listening(model: nn.Module, sums: dict[str, _Sums], *, gradients: bool) -> 
             handle.remove()
 
 
-def _derive(model: nn.Module, inputs: Any, generator: torch.Generator) -> None:
+def _derive(model: nn.Module, inputs: ExampleInputs, generator: torch.Generator) -> None:
     """Send random directions back from the outputs to the inputs; no parameter keeps a gradient."""
     leaves: list[Tensor] = []
 
@@ -180,12 +180,7 @@ def _derive(model: nn.Module, inputs: Any, generator: torch.Generator) -> None:
             return leaves[-1]
         return value
 
-    if isinstance(inputs, Tensor):
-        inputs = follow(inputs)
-    elif isinstance(inputs, dict):
-        inputs = {key: follow(value) for key, value in inputs.items()}
-    else:
-        inputs = tuple(follow(value) for value in inputs)
+    inputs = each_tensor(inputs, follow)
     outputs = [y for y in floating_outputs(call(model, inputs, "the calibration images")) if y.requires_grad]
     if not outputs or not leaves:
         raise TuckertreeError(

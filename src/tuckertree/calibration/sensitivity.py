@@ -93,9 +93,8 @@ def _fitted(
     cuts = method_cuts(method, kernel.ndim - 3)
     first, *rest = decompose(metric.of(kernel), ranks, cuts)
     inverse = torch.linalg.inv(metric.inputs).to(first.device)
-    chain = factorize(module, method, ranks)
-    chain.set_factors(Factors((torch.einsum("gcd,grd...->grc...", inverse, first), *rest)))
-    return chain
+    first = torch.einsum("gcd,grd...->grc...", inverse, first)
+    return factorize(module, method, ranks, factors=Factors((first, *rest)))
 
 
 def _interpolated(error: Tensor, curve: Sequence[tuple[float, float]]) -> Tensor:

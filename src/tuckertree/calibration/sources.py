@@ -116,7 +116,7 @@ def to_model(inputs: ExampleInputs, model: nn.Module) -> ExampleInputs:
             return value
         return value.to(like.device, like.dtype if value.is_floating_point() else value.dtype)
 
-    return _each(inputs, move)
+    return each_tensor(inputs, move)
 
 
 def floating_outputs(output: Any) -> list[Tensor]:
@@ -158,10 +158,11 @@ def _narrow(inputs: ExampleInputs, start: int, length: int) -> ExampleInputs:
     def narrow(value: Any) -> Any:
         return value.narrow(0, start, length) if isinstance(value, Tensor) and value.ndim else value
 
-    return _each(inputs, narrow)
+    return each_tensor(inputs, narrow)
 
 
-def _each(inputs: ExampleInputs, change: Any) -> ExampleInputs:
+def each_tensor(inputs: ExampleInputs, change: Any) -> ExampleInputs:
+    """Inputs of the same form with every value changed."""
     if isinstance(inputs, Tensor):
         return torch.as_tensor(change(inputs))
     if isinstance(inputs, Mapping):

@@ -104,7 +104,12 @@ def empty_chain(
 
 
 def factorize(
-    module: nn.Module, method: str, ranks: Sequence[int], *, spectra: Spectra | None = None
+    module: nn.Module,
+    method: str,
+    ranks: Sequence[int],
+    *,
+    spectra: Spectra | None = None,
+    factors: Factors | None = None,
 ) -> Chain:
     """Factor a dense layer into its chain.
 
@@ -121,6 +126,8 @@ def factorize(
         One for each cut of the method; for HT-2 of a two-dimensional convolution ``(R1, R13, R3)``.
     spectra
         Spectra of the layer's kernel at the method's cuts, if they are at hand.
+    factors
+        Factors of these ranks to put in the chain, instead of decomposing the weight.
 
     Raises
     ------
@@ -132,8 +139,10 @@ def factorize(
     dense = LayerSpec.of(module)
     weight, bias = cast("Tensor", module.weight), cast("Tensor | None", module.bias)
     chain = empty_chain(dense, method, ranks, device=weight.device, dtype=weight.dtype)
-    cuts = method_cuts(method, len(dense.essential_modes))
-    chain.set_factors(decompose(dense.kernel(weight), chain.ranks, cuts, spectra))
+    if factors is None:
+        cuts = method_cuts(method, len(dense.essential_modes))
+        factors = decompose(dense.kernel(weight), chain.ranks, cuts, spectra)
+    chain.set_factors(factors)
     if bias is not None:
         _copy_bias(bias, chain[-1])
     for layer in chain:

@@ -54,7 +54,8 @@ def load_tensors(model: nn.Module, path: Path) -> None:
             raise TuckertreeError(f"{path}: {name} is {tensor.dtype}, the model needs {target.dtype}")
     with torch.no_grad():
         for name, tensor in tensors.items():
-            state[name].data = tensor.to(state[name].device)
+            # A copy: the file is mapped, and its tensors lie at odd addresses, where kernels may round differently.
+            state[name].data = tensor.to(state[name].device, copy=True)
 
 
 def _groups(state: Mapping[str, Tensor]) -> list[list[str]]:

@@ -1,0 +1,10 @@
+"""The command line: thin, each command calls one function of the library.
+
+Results go to stdout, progress and errors to stderr. Exit codes: 0 done, 1 failed, 2 usage, 3 the target
+cannot be reached, 130 interrupted.
+"""
+
+from tuckertree.cli import compress, demo, evaluate, inspect  # noqa: F401  (commands register themselves)
+from tuckertree.cli.app import app, main
+
+__all__ = ["app", "main"]

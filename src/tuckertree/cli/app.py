@@ -1,0 +1,79 @@
+"""The application: errors become one line and an exit code; what commands print with."""
+
+from __future__ import annotations
+
+import json
+import signal
+import warnings
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from tuckertree._version import __version__
+from tuckertree.errors import TuckertreeError
+
+stdout, stderr = Console(), Console(stderr=True)
+
+
+class _Commands(typer.core.TyperGroup):
+    """Turn the errors of the library into one line and an exit code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except TuckertreeError as error:
+            code, message = error.exit_code, str(error)
+        except KeyboardInterrupt:
+            code, message = 130, "interrupted; nothing was written"
+        except MemoryError as error:
+            code, message = 1, f"out of memory: {error}"
+        stderr.print("error:", style="bold red", end=" ")
+        stderr.print(" ".join(message.split()), soft_wrap=True, markup=False, highlight=False)
+        raise typer.Exit(code)
+
+
+app = typer.Typer(
+    name="tuckertree",
+    cls=_Commands,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Compress trained convolutional networks by hierarchical Tucker-2 decomposition.",
+    epilog="MODEL is demo, cifar10:resnet20, caffe:googlenet, torchvision:NAME, timm:NAME, a folder saved by "
+    "compress, or package.module:factory.",
+)
+
+
+@app.callback(invoke_without_command=True)
+def _version(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    if version:
+        print(__version__)
+        raise typer.Exit
+
+
+def print_table(table: Any) -> None:
+    """Print a table, at its full width where stdout is no terminal and cannot say how wide it is."""
+    if stdout.is_terminal:
+        stdout.print(table)
+    else:
+        Console(width=240).print(table)
+
+
+def print_json(data: Mapping[str, Any] | list[Any]) -> None:
+    """Print JSON to stdout."""
+    print(json.dumps(data, indent=1, default=list))
+
+
+def main() -> None:
+    """Run the command line; being told to end counts as Ctrl-C, so that nothing is left half-written."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    warnings.showwarning = _show_warning
+    app()
+
+
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    stderr.print(f"warning: {message}", soft_wrap=True, markup=False, highlight=False)

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from statistics import median, quantiles
 
 import torch
 from torch import Tensor, nn
 
 from tuckertree.measure.forward import evaluating
+from tuckertree.progress import Tick, no_progress
+
+_LONG = 0.02
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds of a forward over repeated runs.
+    """Seconds of a forward over repeated runs, or its ratio to another in the same rounds.
 
     Attributes
     ----------
@@ -28,6 +32,17 @@ class Timing:
     median: float
     low: float
     high: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Timing:
+        """Summarise single runs, or ratios of them."""
+        low, _, high = quantiles(values, n=4) if len(values) > 1 else (values[0],) * 3
+        return cls(median(values), low, high)
+
+    @classmethod
+    def of_ratios(cls, values: Sequence[float], reference: Sequence[float]) -> Timing:
+        """Summarise the ratios to a reference, round by round: 0.5 is half its time."""
+        return cls.of([a / b for a, b in zip(values, reference, strict=True)])
 
 
 def compare_latency(
@@ -42,24 +57,66 @@ def compare_latency(
     repeats, warm_up
         Timed runs of each model, and runs before them that are not.
     """
-    runs: dict[str, list[float]] = {name: [] for name in models}
+
+    def forward(model: nn.Module) -> None:
+        with evaluating(model):
+            model(inputs)
+            if inputs.is_cuda:
+                torch.cuda.synchronize(inputs.device)
+
+    runs = [partial(forward, model) for model in models.values()]
+    times = time_in_turns(runs, repeats=repeats, warm_up=warm_up)
+    return {name: Timing.of(seconds) for name, seconds in zip(models, times, strict=True)}
+
+
+def time_in_turns(
+    runs: Sequence[Callable[[], object]],
+    *,
+    repeats: int = 15,
+    warm_up: int = 2,
+    shortest: float = 0.0,
+    settle: bool = False,
+    tick: Tick = no_progress,
+) -> list[list[float]]:
+    """Time functions against each other: each has its turn in every round, so that all share a disturbance.
+
+    The ratio of two functions is best taken round by round, and the median of the ratios then.
+
+    Parameters
+    ----------
+    runs
+        Each does its work once and returns when it is done.
+    repeats, warm_up
+        Timed rounds, and rounds before them that are not.
+    shortest
+        Seconds a turn takes at least: what is shorter is run several times in a turn, and the mean counts.
+    settle
+        Let each function run once untimed at the start of its turn, where it takes less than 20 ms: threads
+        of the one before may still be spinning, and the caches hold its data.
+
+    Returns
+    -------
+    list of list of float
+        Seconds of one run, for each function and each round.
+    """
+    times: list[list[float]] = [[] for _ in runs]
+    last = [0.0] * len(runs)
     for turn in range(warm_up + repeats):
-        for name, model in models.items():
-            with evaluating(model):
-                seconds = _time_once(model, inputs)
+        for number, work in enumerate(runs):
+            if settle and last[number] < _LONG:
+                work()
+            last[number] = _one_turn(work, shortest)
             if turn >= warm_up:
-                runs[name].append(seconds)
-    return {name: _summary(times) for name, times in runs.items()}
+                times[number].append(last[number])
+        tick("timing", turn + 1, warm_up + repeats)
+    return times
 
 
-def _time_once(model: nn.Module, inputs: Tensor) -> float:
-    start = time.perf_counter()
-    model(inputs)
-    if inputs.is_cuda:
-        torch.cuda.synchronize(inputs.device)
-    return time.perf_counter() - start
-
-
-def _summary(times: list[float]) -> Timing:
-    low, _, high = quantiles(times, n=4) if len(times) > 1 else (times[0],) * 3
-    return Timing(median(times), low, high)
+def _one_turn(work: Callable[[], object], shortest: float) -> float:
+    start, count = time.perf_counter(), 0
+    while True:
+        work()
+        count += 1
+        spent = time.perf_counter() - start
+        if spent >= shortest:
+            return spent / count

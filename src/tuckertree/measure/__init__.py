@@ -4,7 +4,7 @@ from tuckertree.measure.accuracy import Accuracy, evaluate
 from tuckertree.measure.cost import count_macs, count_parameters
 from tuckertree.measure.environment import environment, processor
 from tuckertree.measure.forward import ExampleInputs, call, evaluating, run
-from tuckertree.measure.latency import Timing, compare_latency, time_in_turns
+from tuckertree.measure.latency import Timing, compare_latency, least_of_each, time_in_turns
 
 __all__ = [
     "Accuracy",
@@ -17,6 +17,7 @@ __all__ = [
     "environment",
     "evaluate",
     "evaluating",
+    "least_of_each",
     "processor",
     "run",
     "time_in_turns",

@@ -1,5 +1,6 @@
 """Showing what was done."""
 
+from tuckertree.report.speed import contraction_table
 from tuckertree.report.tables import (
     curve_table,
     inventory_table,
@@ -11,4 +12,14 @@ from tuckertree.report.tables import (
     totals,
 )
 
-__all__ = ["curve_table", "inventory_table", "plan_table", "ratio", "result_text", "short", "table", "totals"]
+__all__ = [
+    "contraction_table",
+    "curve_table",
+    "inventory_table",
+    "plan_table",
+    "ratio",
+    "result_text",
+    "short",
+    "table",
+    "totals",
+]

@@ -11,13 +11,15 @@ from typing import Any
 from torch import Tensor, nn
 
 from tuckertree._version import __version__
-from tuckertree.measure import Timing, processor, time_in_turns
+from tuckertree.errors import UsageError
+from tuckertree.measure import Timing, least_of_each, processor, time_in_turns
 from tuckertree.progress import Tick, no_progress
 from tuckertree.runtimes.cache import LatencyCache
 from tuckertree.runtimes.runtime import Runtime
 
 _TOGETHER = 8
 _SHORTEST = 5e-4
+_BLOCK = 5
 
 
 @dataclass(frozen=True)
@@ -29,14 +31,14 @@ class CandidateTime:
     seconds
         Of one run: ``ratio.median`` times the seconds of the reference.
     ratio
-        Its time over the reference's, round by round: median and quartiles.
+        Its time over the reference's, for each five rounds the least of either: median and quartiles.
     """
 
     seconds: float
     ratio: Timing
 
     def is_faster(self, margin: float = 0.02) -> bool:
-        """Whether it beats the reference by more than noise: in three rounds of four, by the margin."""
+        """Whether it beats the reference by more than noise: three times in four, by the margin."""
         return self.ratio.high < 1 - margin
 
 
@@ -45,7 +47,7 @@ def time_candidates(
     inputs: Tensor,
     runtime: Runtime,
     *,
-    repeats: int = 15,
+    repeats: int = 25,
     cache: LatencyCache | None = None,
     tick: Tick = no_progress,
 ) -> list[CandidateTime]:
@@ -53,7 +55,8 @@ def time_candidates(
 
     They run in turns, a few at a time, each few together with the reference: what counts is the ratio, which
     a busy machine disturbs far less than the seconds. That is also what is kept in the cache, so that times
-    of one reference taken on different days can be compared.
+    of one reference taken on different days can be compared. A layer takes a millisecond, a thread that has
+    to wait for its processor tens of them, and it only ever adds: so the least time of each five rounds counts.
 
     Parameters
     ----------
@@ -63,7 +66,7 @@ def time_candidates(
     inputs
         The one input of each of them, on the CPU.
     repeats
-        Rounds.
+        Rounds; at least five.
     cache
         Where times are kept; by default the user's (:class:`~tuckertree.runtimes.cache.LatencyCache`).
 
@@ -76,7 +79,11 @@ def time_candidates(
     ------
     TuckertreeError
         If the runtime cannot run a candidate.
+    UsageError
+        If the rounds are too few.
     """
+    if repeats < _BLOCK:
+        raise UsageError(f"a measurement needs at least {_BLOCK} rounds, got {repeats}")
     cache = LatencyCache() if cache is None else cache
     common = _setting(runtime, inputs, candidates[0], repeats)
     keys: list[dict[str, Any]] = [{**common, "candidate": _described(module)} for module in candidates]
@@ -110,7 +117,10 @@ def _measure(
         runs = [session.bind([inputs]) for session in runtime.load_branches(modules, [inputs])]
         times = time_in_turns(runs, repeats=repeats, shortest=_SHORTEST, settle=True, tick=tick)
     return [
-        {"seconds": Timing.of(seconds).median, **asdict(Timing.of_ratios(seconds, times[0]))}
+        {
+            "seconds": Timing.of(least_of_each(seconds, _BLOCK)).median,
+            **asdict(Timing.of_ratios(seconds, times[0], _BLOCK)),
+        }
         for seconds in times
     ]
 

@@ -70,7 +70,7 @@ def contract(
     runtime: Runtime,
     example_inputs: ExampleInputs,
     *,
-    repeats: int = 15,
+    repeats: int = 25,
     cache: LatencyCache | None = None,
     tick: Tick = no_progress,
 ) -> Contraction:

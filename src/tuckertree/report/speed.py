@@ -1,0 +1,40 @@
+"""Tables of measured times."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+
+from tuckertree.report.tables import table
+
+if TYPE_CHECKING:
+    from tuckertree.runtimes import ContractedLayer
+
+
+def contraction_table(layers: Sequence[ContractedLayer]) -> Table:
+    """Table of the form each chain was given, and how it compares with the dense layer and the whole chain."""
+    rows = []
+    for layer in layers:
+        dense, chain = layer.times[0][1], layer.times[1][1]
+        taken = layer.time(layer.form.name)
+        rows.append(
+            (
+                layer.name,
+                "x".join(map(str, layer.kernel)),
+                "x".join(map(str, layer.input)),
+                layer.form.name,
+                milliseconds(dense.seconds),
+                f"{1 / chain.ratio.median:.2f}x",
+                f"{1 / taken.ratio.median:.2f}x",
+                "no form is faster by more than noise" if layer.form.is_dense else "",
+            )
+        )
+    columns = ("layer", "kernel", "input", "form", ">dense ms", ">chain", ">form taken", "reason")
+    return table(columns, rows)
+
+
+def milliseconds(seconds: float) -> str:
+    """Milliseconds with three digits."""
+    return f"{seconds * 1e3:.3g}"

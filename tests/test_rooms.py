@@ -26,6 +26,7 @@ ROOMS = [
     ["data"],
     ["models"],
     ["opening", "demo"],
+    ["bench"],
     ["cli"],
     ["__main__"],
 ]

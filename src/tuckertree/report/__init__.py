@@ -1,6 +1,6 @@
 """Showing what was done."""
 
-from tuckertree.report.speed import contraction_table
+from tuckertree.report.speed import bench_table, contraction_table
 from tuckertree.report.tables import (
     curve_table,
     inventory_table,
@@ -13,6 +13,7 @@ from tuckertree.report.tables import (
 )
 
 __all__ = [
+    "bench_table",
     "contraction_table",
     "curve_table",
     "inventory_table",

@@ -5,9 +5,10 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import shutil
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from tuckertree.progress import progress_bar
 from tuckertree.recipes.energies import energy_for
 from tuckertree.recipes.reading import LoadedRecipe
 from tuckertree.recipes.schema import Compression, Recipe, Stage
-from tuckertree.training import finetune
+from tuckertree.training import Outcome, finetune
 
 FORMAT = 1
 RESULT, MODEL = "result.json", "model"
@@ -61,6 +62,7 @@ def reproduce(
     weights: Path | None = None,
     device: str = "cpu",
     overwrite: bool = False,
+    resume: bool = False,
     progress: bool | None = None,
 ) -> Reproduction:
     """Carry a recipe out.
@@ -75,13 +77,16 @@ def reproduce(
     data
         Images with a split ``train`` and one to test on, as :func:`tuckertree.data.open_images` reads them.
     output
-        Folder to write; it appears whole, at the end.
+        Folder to write; it appears whole, at the end. Until then checkpoints stand beside it, in
+        ``OUTPUT.checkpoints``.
     weights
         A safetensors file. By default the file of the recipe's name in the folder ``models`` beside ``data``.
     device
         Torch device to compress, train and measure on.
     overwrite
         Whether a folder that an earlier run wrote may be replaced.
+    resume
+        Go on from the checkpoints of an interrupted run, if there are any.
     progress
         Draw a progress bar on stderr; by default where stderr is a terminal.
 
@@ -101,20 +106,20 @@ def reproduce(
         opened = replace(opened, preprocessing=recipe.data.preprocessing)
     train = open_calibration(data, opened.preprocessing)
     test = open_images(data, opened.preprocessing)
+    run = _Run(output.with_name(output.name + ".checkpoints"), resume, device, progress)
     model, stages = opened.model, []
     for number, stage in enumerate(recipe.steps):
         with clock.measure(f"stages.{number}.compression"):
             compressed = _compress(stage.compression, _dense(model), opened, data, progress)
-        model = compressed.model
         with clock.measure(f"stages.{number}.training"):
-            if stage.training is not None:
-                model = _train(stage, compressed, opened, data, device)
+            outcome = _train(number, stage, compressed, opened, train, run)
+        model = outcome.model.to(opened.example_inputs.device) if outcome else compressed.model
         stages.append(
             {
                 "rule": compressed.plan.rule,
                 "relative_error": compressed.relative_error,
-                "training": stage.training.to_json() if stage.training else None,
                 "plan": compressed.plan.to_json(),
+                "training": outcome.record() if outcome else None,
             }
         )
     with clock.measure("evaluation"), progress_bar(progress) as tick:
@@ -147,6 +152,7 @@ def reproduce(
             report={name: result[name] for name in ("original", "compressed", "seconds")},
         )
         (folder / RESULT).write_text(json.dumps(result, indent=1, default=list) + "\n", encoding="utf-8")
+    run.clear(len(recipe.steps))
     return Reproduction(model, result, output)
 
 
@@ -204,9 +210,26 @@ def _compress(
 
 
 def _train(
-    stage: Stage, compressed: CompressionResult, opened: OpenModel, data: str | Path, device: str
-) -> nn.Module:
-    raise NotImplementedError
+    number: int,
+    stage: Stage,
+    compressed: CompressionResult,
+    opened: OpenModel,
+    train: ImageSet,
+    run: _Run,
+) -> Outcome | None:
+    if stage.training is None:
+        return None
+    folder = run.checkpoints / f"stage-{number}"
+    return finetune(
+        compressed,
+        train,
+        stage.training,
+        teacher=opened.model,
+        output=folder,
+        resume=run.resume and folder.is_dir(),
+        device=run.device,
+        progress=run.progress,
+    )
 
 
 def _dense(model: nn.Module) -> nn.Module:
@@ -234,6 +257,23 @@ def _measured(accuracy: Accuracy, model: nn.Module, example: Any) -> dict[str, A
 def _sha256(file: Path) -> str:
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+@dataclass(frozen=True)
+class _Run:
+    """Where and how a run trains."""
+
+    checkpoints: Path
+    resume: bool
+    device: str
+    progress: bool | None
+
+    def clear(self, stages: int) -> None:
+        """Remove the checkpoints, and the folder if nothing else is in it."""
+        for number in range(stages):
+            shutil.rmtree(self.checkpoints / f"stage-{number}", ignore_errors=True)
+        with suppress(OSError):
+            self.checkpoints.rmdir()
 
 
 class _Clock:

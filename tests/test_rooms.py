@@ -23,6 +23,7 @@ ROOMS = [
     ["compression"],
     ["data"],
     ["models"],
+    ["training"],
     ["opening", "demo"],
     ["cli"],
     ["__main__"],

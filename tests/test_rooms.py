@@ -25,6 +25,7 @@ ROOMS = [
     ["models"],
     ["training"],
     ["opening", "demo"],
+    ["recipes"],
     ["cli"],
     ["__main__"],
 ]

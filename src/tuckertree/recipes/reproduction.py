@@ -9,14 +9,14 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from tuckertree.compression import CompressionResult, compress
-from tuckertree.data import ImageSet, batches, open_calibration, open_images
+from tuckertree.data import ImageSet, batches, open_images
 from tuckertree.errors import TuckertreeError
 from tuckertree.formats import save_folder
 from tuckertree.formats.atomic import atomic_folder, check_free
@@ -27,7 +27,7 @@ from tuckertree.planning import Budget
 from tuckertree.progress import progress_bar
 from tuckertree.recipes.energies import energy_for
 from tuckertree.recipes.reading import LoadedRecipe
-from tuckertree.recipes.schema import Compression, Recipe, Stage
+from tuckertree.recipes.schema import Compression, Paper, Recipe, Stage
 from tuckertree.training import Outcome, finetune
 
 FORMAT = 1
@@ -47,11 +47,14 @@ class Reproduction:
         What ``result.json`` holds: recipe, overrides, seed, plan, reductions, accuracies, machine, seconds.
     output
         The folder: ``result.json`` and, in ``model``, the saved network.
+    paper
+        What was published.
     """
 
     model: nn.Module
     result: Mapping[str, Any]
     output: Path
+    paper: Paper
 
 
 def reproduce(
@@ -75,7 +78,7 @@ def reproduce(
     loaded
         From :func:`load_recipe`.
     data
-        Images with a split ``train`` and one to test on, as :func:`tuckertree.data.open_images` reads them.
+        Images with a split ``train`` and the one to test on, as :func:`tuckertree.data.open_images` reads them.
     output
         Folder to write; it appears whole, at the end. Until then checkpoints stand beside it, in
         ``OUTPUT.checkpoints``.
@@ -104,8 +107,8 @@ def reproduce(
     opened = open_model(recipe.network, weights=file, device=device)
     if recipe.data.preprocessing is not None:
         opened = replace(opened, preprocessing=recipe.data.preprocessing)
-    train = open_calibration(data, opened.preprocessing)
-    test = open_images(data, opened.preprocessing)
+    train = open_images(data, opened.preprocessing, split="train")
+    test = open_images(data, opened.preprocessing, split=recipe.data.test_split)
     run = _Run(output.with_name(output.name + ".checkpoints"), resume, device, progress)
     model, stages = opened.model, []
     for number, stage in enumerate(recipe.steps):
@@ -153,7 +156,7 @@ def reproduce(
         )
         (folder / RESULT).write_text(json.dumps(result, indent=1, default=list) + "\n", encoding="utf-8")
     run.clear(len(recipe.steps))
-    return Reproduction(model, result, output)
+    return Reproduction(model, result, output, recipe.paper)
 
 
 def find_weights(recipe: Recipe, data: str | Path, weights: Path | None = None) -> Path | None:
@@ -174,7 +177,9 @@ def find_weights(recipe: Recipe, data: str | Path, weights: Path | None = None) 
     found = Path(data).absolute().parent / "models" / recipe.weights
     if not found.is_file():
         advice = f" ({recipe.weights_from})" if recipe.weights_from else ""
-        raise TuckertreeError(f"{found} is not there; give the weights of {recipe.network} by --weights{advice}")
+        raise TuckertreeError(
+            f"{found} is not there; give the weights of {recipe.network} by --weights{advice}"
+        )
     return found
 
 
@@ -194,7 +199,7 @@ def _compress(
             rule = energy_for(model, opened.example_inputs, reduction, wanted.options(), tick=tick)
     images: ImageSet | None = None
     if wanted.calibration:
-        images = open_calibration(data, opened.preprocessing, limit=wanted.calibration)
+        images = open_images(data, opened.preprocessing, split="train", limit=wanted.calibration)
     return compress(
         model,
         opened.example_inputs,

@@ -40,6 +40,8 @@ class Data:
         The data set, for the reader; the path is given at each run.
     train_images, test_images
         Size of the whole splits. A run on fewer images is not a run of the whole recipe.
+    test_split
+        The split to test on.
     preprocessing
         How images become inputs; by default as the network's name says.
     """
@@ -47,6 +49,7 @@ class Data:
     kind: Literal["cifar10", "imagenet"]
     train_images: int
     test_images: int
+    test_split: Literal["test", "val"] = "test"
     preprocessing: Preprocessing | None = None
 
 
@@ -272,4 +275,6 @@ class Recipe:
         if name is None and self.network != "demo":
             raise UsageError("the key 'weights' is missing; only the network demo has weights of its own")
         if name is not None and ("/" in name or "\\" in name or not name.endswith(".safetensors")):
-            raise UsageError(f"weights: must be the name of a .safetensors file, without a folder, not {name!r}")
+            raise UsageError(
+                f"weights: must be the name of a .safetensors file, without a folder, not {name!r}"
+            )

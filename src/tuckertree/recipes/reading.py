@@ -13,7 +13,7 @@ from tuckertree.errors import UsageError
 from tuckertree.extras import require_extra
 from tuckertree.models import names_a_scheme, resolve
 from tuckertree.recipes.schema import Recipe
-from tuckertree.recipes.typed import read_as
+from tuckertree.recipes.typed import number_in, read_as
 
 _LARGEST = 2**20
 
@@ -93,7 +93,7 @@ def parse_overrides(settings: Sequence[str]) -> dict[str, Any]:
         if key in found:
             raise UsageError(f"{key} is changed twice; give it once")
         try:
-            found[key] = yaml.safe_load(value)
+            found[key] = number_in(yaml.safe_load(value))
         except (yaml.YAMLError, ValueError, RecursionError) as error:
             raise UsageError(f"the value of {setting!r} is not YAML: {_reason(error)}") from error
     return found

@@ -122,7 +122,7 @@ def reproduce(
                 "rule": compressed.plan.rule,
                 "relative_error": compressed.relative_error,
                 "plan": compressed.plan.to_json(),
-                "training": outcome.record() if outcome else None,
+                "training": _record(outcome, train) if outcome else None,
             }
         )
     with clock.measure("evaluation"), progress_bar(progress) as tick:
@@ -146,6 +146,7 @@ def reproduce(
         "device": device,
         "environment": environment(),
     }
+    text = json.dumps(result, indent=1, default=list) + "\n"
     with atomic_folder(output, marker=RESULT, overwrite=overwrite) as folder:
         save_folder(
             folder / MODEL,
@@ -154,9 +155,9 @@ def reproduce(
             architecture=compressed.architecture,
             report={name: result[name] for name in ("original", "compressed", "seconds")},
         )
-        (folder / RESULT).write_text(json.dumps(result, indent=1, default=list) + "\n", encoding="utf-8")
+        (folder / RESULT).write_text(text, encoding="utf-8")
     run.clear(len(recipe.steps))
-    return Reproduction(model, result, output, recipe.paper)
+    return Reproduction(model, json.loads(text), output, recipe.paper)
 
 
 def find_weights(recipe: Recipe, data: str | Path, weights: Path | None = None) -> Path | None:
@@ -235,6 +236,12 @@ def _train(
         device=run.device,
         progress=run.progress,
     )
+
+
+def _record(outcome: Outcome, images: ImageSet) -> dict[str, Any]:
+    """How a network was trained, without the folder that the images happened to be in."""
+    record = outcome.record()
+    return {**record, "data": record["data"].removeprefix(f"{images.source}: ")}
 
 
 def _dense(model: nn.Module) -> nn.Module:

@@ -12,7 +12,6 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 from tuckertree.errors import UsageError
 
 T = TypeVar("T")
-# YAML 1.1 reads 1e-4 as text, since it has no point.
 _EXPONENT = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
 _SAID = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", NoneType: "null"}
 
@@ -40,6 +39,11 @@ def read_as(kind: type[T], data: object, key: str = "") -> T:
     return result
 
 
+def number_in(value: Any) -> Any:
+    """Make a number of a text such as ``1e-4``, which is one to everybody but YAML 1.1."""
+    return float(value) if isinstance(value, str) and _EXPONENT.fullmatch(value) else value
+
+
 def _convert(value: Any, kind: Any, key: str) -> Any:
     origin, arguments = get_origin(kind), get_args(kind)
     if kind is Any:
@@ -64,8 +68,8 @@ def _convert(value: Any, kind: Any, key: str) -> Any:
 
 
 def _scalar(value: Any, kind: Any, key: str) -> Any:
-    if kind is float and isinstance(value, str) and _EXPONENT.fullmatch(value):
-        value = float(value)
+    if kind is float:
+        value = number_in(value)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value) if abs(value) < 2**53 else math.inf
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):

@@ -4,7 +4,7 @@ Results go to stdout, progress and errors to stderr. Exit codes: 0 done, 1 faile
 cannot be reached, 130 interrupted.
 """
 
-from tuckertree.cli import compress, demo, evaluate, inspect  # noqa: F401  (commands register themselves)
+from tuckertree.cli import compress, demo, evaluate, finetune, inspect, train  # noqa: F401  (commands register themselves)
 from tuckertree.cli.app import app, main
 
 __all__ = ["app", "main"]

@@ -96,7 +96,7 @@ def finetune(
     result = compressed if isinstance(compressed, CompressionResult) else None
     model = compressed.model if isinstance(compressed, CompressionResult) else compressed
     architecture = result.architecture if result else getattr(model, "architecture_name", None)
-    network = copy.deepcopy(model).float()
+    network = copy.deepcopy(model).to("cpu", torch.float32)
     if settings.gauge:
         network = rebalance(network)
     outcome = _train(
@@ -143,7 +143,7 @@ def train(
             model = build(model)
     architecture = getattr(model, "architecture_name", None)
     return _train(
-        copy.deepcopy(model).float(),
+        copy.deepcopy(model).to("cpu", torch.float32),
         _opened(data, preprocessing, architecture),
         settings,
         teacher=None,
@@ -184,12 +184,13 @@ def _train(
         raise UsageError("give the output folder whose checkpoints are to be resumed from")
     if checkpoint_steps is not None and checkpoint_steps < 1:
         raise UsageError(f"checkpoint_steps must be at least 1, not {checkpoint_steps}")
+    _check_device(device)
     train_images, validation = split_validation(images, settings, validation)
     for part in (train_images, validation):
         if part is not None:
             check_classes(network, part)
     if teacher is not None:
-        teacher = copy.deepcopy(teacher).float()
+        teacher = copy.deepcopy(teacher).to("cpu", torch.float32)
         check_teacher(teacher, network, train_images)
     held = 0 if validation is None else len(validation)
     described = f"{images.source}: {len(train_images)} images, {held} for validation"
@@ -281,6 +282,13 @@ def _outputs(network: nn.Module, images: ImageSet) -> int:
     if not isinstance(logits, torch.Tensor) or logits.ndim != 2:
         raise UsageError("training needs a network that gives logits [batch, classes]")
     return logits.shape[1]
+
+
+def _check_device(name: str) -> None:
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise UsageError(f"device {name!r} cannot be used here: {str(error).splitlines()[0]}") from error
 
 
 def _resumed(folder: Path, wanted: dict[str, Any], *, resume: bool) -> dict[str, Any] | None:

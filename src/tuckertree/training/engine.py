@@ -7,6 +7,7 @@ import copy
 import logging
 import signal
 import tempfile
+import threading
 import warnings
 from collections.abc import Iterator
 from dataclasses import replace
@@ -313,7 +314,7 @@ def _fit(module: TrainingModule, device: str, *, log: bool) -> bool:
     if left <= 0:
         return False
     reason = ""
-    handler = signal.getsignal(signal.SIGINT)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     with torch.random.fork_rng(devices=[]), _quiet():
         trainer = _trainer(module, device, left, log=log)
         try:
@@ -333,8 +334,10 @@ def _fit(module: TrainingModule, device: str, *, log: bool) -> bool:
                     f"a process of the run ended: {complaint}; {_go_on(module.folder)}"
                 ) from error
         finally:
-            module.release_signals()
-            signal.signal(signal.SIGINT, handler)
+            # Both Lightning and the module set handlers; only the main thread may.
+            if threading.current_thread() is threading.main_thread():
+                for number, handler in handlers.items():
+                    signal.signal(number, handler)
     if reason and reason != DIVERGED:
         raise KeyboardInterrupt(_go_on(module.folder))
     return reason == DIVERGED

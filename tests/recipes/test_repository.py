@@ -1,6 +1,8 @@
 """The recipes of this repository, and the page that is made of them."""
 
+import re
 from pathlib import Path
+from textwrap import dedent
 
 import pytest
 
@@ -77,6 +79,20 @@ def test_the_page_is_what_the_recipes_and_results_make():
     assert page == reproduction_page(ROOT / "recipes", results / "reproduction"), (
         "run python scripts/reproduction_page.py"
     )
+
+
+def test_the_recipe_of_the_documentation_is_one(tmp_path):
+    text = (ROOT / "docs/recipes.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"(?:^    .*\n)+", text, flags=re.MULTILINE)
+    whole = [dedent(block) for block in blocks if block.lstrip().startswith("name:")]
+    stages = [dedent(block) for block in blocks if block.lstrip().startswith("stages:")]
+    assert len(whole) == len(stages) == 1
+    path = tmp_path / "documented.yaml"
+    path.write_text(whole[0])
+    assert load_recipe(path).recipe.compression.energy_for.params == "3.82x"
+    begin, end = whole[0].index("compression:"), whole[0].index("paper:")
+    path.write_text(whole[0][:begin] + stages[0] + whole[0][end:])
+    assert [stage.training.epochs for stage in load_recipe(path).recipe.steps] == [50, 100]
 
 
 def test_an_energy_that_does_not_exist_is_refused():

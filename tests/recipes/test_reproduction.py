@@ -85,7 +85,6 @@ def test_reproduce_compresses_trains_measures_and_records(recipe, tmp_path):
 
 @pytest.mark.usefixtures("few_test_images")
 def test_stages_compress_what_the_stage_before_has_made(recipe, tmp_path):
-    pytest.importorskip("lightning")  # whose room is imported, though nothing is trained
     stages = "stages:\n  - {compression: {energy_for: {params: 1.3x}}}\n  - {compression: {energy_for: {params: 1.8x}}}\n"
     text = TEXT.replace("compression:\n  energy_for: {params: 1.5x}\n", stages)
     recipe.write_text("\n".join(line for line in text.splitlines() if not line.startswith("training")))
@@ -157,17 +156,18 @@ def test_bad_runs_get_one_line_and_write_nothing(arguments, code, message, recip
 
 
 def test_an_interrupted_run_can_be_gone_on_with(recipe, tmp_path, monkeypatch):
-    pytest.importorskip("lightning")
     asked = []
 
     def interrupt(*arguments, output, resume, **options):
-        asked.append((output.relative_to(tmp_path).as_posix(), resume))
+        asked.append((output.relative_to(tmp_path).as_posix(), resume, output.exists()))
         output.mkdir(parents=True, exist_ok=True)
         raise KeyboardInterrupt
 
     monkeypatch.setattr("tuckertree.recipes.reproduction.finetune", interrupt)
-    for resume in ([], ["--resume"]):
-        code, _, _ = tuckertree("reproduce", recipe, "--data", "demo", "--output", tmp_path / "out", *resume)
+    for option in ("--resume", "--resume", "--overwrite"):
+        code, _, _ = tuckertree("reproduce", recipe, "--data", "demo", "--output", tmp_path / "out", option)
         assert code == 130
-    assert asked == [("out.checkpoints/stage-0", False), ("out.checkpoints/stage-0", True)]
+    folder = "out.partial/stage-0"
+    # The first has nothing to go on with, the second has, the third begins anew.
+    assert asked == [(folder, False, False), (folder, True, True), (folder, False, False)]
     assert not (tmp_path / "out").exists()

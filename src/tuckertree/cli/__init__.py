@@ -5,7 +5,7 @@ cannot be reached, 130 interrupted.
 """
 
 # Commands register themselves.
-from tuckertree.cli import compress, demo, evaluate, inspect, reproduce  # noqa: F401
+from tuckertree.cli import compress, demo, evaluate, finetune, inspect, reproduce, train  # noqa: F401
 from tuckertree.cli.app import app, main
 
 __all__ = ["app", "main"]

@@ -81,13 +81,13 @@ def reproduce(
         Images with a split ``train`` and the one to test on, as :func:`tuckertree.data.open_images` reads them.
     output
         Folder to write; it appears whole, at the end. Until then checkpoints stand beside it, in
-        ``OUTPUT.checkpoints``.
+        ``OUTPUT.partial``.
     weights
         A safetensors file. By default the file of the recipe's name in the folder ``models`` beside ``data``.
     device
         Torch device to compress, train and measure on.
     overwrite
-        Whether a folder that an earlier run wrote may be replaced.
+        Whether a folder that an earlier run wrote may be replaced, and checkpoints of an unfinished one.
     resume
         Go on from the checkpoints of an interrupted run, if there are any.
     progress
@@ -109,7 +109,9 @@ def reproduce(
         opened = replace(opened, preprocessing=recipe.data.preprocessing)
     train = open_images(data, opened.preprocessing, split="train")
     test = open_images(data, opened.preprocessing, split=recipe.data.test_split)
-    run = _Run(output.with_name(output.name + ".checkpoints"), resume, device, progress)
+    run = _Run(output.with_name(output.name + ".partial"), resume, device, progress)
+    if overwrite and not resume:
+        run.clear(len(recipe.steps))
     model, stages = opened.model, []
     for number, stage in enumerate(recipe.steps):
         with clock.measure(f"stages.{number}.compression"):

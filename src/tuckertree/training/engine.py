@@ -7,6 +7,7 @@ import copy
 import logging
 import signal
 import tempfile
+import threading
 import warnings
 from collections.abc import Iterator
 from dataclasses import replace
@@ -96,7 +97,7 @@ def finetune(
     result = compressed if isinstance(compressed, CompressionResult) else None
     model = compressed.model if isinstance(compressed, CompressionResult) else compressed
     architecture = result.architecture if result else getattr(model, "architecture_name", None)
-    network = copy.deepcopy(model).float()
+    network = copy.deepcopy(model).to("cpu", torch.float32)
     if settings.gauge:
         network = rebalance(network)
     outcome = _train(
@@ -143,7 +144,7 @@ def train(
             model = build(model)
     architecture = getattr(model, "architecture_name", None)
     return _train(
-        copy.deepcopy(model).float(),
+        copy.deepcopy(model).to("cpu", torch.float32),
         _opened(data, preprocessing, architecture),
         settings,
         teacher=None,
@@ -184,12 +185,13 @@ def _train(
         raise UsageError("give the output folder whose checkpoints are to be resumed from")
     if checkpoint_steps is not None and checkpoint_steps < 1:
         raise UsageError(f"checkpoint_steps must be at least 1, not {checkpoint_steps}")
+    _check_device(device)
     train_images, validation = split_validation(images, settings, validation)
     for part in (train_images, validation):
         if part is not None:
             check_classes(network, part)
     if teacher is not None:
-        teacher = copy.deepcopy(teacher).float()
+        teacher = copy.deepcopy(teacher).to("cpu", torch.float32)
         check_teacher(teacher, network, train_images)
     held = 0 if validation is None else len(validation)
     described = f"{images.source}: {len(train_images)} images, {held} for validation"
@@ -283,6 +285,13 @@ def _outputs(network: nn.Module, images: ImageSet) -> int:
     return logits.shape[1]
 
 
+def _check_device(name: str) -> None:
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise UsageError(f"device {name!r} cannot be used here: {str(error).splitlines()[0]}") from error
+
+
 def _resumed(folder: Path, wanted: dict[str, Any], *, resume: bool) -> dict[str, Any] | None:
     from tuckertree.training.module import ENDED
 
@@ -305,7 +314,7 @@ def _fit(module: TrainingModule, device: str, *, log: bool) -> bool:
     if left <= 0:
         return False
     reason = ""
-    handler = signal.getsignal(signal.SIGINT)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     with torch.random.fork_rng(devices=[]), _quiet():
         trainer = _trainer(module, device, left, log=log)
         try:
@@ -325,8 +334,10 @@ def _fit(module: TrainingModule, device: str, *, log: bool) -> bool:
                     f"a process of the run ended: {complaint}; {_go_on(module.folder)}"
                 ) from error
         finally:
-            module.release_signals()
-            signal.signal(signal.SIGINT, handler)
+            # Both Lightning and the module set handlers; only the main thread may.
+            if threading.current_thread() is threading.main_thread():
+                for number, handler in handlers.items():
+                    signal.signal(number, handler)
     if reason and reason != DIVERGED:
         raise KeyboardInterrupt(_go_on(module.folder))
     return reason == DIVERGED

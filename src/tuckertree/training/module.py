@@ -73,7 +73,6 @@ class TrainingModule(lightning.LightningModule):
         self._teacher = [] if teacher is None else [teacher]  # in a list: not a part of this module
         self._compiled: list[Any] = []
         self._stop = False
-        self._handlers: dict[int, Any] = {}
         self._started = time.perf_counter()
 
     # What is saved and restored
@@ -162,16 +161,8 @@ class TrainingModule(lightning.LightningModule):
         if self.position == Position():
             self._save(EPOCH)
         if self.trainer.world_size == 1 and threading.current_thread() is threading.main_thread():
-            self._handlers = {
-                number: signal.signal(number, self._asked_to_stop)
-                for number in (signal.SIGINT, signal.SIGTERM)
-            }
-
-    def release_signals(self) -> None:
-        """Put back the handlers that were there before."""
-        for number, handler in self._handlers.items():
-            signal.signal(number, handler)
-        self._handlers = {}
+            for number in (signal.SIGINT, signal.SIGTERM):  # put back by who starts the run
+                signal.signal(number, self._asked_to_stop)
 
     def _asked_to_stop(self, number: int, frame: Any) -> None:  # noqa: ARG002
         if self._stop:  # asked twice: at once, without a checkpoint

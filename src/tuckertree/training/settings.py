@@ -89,7 +89,7 @@ class Settings:
     epochs: int
     batch_size: int = 128
     optimizer: str = "sgd"
-    lr: float = 0.1
+    lr: float = 0.05
     schedule: str = "onecycle"
     weight_decay: float = 1e-4
     momentum: float = 0.9

@@ -152,6 +152,7 @@ class DecodedImages:
             _Items(self.images, self.augment, self.seed),
             batch_sampler=_Pairs(batches),
             num_workers=workers,
+            generator=torch.Generator(),  # or it would draw from the global one
             collate_fn=_collate,
             persistent_workers=workers > 0,
             pin_memory=torch.cuda.is_available(),
@@ -258,7 +259,7 @@ class _Unreadable:
         self._seen.add(complaint)
         if len(self._seen) > _allowed(self._images):
             raise TuckertreeError(
-                f"{complaint}; it is the {len(self._seen)}th of {self._images} images that cannot be read, "
+                f"{complaint}; it is number {len(self._seen)} of {self._images} images that cannot be read, "
                 f"more than {UNREADABLE:.0%}"
             )
         warnings.warn(f"left out: {complaint}", stacklevel=2)

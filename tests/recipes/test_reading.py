@@ -85,6 +85,10 @@ BAD = {
         {"data": "data: {kind: mnist, train_images: 1, test_images: 1}"},
         "data.kind: must be cifar10 or imagenet, not 'mnist'",
     ),
+    "a key given twice": (
+        {"training": "training: {epochs: 1, lr: 1, epochs: 2}"},
+        "the key 'epochs' is given twice, in line 7",
+    ),
     "no rule": ({"energy_for": "  first: svd"}, "compression: give exactly one of energy, energy_for"),
     "two rules": (
         {"energy_for": "  energy: 0.5\n  error: 0.5"},

@@ -127,10 +127,32 @@ def _read(path: Path) -> str:
 def _parse(path: Path, text: str) -> Any:
     yaml = require_extra("yaml", extra="training")
     try:
+        _refuse_doubles(yaml.compose(text, Loader=yaml.SafeLoader), path)
         return yaml.safe_load(text)
+    except UsageError:
+        raise
     # ValueError: a date that does not exist, or a number of too many digits.
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise UsageError(f"{path} is not a recipe: {_reason(error)}") from error
+
+
+def _refuse_doubles(root: Any, path: Path) -> None:
+    """Refuse a key that stands twice in one mapping, of which YAML's reader would keep the last."""
+    left, seen = [root], set()
+    while left:
+        node = left.pop()
+        if id(node) in seen or not isinstance(getattr(node, "value", None), list):
+            continue
+        seen.add(id(node))  # aliases lead to the same node again
+        pairs = [entry for entry in node.value if isinstance(entry, tuple)]
+        keys: set[str] = set()
+        for key, _ in pairs:
+            if isinstance(key.value, str) and key.value in keys:
+                raise UsageError(
+                    f"{path}: the key {key.value!r} is given twice, in line {key.start_mark.line + 1}"
+                )
+            keys |= {key.value} if isinstance(key.value, str) else set()
+        left += [value for _, value in pairs] if pairs else node.value
 
 
 def _reason(error: Exception) -> str:

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from tests.training.cases import demo_images
+from tuckertree.errors import TuckertreeError
 from tuckertree.training import Settings, train
 
 
@@ -28,17 +29,16 @@ class Mortal(nn.Module):
         return self.layers(x)
 
 
-def main():
-    folder, devices, resume = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3] == "resume"
+def trained(folder, devices, *, resume=False):
     settings = Settings(2, batch_size=16, limit_train=100, devices=devices, ema=0.9)
-    outcome = train(
-        Mortal(folder / "omen"), demo_images(), settings, output=folder / str(devices), resume=resume
-    )
-    torch.save((outcome.model.state_dict(), list(outcome.history)), folder / f"{devices}.pt")
+    network = Mortal(folder / "omen")
+    outcome = train(network, demo_images(), settings, output=folder / str(devices), resume=resume)
+    return outcome.model.state_dict(), list(outcome.history)
 
 
 if __name__ == "__main__":
+    folder = Path(sys.argv[1])
     try:
-        main()
-    except Exception as error:
-        sys.exit(f"{type(error).__name__}: {error}")
+        torch.save(trained(folder, 2, resume=sys.argv[2] == "resume"), folder / "trained.pt")
+    except TuckertreeError as error:
+        sys.exit(f"error: {error}")

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import logging
 import signal
 import tempfile
 import threading
 import warnings
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +26,7 @@ from tuckertree.models import build, resolve
 from tuckertree.progress import progress_bar
 from tuckertree.training.checkpoints import EPOCH, STEP, identity, latest, read_checkpoint
 from tuckertree.training.outcome import Outcome
+from tuckertree.training.quiet import quiet
 from tuckertree.training.randomness import shuffled
 from tuckertree.training.settings import Settings
 from tuckertree.training.sources import make_source
@@ -315,7 +314,7 @@ def _fit(module: TrainingModule, device: str, *, log: bool) -> bool:
         return False
     reason = ""
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    with torch.random.fork_rng(devices=[]), _quiet():
+    with torch.random.fork_rng(devices=[]), quiet():
         trainer = _trainer(module, device, left, log=log)
         try:
             trainer.fit(module)
@@ -381,27 +380,6 @@ def _trainer(module: TrainingModule, device: str, epochs: int, *, log: bool) -> 
 def _end_processes(trainer: Any) -> None:
     for process in getattr(trainer.strategy.launcher, "procs", ()):
         process.terminate()
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Leave out what Lightning says of GPUs, of worker processes and of its other products."""
-    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            for message in (
-                ".*does not have many workers.*",
-                ".*GPU available but not used.*",
-                ".*treespec, LeafSpec.*",  # Lightning's own use of torch
-            ):
-                warnings.filterwarnings("ignore", message=message)
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
 
 
 def _outcome(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import multiprocessing
 import signal
 import threading
 import time
@@ -17,6 +19,7 @@ from torch import Tensor, nn
 from tuckertree.progress import Tick
 from tuckertree.training.checkpoints import EPOCH, STEP, write_checkpoint
 from tuckertree.training.optimisation import RunningAverage, learning_rate, loss_of, make_optimizer
+from tuckertree.training.quiet import hush
 from tuckertree.training.randomness import seed_of
 from tuckertree.training.settings import Settings
 from tuckertree.training.sources import Order, Source, in_order
@@ -75,6 +78,11 @@ class TrainingModule(lightning.LightningModule):
         self._stop = False
         self._started = time.perf_counter()
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        if multiprocessing.parent_process() is not None:  # one of several processes, which has just begun
+            hush()
+
     # What is saved and restored
 
     def state(self) -> dict[str, Any]:
@@ -111,7 +119,8 @@ class TrainingModule(lightning.LightningModule):
         """Make the optimiser, in the state of the checkpoint if there is one."""
         optimizer = make_optimizer(self.network, self.settings)
         if self._optimizer_state is not None:
-            optimizer.load_state_dict(self._optimizer_state)
+            # A copy: what comes from another process may lie in memory that both write to.
+            optimizer.load_state_dict(copy.deepcopy(self._optimizer_state))
         return optimizer
 
     def train_dataloader(self) -> Any:
@@ -144,7 +153,7 @@ class TrainingModule(lightning.LightningModule):
     def on_fit_start(self) -> None:
         """Prepare what depends on the device."""
         self.network.train()
-        self.sums = self.sums.to(self.device)
+        self.sums = self.sums.to(self.device, copy=True)
         for teacher in self._teacher:
             teacher.to(self.device).eval().requires_grad_(False)
         if self.average is not None:

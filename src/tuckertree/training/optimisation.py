@@ -102,8 +102,8 @@ class RunningAverage:
                 self.state[name].copy_(held)
 
     def to(self, device: torch.device) -> None:
-        """Move the average to where the network is."""
-        self.state = {name: tensor.to(device) for name, tensor in self.state.items()}
+        """Copy the average to where the network is: no other process shares its memory then."""
+        self.state = {name: tensor.to(device, copy=True) for name, tensor in self.state.items()}
 
     def to_data(self) -> dict[str, Any]:
         """What a checkpoint keeps."""

@@ -4,7 +4,8 @@ Results go to stdout, progress and errors to stderr. Exit codes: 0 done, 1 faile
 cannot be reached, 130 interrupted.
 """
 
-from tuckertree.cli import compress, demo, evaluate, inspect  # noqa: F401  (commands register themselves)
+# Commands register themselves.
+from tuckertree.cli import compress, demo, evaluate, finetune, inspect, reproduce, train  # noqa: F401
 from tuckertree.cli.app import app, main
 
 __all__ = ["app", "main"]

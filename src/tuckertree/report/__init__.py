@@ -2,6 +2,7 @@
 
 from tuckertree.report.tables import (
     curve_table,
+    history_table,
     inventory_table,
     plan_table,
     ratio,
@@ -11,4 +12,14 @@ from tuckertree.report.tables import (
     totals,
 )
 
-__all__ = ["curve_table", "inventory_table", "plan_table", "ratio", "result_text", "short", "table", "totals"]
+__all__ = [
+    "curve_table",
+    "history_table",
+    "inventory_table",
+    "plan_table",
+    "ratio",
+    "result_text",
+    "short",
+    "table",
+    "totals",
+]

@@ -18,6 +18,7 @@ from tuckertree.layers import Chain, densify, factorize
 from tuckertree.models import build
 from tuckertree.planning import Budget, Energy, Error, Layer, LayerPlan, Plan, Ranks
 from tuckertree.surgery import apply
+from tuckertree.training import Outcome, Settings, finetune, train
 
 
 def load(path: str | Path, *, into: nn.Module | None = None) -> nn.Module:
@@ -54,8 +55,10 @@ __all__ = [
     "Error",
     "Layer",
     "LayerPlan",
+    "Outcome",
     "Plan",
     "Ranks",
+    "Settings",
     "TuckertreeError",
     "UnreachableTargetError",
     "UsageError",
@@ -65,5 +68,7 @@ __all__ = [
     "compress",
     "densify",
     "factorize",
+    "finetune",
     "load",
+    "train",
 ]

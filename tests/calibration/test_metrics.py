@@ -21,23 +21,24 @@ def test_the_root_of_the_inputs_is_that_of_their_channel_moment(groups):
     (found,) = collect_metrics(model, layers_of(model), IMAGES, gradients=False).values()
     columns = IMAGES.movedim(1, 0).reshape(groups, 6 // groups, -1)
     expected = columns @ columns.mT / columns.shape[-1]
-    torch.testing.assert_close(found.inputs @ found.inputs, expected)
-    assert found.outputs is None
+    assert found.roots[0] is None
+    torch.testing.assert_close(found.roots[1] @ found.roots[1], expected)
 
 
-def test_a_linear_network_needs_no_independence():
-    # y = B (A x): the error D of A changes y by B D x, so the metric is exact.
+@pytest.mark.parametrize("size", [1, 4])
+def test_of_a_linear_network_the_metric_is_exact_and_errors_of_positions_add_up(size):
+    # y = B mean(A x): the error D of A changes y by B D mean(x).
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(6, 8, bias=False), nn.Linear(8, 3, bias=False)).double()
-    x = IMAGES.movedim(1, -1).reshape(-1, 6)
+    model = nn.Sequential(nn.Conv2d(6, 8, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 3)).double()
+    x = 1 + torch.randn(8000, 6, size, size, dtype=torch.float64)
     layers = take_inventory(model, x[:1]).layers
     metric = collect_metrics(model, layers, x, count=len(x))["0"]
-    error = torch.randn(8, 6, dtype=torch.float64)
+    error = torch.randn(8, 6, 1, 1, dtype=torch.float64)
     seen = metric.of(layers[0].spec.kernel(error)).square().sum()
-    change = x @ error.T @ model[1].weight.T
+    change = x.mean((2, 3)) @ error.flatten(1).T @ model[3].weight.detach().T
     # Logits that rise together are not seen; random directions stand for the average over all.
     change = (change - change.mean(1, keepdim=True)).square().sum(1).mean()
-    assert float(seen) == pytest.approx(float(change.detach()), rel=0.1)
+    assert float(seen) == pytest.approx(float(change), rel=0.1)
 
 
 def test_the_given_model_keeps_no_gradient_and_no_hook():

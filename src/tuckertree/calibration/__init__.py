@@ -5,7 +5,7 @@ from tuckertree.calibration.check import check_images
 from tuckertree.calibration.correct import calibrate
 from tuckertree.calibration.fit import fit, output_error
 from tuckertree.calibration.gauge import balance, rebalance
-from tuckertree.calibration.metrics import ChannelMetric, collect_metrics
+from tuckertree.calibration.metrics import KernelMetric, collect_metrics
 from tuckertree.calibration.moment import Moment
 from tuckertree.calibration.moments import CalibrationWarning, collect_moments
 from tuckertree.calibration.sensitivity import measure_sensitivity
@@ -14,7 +14,7 @@ from tuckertree.calibration.sources import Calibration, Source
 __all__ = [
     "Calibration",
     "CalibrationWarning",
-    "ChannelMetric",
+    "KernelMetric",
     "Moment",
     "Source",
     "balance",

@@ -1,61 +1,63 @@
 r"""The metrics in which a budget weighs the errors of layers against each other.
 
-An error ``D = W - W^`` of one layer's kernel changes the layer's output by ``D x`` and, to first order, the
-network's output ``y`` by ``J D x``. With ``Sigma_C = E[x x^T]`` over the input channels and ``G = E[J^T J]`` over
-the layer's output channels, summed over its positions,
+An error ``D`` of one layer's kernel changes the network's output by ``J D``, to first order, where ``J`` is the
+derivative by the kernel: all positions of an image together, which matters because the errors at neighbouring
+positions are alike and add up. With random ``v`` of unit variance ``g = J^T v`` is one backward pass, no label
+is needed, and
 
-    E ||J D x||^2  is about  tr(G D Sigma_C D^T) = || G^(1/2) D Sigma_C^(1/2) ||_F^2,
+    E ||J D||^2 = E <g, D>^2,  about  ||(A_T^(1/2) x A_C^(1/2) x A_1^(1/2) x ...) D||_F^2 / (E ||g||^2)^(modes - 1),
 
-if inputs and derivatives are taken as independent, positions too, and taps as alike. So the kernel times one
-root on each channel mode makes the errors of all layers comparable, in the unit of the network's own output.
-``G`` needs no labels: ``J^T v`` with random ``v`` of unit variance is one backward pass.
+a root on each mode of the kernel, where ``A_m = E[g_(m) g_(m)^T]`` is the moment of the gradient's mode
+(the preconditioner of Shampoo, arXiv 1802.09568, in another use). So the errors of all layers are in one unit,
+that of the network's own output, and what holds for kernels in closed form holds in the metric. On GoogLeNet the prediction is
+within a factor of 3.5 of the change that is measured; if positions were taken as independent, up to 65.
+
+The sum of the gradients of a few images, each with a ``v`` of its own, has the expected moments of the sum:
+mixed terms vanish on average. So one backward pass for a batch is one sample.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from tuckertree.calibration.moment import symmetric_roots
-from tuckertree.calibration.sources import Calibration, Source, each_tensor, floating_outputs, to_model
+from tuckertree.calibration.sources import Calibration, Source, batch_size, floating_outputs, to_model
 from tuckertree.errors import TuckertreeError
-from tuckertree.layers import LayerSpec
 from tuckertree.measure import ExampleInputs, call, evaluating
 from tuckertree.planning import Layer
 from tuckertree.progress import Tick, no_progress
 
 IMAGES = 256
 _FLOOR = 1e-6
-_BATCH = 16
+_BATCH = 8
 
 
 @dataclass(frozen=True)
-class ChannelMetric:
-    """Roots for the channel modes of one layer's kernel.
+class KernelMetric:
+    """Roots for the modes of one layer's kernel.
 
     Attributes
     ----------
-    inputs
-        ``Sigma_C^(1/2)``, ``[g, C, C]``.
-    outputs
-        ``G^(1/2)``, ``[g, T, T]``, or None if only the layer's own output counts.
+    roots
+        Symmetric ``[g, n, n]`` for each mode of ``W[g, T, C, D1, ...]`` after the first; None leaves a mode.
     """
 
-    inputs: Tensor
-    outputs: Tensor | None = None
+    roots: tuple[Tensor | None, ...]
 
     def of(self, kernel: Tensor) -> Tensor:
         """Kernel ``W[g, T, C, ...]`` in this metric, float64."""
         kernel = kernel.detach().to(torch.float64)
-        kernel = torch.einsum("gtc...,gcd->gtd...", kernel, self.inputs.to(kernel.device))
-        if self.outputs is None:
-            return kernel
-        return torch.einsum("gst,gtc...->gsc...", self.outputs.to(kernel.device), kernel)
+        for mode, root in enumerate(self.roots, 1):
+            if root is not None:
+                moved = kernel.movedim(mode, 1)
+                kernel = (root.to(kernel.device) @ moved.flatten(2)).reshape(moved.shape).movedim(1, mode)
+        return kernel
 
 
 def collect_metrics(
@@ -67,7 +69,7 @@ def collect_metrics(
     count: int = IMAGES,
     seed: int = 0,
     tick: Tick = no_progress,
-) -> dict[str, ChannelMetric]:
+) -> dict[str, KernelMetric]:
     """Gather the metrics of layers in one pass, by name.
 
     Parameters
@@ -79,7 +81,8 @@ def collect_metrics(
     images
         Without labels.
     gradients
-        Whether to gather ``G``; otherwise a forward suffices.
+        Whether to use derivatives; otherwise a forward suffices and the metric is the root of the second
+        moment of the layer's input channels, on mode C alone.
     count
         So many images are looked at.
     seed
@@ -91,104 +94,115 @@ def collect_metrics(
         If the model does not run on the images, its activations are not finite, or no output can be derived.
     """
     images = Calibration(Calibration(images).source, batch_size=_BATCH)
-    generator = torch.Generator().manual_seed(seed)
-    sums = {layer.name: _Sums(layer) for layer in layers}
+    gather = (_kernel_gradients if gradients else _input_channels)(model, layers, seed)
+    sums: dict[str, list[Tensor]] = {}
     seen = 0
-    with evaluating(model), _listening(model, sums, gradients=gradients):
+    with evaluating(model), gather as moments_of:
         for inputs in images.part(0, count):
-            moved = to_model(inputs, model)
-            with torch.set_grad_enabled(gradients):
-                if gradients:
-                    _derive(model, moved, generator)
-                else:
-                    call(model, moved, "the calibration images")
-            seen += _BATCH
-            tick("metrics", min(seen, count), count)
-    return {name: total.result(name, gradients=gradients) for name, total in sums.items()}
+            for name, moments in moments_of(to_model(inputs, model)).items():
+                found = [moment.to("cpu", torch.float64) for moment in moments]
+                sums[name] = (
+                    [a + b for a, b in zip(sums[name], found, strict=True)] if name in sums else found
+                )
+            seen += batch_size(inputs)
+            tick("metrics", seen, count)
+    make = _gradient_metric if gradients else _input_metric
+    return {layer.name: make(_finite(layer.name, sums.get(layer.name)), seen) for layer in layers}
 
 
-class _Sums:
-    """Second moments of a layer's input channels, and of the derivatives at its output channels."""
-
-    def __init__(self, layer: Layer) -> None:
-        self.spec: LayerSpec = layer.spec
-        self.inputs: Tensor | None = None
-        self.outputs: Tensor | None = None
-        self.columns = 0
-        self.samples = 0
-
-    def add_inputs(self, x: Tensor) -> None:
-        columns = self._columns(x, self.spec.in_channels)
-        self.inputs = _added(self.inputs, columns)
-        self.columns += columns.shape[-1]
-        self.samples += x.shape[0]
-
-    def add_outputs(self, derivative: Tensor) -> None:
-        self.outputs = _added(self.outputs, self._columns(derivative, self.spec.out_channels))
-
-    def result(self, name: str, *, gradients: bool) -> ChannelMetric:
-        if self.inputs is None or (gradients and self.outputs is None):
-            raise TuckertreeError(f"{name}: the calibration images do not reach this layer")
-        inputs = self.inputs / self.columns
-        outputs = self.outputs / self.samples if gradients and self.outputs is not None else None
-        if not inputs.isfinite().all() or (outputs is not None and not outputs.isfinite().all()):
-            raise TuckertreeError(f"{name}: the calibration images give NaN or infinite activations")
-        return ChannelMetric(
-            inputs=symmetric_roots(inputs, _FLOOR)[0],
-            outputs=None if outputs is None else symmetric_roots(outputs, _FLOOR)[0],
-        )
-
-    def _columns(self, x: Tensor, channels: int) -> Tensor:
-        """Channels of each group against everything else, ``[g, channels / g, n]``."""
-        order = self.spec.order
-        axis = x.ndim - order - 1
-        return x.detach().movedim(axis, 0).reshape(self.spec.groups, channels // self.spec.groups, -1)
+Gather = Callable[[ExampleInputs], dict[str, list[Tensor]]]
 
 
-def _added(total: Tensor | None, columns: Tensor) -> Tensor:
-    gram = (columns @ columns.mT).to("cpu", torch.float64)
-    return gram if total is None else total + gram
+def _finite(name: str, sums: list[Tensor] | None) -> list[Tensor]:
+    if sums is None:
+        raise TuckertreeError(f"{name}: the calibration images do not reach this layer")
+    if not all(each.isfinite().all() for each in sums):
+        raise TuckertreeError(f"{name}: the calibration images give NaN or infinite activations")
+    return sums
 
 
 @contextmanager
-def _listening(model: nn.Module, sums: dict[str, _Sums], *, gradients: bool) -> Iterator[None]:
-    """Add up what goes into each layer and, by a hook on its output, the derivatives that come back."""
+def _kernel_gradients(model: nn.Module, layers: Sequence[Layer], seed: int) -> Iterator[Gather]:
+    """Moments of the gradient's modes for one batch, ``[g, n, n]`` for each mode of each kernel."""
+    generator = torch.Generator().manual_seed(seed)
+    weights = [cast("Tensor", model.get_submodule(layer.name).weight) for layer in layers]
+    frozen = [weight for weight in weights if not weight.requires_grad]
 
-    def hook(total: _Sums) -> Any:
-        def listen(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG001
-            total.add_inputs(args[0])
-            if gradients and output.requires_grad:
-                output.register_hook(total.add_outputs)
+    @torch.enable_grad()
+    def gather(inputs: ExampleInputs) -> dict[str, list[Tensor]]:
+        returned = call(model, inputs, "the calibration images")
+        outputs = [y for y in floating_outputs(returned) if y.requires_grad]
+        if not outputs:
+            raise TuckertreeError(
+                "no derivative leads from the model's outputs to its weights; use another objective"
+            )
+        found = torch.autograd.grad(
+            outputs, weights, [_direction(y, generator) for y in outputs], allow_unused=True
+        )
+        return {
+            layer.name: _mode_moments(layer.spec.kernel(gradient))
+            for layer, gradient in zip(layers, found, strict=True)
+            if gradient is not None
+        }
+
+    for weight in frozen:
+        weight.requires_grad_(True)
+    try:
+        yield gather
+    finally:
+        for weight in frozen:
+            weight.requires_grad_(False)
+
+
+def _direction(output: Tensor, generator: torch.Generator) -> Tensor:
+    v = torch.randn(output.shape, generator=generator).to(output)
+    # Logits that all rise together say nothing new.
+    return v - v.mean(1, keepdim=True) if output.ndim == 2 else v
+
+
+def _mode_moments(gradient: Tensor) -> list[Tensor]:
+    modes = (gradient.movedim(mode, 1).flatten(2) for mode in range(1, gradient.ndim))
+    return [columns @ columns.mT for columns in modes]
+
+
+def _gradient_metric(sums: list[Tensor], images: int) -> KernelMetric:
+    whole = sums[0].diagonal(dim1=1, dim2=2).sum(1) / images
+    share = whole.clamp_min(torch.finfo(whole.dtype).tiny) ** (1 / len(sums) - 1)
+    return KernelMetric(
+        tuple(symmetric_roots(each / images * share[:, None, None], _FLOOR)[0] for each in sums)
+    )
+
+
+@contextmanager
+def _input_channels(model: nn.Module, layers: Sequence[Layer], seed: int) -> Iterator[Gather]:  # noqa: ARG001
+    """Second moment of the input channels for one batch, ``[g, C, C]``, and how many columns it has."""
+    found: dict[str, list[Tensor]] = {}
+
+    def hook(layer: Layer) -> Any:
+        def listen(module: nn.Module, args: tuple[Tensor, ...]) -> None:  # noqa: ARG001
+            spec, x = layer.spec, args[0].detach()
+            x = x.movedim(x.ndim - spec.order - 1, 0)
+            columns = x.reshape(spec.groups, spec.in_channels // spec.groups, -1)
+            gram, count = columns @ columns.mT, columns.new_tensor(columns.shape[-1])
+            gram_before, count_before = found.get(layer.name, (0, 0))
+            found[layer.name] = [gram_before + gram, count_before + count]
 
         return listen
 
-    handles = [model.get_submodule(name).register_forward_hook(hook(total)) for name, total in sums.items()]
+    @torch.no_grad()
+    def gather(inputs: ExampleInputs) -> dict[str, list[Tensor]]:
+        found.clear()
+        call(model, inputs, "the calibration images")
+        return dict(found)
+
+    handles = [model.get_submodule(layer.name).register_forward_pre_hook(hook(layer)) for layer in layers]
     try:
-        yield
+        yield gather
     finally:
         for handle in handles:
             handle.remove()
 
 
-def _derive(model: nn.Module, inputs: ExampleInputs, generator: torch.Generator) -> None:
-    """Send random directions back from the outputs to the inputs; no parameter keeps a gradient."""
-    leaves: list[Tensor] = []
-
-    def follow(value: Any) -> Any:
-        if isinstance(value, Tensor) and value.is_floating_point():
-            leaves.append(value.detach().clone().requires_grad_())
-            return leaves[-1]
-        return value
-
-    inputs = each_tensor(inputs, follow)
-    outputs = [y for y in floating_outputs(call(model, inputs, "the calibration images")) if y.requires_grad]
-    if not outputs or not leaves:
-        raise TuckertreeError(
-            "no derivative leads from the model's outputs to its inputs; use another objective"
-        )
-    directions = []
-    for output in outputs:
-        v = torch.randn(output.shape, generator=generator).to(output)
-        # Logits that all rise together say nothing new.
-        directions.append(v - v.mean(1, keepdim=True) if output.ndim == 2 else v)
-    torch.autograd.grad(outputs, leaves, directions, allow_unused=True)
+def _input_metric(sums: list[Tensor], images: int) -> KernelMetric:  # noqa: ARG001
+    gram, count = sums
+    return KernelMetric((None, symmetric_roots(gram / count, _FLOOR)[0]))

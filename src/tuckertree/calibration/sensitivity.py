@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from tuckertree.calibration.batchnorm import output_distances
-from tuckertree.calibration.metrics import ChannelMetric
+from tuckertree.calibration.metrics import KernelMetric
 from tuckertree.calibration.sources import Calibration, Source
 from tuckertree.decomposition import Factors, decompose, method_cuts
 from tuckertree.layers import Chain, LayerSpec, factorize
@@ -32,7 +32,7 @@ def measure_sensitivity(
     model: nn.Module,
     layers: Sequence[Layer],
     candidates: Mapping[str, Candidates],
-    metrics: Mapping[str, ChannelMetric],
+    metrics: Mapping[str, KernelMetric],
     images: Source | Calibration,
     *,
     errors: Sequence[float] = ERRORS,
@@ -84,15 +84,13 @@ def _picks(candidates: Candidates, errors: Sequence[float]) -> list[int]:
     return [picks[error] for error in sorted(picks)]
 
 
-def _fitted(
-    model: nn.Module, layer: Layer, method: str, ranks: Sequence[int], metric: ChannelMetric
-) -> Chain:
+def _fitted(model: nn.Module, layer: Layer, method: str, ranks: Sequence[int], metric: KernelMetric) -> Chain:
     """The layer's chain, decomposed in the metric of its inputs."""
     module = model.get_submodule(layer.name)
     kernel = LayerSpec.of(module).kernel(cast("Tensor", module.weight).detach())
     cuts = method_cuts(method, kernel.ndim - 3)
     first, *rest = decompose(metric.of(kernel), ranks, cuts)
-    inverse = torch.linalg.inv(metric.inputs).to(first.device)
+    inverse = torch.linalg.inv(cast("Tensor", metric.roots[1])).to(first.device)
     first = torch.einsum("gcd,grd...->grc...", inverse, first)
     return factorize(module, method, ranks, factors=Factors((first, *rest)))
 

@@ -66,7 +66,7 @@ class Calibration:
         seen = 0
         for batch in self._whole_batches():
             inputs = _without_labels(batch)
-            size = _batch_size(inputs)
+            size = batch_size(inputs)
             for start in range(0, size, self.batch_size):
                 yield _narrow(inputs, start, min(self.batch_size, size - start))
             seen += size
@@ -95,7 +95,7 @@ class Calibration:
         """Go through the images ``start`` to ``stop - 1`` alone, in batches."""
         first = 0
         for inputs in self:
-            size = _batch_size(inputs)
+            size = batch_size(inputs)
             begin, end = max(start - first, 0), min(stop - first, size)
             if begin < end:
                 yield _narrow(inputs, begin, end - begin)
@@ -147,7 +147,8 @@ def _tensors(inputs: ExampleInputs) -> list[Tensor]:
     return [value for value in values if isinstance(value, Tensor) and value.ndim]
 
 
-def _batch_size(inputs: ExampleInputs) -> int:
+def batch_size(inputs: ExampleInputs) -> int:
+    """Number of images in a batch."""
     tensors = _tensors(inputs)
     if not tensors or any(len(tensor) != len(tensors[0]) for tensor in tensors):
         raise TuckertreeError("the tensors of a calibration batch must share their first size, the images")

@@ -25,8 +25,8 @@ class _Commands(typer.core.TyperGroup):
             return super().invoke(ctx)
         except TuckertreeError as error:
             code, message = error.exit_code, str(error)
-        except KeyboardInterrupt:
-            code, message = 130, "interrupted; nothing was written"
+        except KeyboardInterrupt as error:
+            code, message = 130, str(error) or "interrupted; nothing was written"
         except MemoryError as error:
             code, message = 1, f"out of memory: {error}"
         stderr.print("error:", style="bold red", end=" ")

@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -79,6 +80,28 @@ class ImageSet(Dataset[tuple[Tensor, int]]):
             return self.preprocessing.fit(_decoded(record))
         except TuckertreeError as error:
             raise TuckertreeError(f"{self._records.where(number)}: {error}") from error
+
+    def picture(self, index: int) -> Tensor:
+        """Return image ``index`` in the size it is stored in: uint8 [3, h, w], RGB.
+
+        Raises
+        ------
+        TuckertreeError
+            If the image cannot be decoded. The message names the file, and the row.
+        """
+        number = self._chosen[index]
+        record = self._records.read(number)
+        if isinstance(record, Tensor):
+            return record
+        try:
+            image = _decoded(record)
+            return replace(self.preprocessing, size=(image.height, image.width), resize=None).fit(image)
+        except TuckertreeError as error:
+            raise TuckertreeError(f"{self._records.where(number)}: {error}") from error
+
+    def subset(self, numbers: Sequence[int]) -> "ImageSet":
+        """Return some of these images, by their numbers here, as a set of its own."""
+        return ImageSet(self._records, self.preprocessing, [self._chosen[number] for number in numbers])
 
 
 def open_images(

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from math import ceil, prod
-from typing import Any, cast, overload
+from typing import Any, TypeVar, cast, overload
 
 from torch import Tensor, nn
 
@@ -23,6 +23,7 @@ from tuckertree.progress import Tick, no_progress, spread
 FIRST_LAYER = ("svd", "ht2", DENSE)
 Choice = Callable[[Layer], bool]
 Metric = Callable[[Layer, Tensor], Tensor]
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
@@ -95,18 +96,11 @@ def survey(
     TuckertreeError
         If a weight holds NaN or infinite values, with the name of the layer.
     """
-    chosen = [layer for layer in inventory.layers if options.method(layer)[0] != DENSE]
 
-    def work(layer: Layer) -> Spectra:
-        weight = cast("Tensor", model.get_submodule(layer.name).weight)
-        cuts = method_cuts(options.method(layer)[0], len(layer.spec.essential_modes))
-        try:
-            return kernel_spectra(layer.spec.kernel(weight), cuts)
-        except TuckertreeError as error:
-            raise TuckertreeError(f"{layer.name}: {error}") from error
+    def spectra(layer: Layer, kernel: Tensor) -> Spectra:
+        return kernel_spectra(kernel, method_cuts(options.method(layer)[0], len(layer.spec.essential_modes)))
 
-    spectra = spread(work, chosen, doing="spectra", tick=tick, size=_eigenproblem)
-    return {layer.name: result for layer, result in zip(chosen, spectra, strict=True)}
+    return _each_kernel(model, inventory, options, spectra, doing="spectra", tick=tick)
 
 
 def survey_candidates(
@@ -134,19 +128,35 @@ def survey_candidates(
     TuckertreeError
         If a weight holds NaN or infinite values, with the name of the layer.
     """
+
+    def candidates(layer: Layer, kernel: Tensor) -> Candidates:
+        kernel = metric(layer, kernel) if metric else kernel
+        return layer_candidates(layer, kernel, round_to=options.round_to, methods=methods)
+
+    return _each_kernel(model, inventory, options, candidates, doing="candidates", tick=tick)
+
+
+def _each_kernel(
+    model: nn.Module,
+    inventory: Inventory,
+    options: Options,
+    work: Callable[[Layer, Tensor], Found],
+    *,
+    doing: str,
+    tick: Tick,
+) -> dict[str, Found]:
+    """What ``work`` finds in the kernel of every layer that may be compressed; its errors name the layer."""
     chosen = [layer for layer in inventory.layers if options.method(layer)[0] != DENSE]
 
-    def work(layer: Layer) -> Candidates:
+    def named(layer: Layer) -> Found:
         weight = cast("Tensor", model.get_submodule(layer.name).weight)
-        kernel = layer.spec.kernel(weight)
         try:
-            kernel = metric(layer, kernel) if metric else kernel
-            return layer_candidates(layer, kernel, round_to=options.round_to, methods=methods)
+            return work(layer, layer.spec.kernel(weight))
         except TuckertreeError as error:
             raise type(error)(f"{layer.name}: {error}") from error
 
-    candidates = spread(work, chosen, doing="candidates", tick=tick, size=_eigenproblem)
-    return {layer.name: result for layer, result in zip(chosen, candidates, strict=True)}
+    found = spread(named, chosen, doing=doing, tick=tick, size=_eigenproblem)
+    return {layer.name: each for layer, each in zip(chosen, found, strict=True)}
 
 
 @overload

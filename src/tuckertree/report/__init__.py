@@ -3,6 +3,7 @@
 from tuckertree.report.speed import bench_table, contraction_table
 from tuckertree.report.tables import (
     curve_table,
+    history_table,
     inventory_table,
     plan_table,
     ratio,
@@ -13,9 +14,14 @@ from tuckertree.report.tables import (
 )
 
 __all__ = [
+<<<<<<< HEAD
     "bench_table",
     "contraction_table",
     "curve_table",
+=======
+    "curve_table",
+    "history_table",
+>>>>>>> main
     "inventory_table",
     "plan_table",
     "ratio",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from io import StringIO
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.console import Console
@@ -112,6 +112,18 @@ def curve_table(points: Sequence[TradeOff]) -> Table:
         for point in reversed(points)
     ]
     return table((">params", ">parameters", ">macs", ">MACs", ">predicted loss"), rows)
+
+
+def history_table(history: Sequence[Mapping[str, Any]]) -> Table:
+    """Table of the epochs of a training run; twenty at most, the last among them."""
+    step = -(-len(history) // 20)
+    rows = [
+        [str(row["epoch"])]
+        + [f"{row[name]:.4g}" if name in row else "" for name in ("learning_rate", "train_loss")]
+        + [f"{row[name]:.2f}" if name in row else "" for name in ("train_top1", "validation_top1")]
+        for row in reversed(history[::-1][::step])
+    ]
+    return table((">epoch", ">learning rate", ">loss", ">top-1 (training)", ">top-1 (validation)"), rows)
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:

@@ -1,0 +1,143 @@
+"""`tuckertree finetune`."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tuckertree.cli import training_options as given
+from tuckertree.cli.app import app, print_json, print_table, stderr
+from tuckertree.cli.options import AsJson, BuiltBy, Device, InputSize, Overwrite, parse_size
+from tuckertree.errors import UsageError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@app.command()
+def finetune(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder saved by compress.")],
+    data: given.Data,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to save to.")],
+    epochs: given.Epochs = 10,
+    lr: given.Lr = 0.05,
+    batch_size: given.BatchSize = 128,
+    optimizer: given.Optimizer = "sgd",
+    schedule: given.Schedule = "onecycle",
+    weight_decay: given.WeightDecay = 1e-4,
+    label_smoothing: given.LabelSmoothing = 0.0,
+    distill: Annotated[
+        bool, typer.Option("--distill/--no-distill", help="Learn from the original too, if it is given.")
+    ] = True,
+    teacher: Annotated[
+        str | None, typer.Option(help="The original network, if it is not the architecture of DIR.")
+    ] = None,
+    teacher_weights: Annotated[
+        Path | None, typer.Option(help="Weights of the original network, a .safetensors file.")
+    ] = None,
+    precision: given.Precision = "32",
+    clip: given.Clip = None,
+    ema: given.Ema = None,
+    augment: given.Augment = None,
+    channels_last: given.ChannelsLast = False,
+    compile_: Annotated[bool, typer.Option("--compile", help="Use torch.compile.")] = False,
+    seed: given.Seed = 0,
+    validation: given.Validation = 0.1,
+    limit_train: given.LimitTrain = None,
+    workers: given.Workers = 0,
+    devices: given.Devices = 1,
+    resume: given.Resume = False,
+    checkpoint_steps: given.CheckpointSteps = None,
+    test: given.Test = False,
+    architecture: BuiltBy = None,
+    input_size: InputSize = None,
+    device: Device = "cpu",
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> None:
+    """Train a compressed model further and save it as a folder."""
+    from tuckertree.data import batches, open_calibration, open_images
+    from tuckertree.formats import check_output, read_config, read_report
+    from tuckertree.measure import evaluate
+    from tuckertree.opening import open_model
+    from tuckertree.report import history_table
+    from tuckertree.training import Settings
+    from tuckertree.training import finetune as run
+
+    check_output(output, overwrite=overwrite)
+    config = read_config(folder)
+    size = parse_size(input_size)
+    opened = open_model(str(folder), architecture=architecture, input_size=size)
+    settings = Settings(
+        epochs=epochs,
+        batch_size=batch_size,
+        optimizer=optimizer,
+        lr=lr,
+        schedule=schedule,
+        weight_decay=weight_decay,
+        label_smoothing=label_smoothing,
+        precision=precision,
+        clip=clip,
+        ema=ema,
+        distill=Settings(1).distill if distill else 0.0,
+        augment=augment or given.default_augmentation(opened.preprocessing),
+        channels_last=channels_last,
+        compile=compile_,
+        seed=seed,
+        validation=validation,
+        limit_train=limit_train,
+        workers=workers,
+        devices=devices,
+    )
+    original = None
+    if distill:
+        original = _teacher(teacher, teacher_weights, architecture or config.architecture, size)
+        if original is None:
+            stderr.print(
+                "training without distillation: give the original network by --teacher-weights FILE",
+                soft_wrap=True,
+            )
+    images = open_calibration(data, opened.preprocessing)
+    test_images = open_images(data, opened.preprocessing, split="test") if test else None
+    partial = given.unfinished(output, resume=resume, overwrite=overwrite)
+    outcome = run(
+        opened.model,
+        images,
+        settings,
+        teacher=original,
+        output=partial,
+        resume=resume,
+        checkpoint_steps=checkpoint_steps,
+        device=device,
+    )
+    tested = evaluate(outcome.model, batches(test_images, 128)) if test_images else None
+    done = replace(outcome, plan=config.plan, architecture=config.architecture, report=read_report(folder))
+    done.save(output, overwrite=overwrite)
+    shutil.move(partial / "logs", output / "logs")
+    shutil.rmtree(partial)
+    if as_json:
+        print_json(given.summary(done, tested, output))
+        return
+    print_table(history_table(done.history))
+    given.print_totals(done, tested, output)
+
+
+def _teacher(
+    name: str | None, weights: Path | None, architecture: str | None, size: tuple[int, ...] | None
+) -> nn.Module | None:
+    """The original network, or None if nobody says what its weights are."""
+    from tuckertree.models import names_a_scheme
+    from tuckertree.opening import open_model
+
+    if name is None and weights is None:
+        return None
+    source = name or architecture
+    if source is None:
+        raise UsageError("the folder does not name its architecture; give the original by --teacher too")
+    if weights is None and names_a_scheme(source) and source != "demo":
+        raise UsageError(f"{source} has random weights; give those of the original by --teacher-weights")
+    return open_model(source, weights=weights, input_size=size).model

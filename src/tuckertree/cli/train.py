@@ -1,0 +1,102 @@
+"""`tuckertree train`."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tuckertree.cli import training_options as given
+from tuckertree.cli.app import app, print_json, print_table
+from tuckertree.cli.options import AsJson, Device
+from tuckertree.errors import TuckertreeError, UsageError
+
+
+@app.command()
+def train(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Name of a network: cifar10:resnet20.")],
+    data: given.Data,
+    output: Annotated[Path, typer.Option("--output", "-o", help="File to save to, .safetensors.")],
+    epochs: given.Epochs = 100,
+    lr: given.Lr = 0.1,
+    batch_size: given.BatchSize = 128,
+    optimizer: given.Optimizer = "sgd",
+    schedule: given.Schedule = "onecycle",
+    weight_decay: given.WeightDecay = 5e-4,
+    label_smoothing: given.LabelSmoothing = 0.0,
+    precision: given.Precision = "32",
+    clip: given.Clip = None,
+    ema: given.Ema = None,
+    augment: given.Augment = None,
+    channels_last: given.ChannelsLast = False,
+    compile_: Annotated[bool, typer.Option("--compile", help="Use torch.compile.")] = False,
+    seed: given.Seed = 0,
+    validation: given.Validation = 0.1,
+    limit_train: given.LimitTrain = None,
+    workers: given.Workers = 0,
+    devices: given.Devices = 1,
+    resume: given.Resume = False,
+    checkpoint_steps: given.CheckpointSteps = None,
+    test: given.Test = False,
+    device: Device = "cpu",
+    overwrite: Annotated[bool, typer.Option(help="Replace the output if it exists.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Train a network from scratch and save its weights."""
+    from tuckertree.data import batches, open_calibration, open_images
+    from tuckertree.formats.tensors import save_tensors
+    from tuckertree.measure import evaluate
+    from tuckertree.models import resolve
+    from tuckertree.report import history_table
+    from tuckertree.training import Settings
+    from tuckertree.training import train as run
+
+    if output.suffix != ".safetensors":
+        raise UsageError(f"{output} must end in .safetensors")
+    if output.is_dir() or (output.exists() and not overwrite):
+        raise TuckertreeError(f"{output} exists already; choose another output or pass --overwrite")
+    preprocessing = resolve(model).preprocessing
+    settings = Settings(
+        epochs=epochs,
+        batch_size=batch_size,
+        optimizer=optimizer,
+        lr=lr,
+        schedule=schedule,
+        weight_decay=weight_decay,
+        label_smoothing=label_smoothing,
+        precision=precision,
+        clip=clip,
+        ema=ema,
+        distill=0.0,
+        augment=augment or given.default_augmentation(preprocessing),
+        channels_last=channels_last,
+        compile=compile_,
+        seed=seed,
+        validation=validation,
+        limit_train=limit_train,
+        workers=workers,
+        devices=devices,
+    )
+    images = open_calibration(data, preprocessing)
+    test_images = open_images(data, preprocessing, split="test") if test else None
+    partial = given.unfinished(output, resume=resume, overwrite=overwrite)
+    outcome = run(
+        model,
+        images,
+        settings,
+        output=partial,
+        resume=resume,
+        checkpoint_steps=checkpoint_steps,
+        device=device,
+    )
+    tested = evaluate(outcome.model, batches(test_images, 128)) if test_images else None
+    save_tensors(outcome.model, partial / output.name)
+    (partial / output.name).replace(output)
+    shutil.rmtree(partial)
+    if as_json:
+        print_json(given.summary(outcome, tested, output))
+        return
+    print_table(history_table(outcome.history))
+    given.print_totals(outcome, tested, output)

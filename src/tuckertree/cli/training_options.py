@@ -1,0 +1,83 @@
+"""Options of the commands that train, and the run they share."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tuckertree.cli.app import stdout
+from tuckertree.errors import TuckertreeError
+
+if TYPE_CHECKING:
+    from tuckertree.data import Preprocessing
+    from tuckertree.training import Outcome
+
+Data = Annotated[str, typer.Option(help="Training images: folder, .parquet file or demo.")]
+Epochs = Annotated[int, typer.Option(help="Times that all training images are seen.")]
+BatchSize = Annotated[int, typer.Option(help="Images of one step, over all devices.")]
+Optimizer = Annotated[str, typer.Option(help="sgd or adamw.")]
+Lr = Annotated[float, typer.Option(help="The highest learning rate of the schedule.")]
+Schedule = Annotated[str, typer.Option(help="onecycle or cosine.")]
+WeightDecay = Annotated[float, typer.Option(help="Weight decay, not on norms and biases.")]
+LabelSmoothing = Annotated[float, typer.Option(help="Label smoothing of the cross-entropy.")]
+Precision = Annotated[str, typer.Option(help="32 or bf16.")]
+Clip = Annotated[float | None, typer.Option(help="The largest norm of the gradient.")]
+Ema = Annotated[float | None, typer.Option(help="Keep a running average of the weights with this decay.")]
+Augment = Annotated[str | None, typer.Option(help="flip-crop, cutout, imagenet or none.")]
+ChannelsLast = Annotated[bool, typer.Option(help="Hold images channel by channel.")]
+Compile = Annotated[bool, typer.Option(help="Use torch.compile.")]
+Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
+Validation = Annotated[float, typer.Option(help="Share of the training images held back for validation.")]
+LimitTrain = Annotated[int | None, typer.Option(help="Use this many training images, validation included.")]
+Workers = Annotated[int, typer.Option(help="Processes that decode images.")]
+Devices = Annotated[int, typer.Option(help="Number of devices to train on.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run that was interrupted.")]
+CheckpointSteps = Annotated[
+    int | None, typer.Option(help="Write a checkpoint after so many steps too, not each epoch alone.", min=1)
+]
+Test = Annotated[bool, typer.Option("--test", help="Measure the test split once, at the end.")]
+
+
+def default_augmentation(preprocessing: Preprocessing) -> str:
+    """What suits the size of the images."""
+    return "imagenet" if preprocessing.resize is not None else "flip-crop"
+
+
+def unfinished(output: Path, *, resume: bool, overwrite: bool) -> Path:
+    """The folder beside an output in which its run is kept until it is finished.
+
+    Raises
+    ------
+    TuckertreeError
+        If there is one already that is neither to be resumed nor to be replaced.
+    """
+    folder = output.with_name(output.name + ".partial")
+    if folder.exists() and not resume:
+        if not overwrite:
+            raise TuckertreeError(
+                f"{folder} holds an unfinished run; pass --resume to go on with it, or --overwrite to drop it"
+            )
+        shutil.rmtree(folder)
+    return folder
+
+
+def summary(outcome: Outcome, test: Any, output: Path) -> dict[str, Any]:
+    """What a run gave, as JSON data."""
+    tested = {} if test is None else {"test_top1": test.top1, "test_images": test.images}
+    return {**outcome.record(), **tested, "output": str(output)}
+
+
+def print_totals(outcome: Outcome, test: Any, output: Path) -> None:
+    """The last lines for a person."""
+    last = outcome.history[-1]
+    stdout.print(f"data        {outcome.data}", soft_wrap=True, highlight=False)
+    stdout.print(f"distilled   {'yes' if outcome.distilled else 'no'}")
+    stdout.print(f"seconds     {outcome.seconds:.1f}")
+    if "validation_top1" in last:
+        stdout.print(f"validation  {last['validation_top1']:.2f} %")
+    if test is not None:
+        stdout.print(f"test        {test.top1:.2f} % of {test.images} images")
+    stdout.print(f"saved       {output}", soft_wrap=True)

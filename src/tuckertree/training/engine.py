@@ -1,0 +1,411 @@
+"""finetune() and train(): settings, images and a network in, a trained network out."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import signal
+import tempfile
+import threading
+import warnings
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from tuckertree.calibration.gauge import rebalance
+from tuckertree.compression import CompressionResult
+from tuckertree.data import ImageSet, Preprocessing, open_calibration
+from tuckertree.errors import TuckertreeError, UsageError
+from tuckertree.extras import require_extra
+from tuckertree.measure import environment
+from tuckertree.measure.forward import run as run_once
+from tuckertree.models import build, resolve
+from tuckertree.progress import progress_bar
+from tuckertree.training.checkpoints import EPOCH, STEP, identity, latest, read_checkpoint
+from tuckertree.training.outcome import Outcome
+from tuckertree.training.quiet import quiet
+from tuckertree.training.randomness import shuffled
+from tuckertree.training.settings import Settings
+from tuckertree.training.sources import make_source
+
+if TYPE_CHECKING:
+    from tuckertree.training.module import TrainingModule
+
+
+def finetune(
+    compressed: CompressionResult | nn.Module,
+    data: ImageSet | str | Path,
+    settings: Settings,
+    *,
+    teacher: nn.Module | None = None,
+    validation: ImageSet | None = None,
+    preprocessing: Preprocessing | None = None,
+    output: str | Path | None = None,
+    resume: bool = False,
+    checkpoint_steps: int | None = None,
+    device: str = "cpu",
+    progress: bool | None = None,
+) -> Outcome:
+    """Train a compressed network further, if possible with the original one as its teacher.
+
+    Parameters
+    ----------
+    compressed
+        The result of :func:`tuckertree.compress`, or a model; it is not changed.
+    data
+        Labelled training images, or where they are: the training split is read, never the test split.
+    settings
+        How to train.
+    teacher
+        The original network, for distillation; without it, or with ``distill=0``, labels alone count.
+    validation
+        Images to look at after each epoch; by default the settings' share of the training images, which are
+        then not trained on.
+    preprocessing
+        Where ``data`` is a path and the architecture has no name: how images become inputs.
+    output
+        Folder for checkpoints and TensorBoard logs (in ``logs``); without it there are none afterwards.
+    resume
+        Go on from the checkpoints in ``output``. On one CPU the final weights are, bit for bit, those of a run
+        that was never interrupted.
+    checkpoint_steps
+        Write a checkpoint after so many steps of an epoch too, not at its end alone.
+    device
+        A torch device; with several ``devices`` its kind.
+    progress
+        Draw a progress bar on stderr; by default where stderr is a terminal.
+
+    Returns
+    -------
+    Outcome
+        The trained network, a copy, and how it came about.
+
+    Raises
+    ------
+    UsageError
+        If data and network do not fit, a split is missing, or a checkpoint is of another run.
+    TuckertreeError
+        If Lightning is not installed, images cannot be read, a checkpoint cannot be written, a process dies,
+        or the loss becomes infinite in the first epoch.
+    KeyboardInterrupt
+        After Ctrl-C or SIGTERM, when a checkpoint has been written.
+    """
+    result = compressed if isinstance(compressed, CompressionResult) else None
+    model = compressed.model if isinstance(compressed, CompressionResult) else compressed
+    architecture = result.architecture if result else getattr(model, "architecture_name", None)
+    network = copy.deepcopy(model).to("cpu", torch.float32)
+    if settings.gauge:
+        network = rebalance(network)
+    outcome = _train(
+        network,
+        _opened(data, preprocessing, architecture),
+        settings,
+        teacher=teacher if settings.distill else None,
+        validation=validation,
+        output=output,
+        resume=resume,
+        checkpoint_steps=checkpoint_steps,
+        device=device,
+        progress=progress,
+    )
+    if result is None:
+        return outcome
+    return replace(outcome, plan=result.plan, architecture=architecture, report=result.summary())
+
+
+def train(
+    model: nn.Module | str,
+    data: ImageSet | str | Path,
+    settings: Settings,
+    *,
+    validation: ImageSet | None = None,
+    preprocessing: Preprocessing | None = None,
+    output: str | Path | None = None,
+    resume: bool = False,
+    checkpoint_steps: int | None = None,
+    device: str = "cpu",
+    progress: bool | None = None,
+) -> Outcome:
+    """Train a network from the weights it has, without a teacher.
+
+    Parameters
+    ----------
+    model
+        A network, or a name that :func:`tuckertree.build` knows, which is built with random weights that depend
+        on the seed. The other parameters, and what is raised, are those of :func:`finetune`.
+    """
+    if isinstance(model, str):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(settings.seed)
+            model = build(model)
+    architecture = getattr(model, "architecture_name", None)
+    return _train(
+        copy.deepcopy(model).to("cpu", torch.float32),
+        _opened(data, preprocessing, architecture),
+        settings,
+        teacher=None,
+        validation=validation,
+        output=output,
+        resume=resume,
+        checkpoint_steps=checkpoint_steps,
+        device=device,
+        progress=progress,
+    )
+
+
+def _opened(data: ImageSet | str | Path, preprocessing: Preprocessing | None, name: str | None) -> ImageSet:
+    if isinstance(data, ImageSet):
+        return data
+    if preprocessing is None:
+        if name is None:
+            raise UsageError("give preprocessing, or an ImageSet: the network has no name to know it by")
+        preprocessing = resolve(name).preprocessing
+    return open_calibration(data, preprocessing)
+
+
+def _train(
+    network: nn.Module,
+    images: ImageSet,
+    settings: Settings,
+    *,
+    teacher: nn.Module | None,
+    validation: ImageSet | None,
+    output: str | Path | None,
+    resume: bool,
+    checkpoint_steps: int | None,
+    device: str,
+    progress: bool | None,
+) -> Outcome:
+    require_extra("lightning", extra="training")
+    if resume and output is None:
+        raise UsageError("give the output folder whose checkpoints are to be resumed from")
+    if checkpoint_steps is not None and checkpoint_steps < 1:
+        raise UsageError(f"checkpoint_steps must be at least 1, not {checkpoint_steps}")
+    _check_device(device)
+    train_images, validation = split_validation(images, settings, validation)
+    for part in (train_images, validation):
+        if part is not None:
+            check_classes(network, part)
+    if teacher is not None:
+        teacher = copy.deepcopy(teacher).to("cpu", torch.float32)
+        check_teacher(teacher, network, train_images)
+    held = 0 if validation is None else len(validation)
+    described = f"{images.source}: {len(train_images)} images, {held} for validation"
+    wanted = identity(settings, network, teacher, described)
+    with contextlib.ExitStack() as stack:
+        if output is None:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tuckertree-")))
+        else:
+            folder = Path(output)
+        state = _resumed(folder, wanted, resume=resume)
+        tick = stack.enter_context(progress_bar(progress))
+        source = make_source(train_images, settings.augment, settings.seed, tick)
+        if len(source) < settings.devices:
+            raise UsageError(f"{len(source)} training images are too few for {settings.devices} devices")
+        held_source = None if validation is None else make_source(validation, "none", settings.seed, tick)
+
+        from tuckertree.training.module import TrainingModule
+
+        module = TrainingModule(
+            network,
+            settings,
+            source,
+            held_source,
+            teacher,
+            folder,
+            wanted,
+            checkpoint_steps,
+            tick if settings.devices == 1 else None,  # a bar cannot be sent to other processes
+        )
+        if state is not None:
+            module.restore(state)
+        diverged = _fit(module, device, log=output is not None)
+        final = read_checkpoint(folder / EPOCH)
+    return _outcome(network, final, settings, described, teacher is not None, diverged)
+
+
+def split_validation(
+    images: ImageSet, settings: Settings, validation: ImageSet | None = None
+) -> tuple[ImageSet, ImageSet | None]:
+    """Take the validation images out of the training images; which, does not depend on the seed."""
+    if not images.labelled:
+        raise UsageError(f"{images.source} has no labels to train with")
+    order = shuffled(len(images), "validation").tolist()[: settings.limit_train]
+    held = 0 if validation is not None else round(settings.validation * len(order))
+    if held == len(order):
+        raise UsageError(f"{len(order)} images are too few to keep {settings.validation:g} for validation")
+    if held:
+        validation = images.subset(sorted(order[:held]))
+    # In the order of the source: parquet files are read a group of rows at a time.
+    return images.subset(sorted(order[held:])), validation
+
+
+def check_classes(network: nn.Module, images: ImageSet) -> None:
+    """Refuse images whose classes are not those of the network's outputs.
+
+    Raises
+    ------
+    UsageError
+        If their numbers differ, or a label has no output.
+    """
+    outputs = _outputs(network, images)
+    known = len(images.classes) if images.classes else None
+    largest = max(images.label(number) for number in range(len(images)))
+    if (known or outputs) != outputs or largest >= outputs:
+        found = known or largest + 1
+        raise UsageError(
+            f"{images.source} has {found} classes and the network {outputs} outputs; they must be as many"
+        )
+
+
+def check_teacher(teacher: nn.Module, network: nn.Module, images: ImageSet) -> None:
+    """Refuse a teacher of other outputs.
+
+    Raises
+    ------
+    UsageError
+        If their numbers differ.
+    """
+    wanted, outputs = _outputs(network, images), _outputs(teacher, images)
+    if wanted != outputs:
+        raise UsageError(
+            f"the teacher has {outputs} outputs and the network {wanted}; it must be the original"
+        )
+
+
+def _outputs(network: nn.Module, images: ImageSet) -> int:
+    example = torch.zeros(1, 3, *images.preprocessing.size)
+    logits = run_once(network, example, "images")
+    if not isinstance(logits, torch.Tensor) or logits.ndim != 2:
+        raise UsageError("training needs a network that gives logits [batch, classes]")
+    return logits.shape[1]
+
+
+def _check_device(name: str) -> None:
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise UsageError(f"device {name!r} cannot be used here: {str(error).splitlines()[0]}") from error
+
+
+def _resumed(folder: Path, wanted: dict[str, Any], *, resume: bool) -> dict[str, Any] | None:
+    from tuckertree.training.module import ENDED
+
+    (folder / ENDED).unlink(missing_ok=True)
+    if not resume:
+        if any((folder / name).exists() for name in (EPOCH, STEP)):
+            raise TuckertreeError(f"{folder} holds an unfinished run; pass --resume to go on, or delete it")
+        return None
+    state = latest(folder, wanted)
+    if state is None:
+        warnings.warn(f"there is no checkpoint in {folder}; starting from the beginning", stacklevel=2)
+    return state
+
+
+def _fit(module: TrainingModule, device: str, *, log: bool) -> bool:
+    """Run the epochs that are left; whether the loss diverged on the way."""
+    from tuckertree.training.module import DIVERGED, ENDED
+
+    left = module.settings.epochs - module.position.epoch
+    if left <= 0:
+        return False
+    reason = ""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    with torch.random.fork_rng(devices=[]), quiet():
+        trainer = _trainer(module, device, left, log=log)
+        try:
+            trainer.fit(module)
+        except (SystemExit, KeyboardInterrupt):  # Lightning turns Ctrl-C into the former
+            _end_processes(trainer)
+            raise KeyboardInterrupt(_go_on(module.folder)) from None
+        except Exception as error:
+            ended = module.folder / ENDED
+            reason = ended.read_text(encoding="utf-8") if ended.is_file() else ""
+            ended.unlink(missing_ok=True)
+            if not reason:
+                if module.settings.devices == 1 or isinstance(error, TuckertreeError):
+                    raise
+                complaint = str(error).strip().splitlines()[-1]
+                raise TuckertreeError(
+                    f"a process of the run ended: {complaint}; {_go_on(module.folder)}"
+                ) from error
+        finally:
+            # Both Lightning and the module set handlers; only the main thread may.
+            if threading.current_thread() is threading.main_thread():
+                for number, handler in handlers.items():
+                    signal.signal(number, handler)
+    if reason and reason != DIVERGED:
+        raise KeyboardInterrupt(_go_on(module.folder))
+    return reason == DIVERGED
+
+
+def _go_on(folder: Path) -> str:
+    return f"interrupted; the last checkpoint is in {folder}, go on with --resume"
+
+
+def _trainer(module: TrainingModule, device: str, epochs: int, *, log: bool) -> Any:
+    lightning = require_extra("lightning", extra="training")
+    settings = module.settings
+    kind = torch.device(device)
+    one_gpu = settings.devices == 1 and kind.index is not None and kind.type != "cpu"
+    strategy = settings.strategy
+    if strategy == "auto" and settings.devices > 1:
+        strategy = "ddp_spawn"
+    loggers = False
+    if log:
+        tensorboard = require_extra("lightning.pytorch.loggers", extra="training")
+        loggers = tensorboard.TensorBoardLogger(module.folder, name="logs", version="")
+    return lightning.Trainer(
+        accelerator="gpu" if kind.type == "cuda" else kind.type,
+        devices=[kind.index] if one_gpu else settings.devices,
+        strategy=strategy,
+        precision="bf16-mixed" if settings.precision == "bf16" else "32-true",
+        max_epochs=epochs,
+        gradient_clip_val=settings.clip,
+        sync_batchnorm=kind.type == "cuda" and settings.devices > 1,
+        default_root_dir=module.folder,
+        logger=loggers,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+        limit_val_batches=None if module.validation_source is not None else 0,
+    )
+
+
+def _end_processes(trainer: Any) -> None:
+    for process in getattr(trainer.strategy.launcher, "procs", ()):
+        process.terminate()
+
+
+def _outcome(
+    network: nn.Module,
+    final: dict[str, Any],
+    settings: Settings,
+    data: str,
+    distilled: bool,
+    diverged: bool,
+) -> Outcome:
+    if diverged:
+        where = f"the loss became infinite or NaN in epoch {final['epoch'] + 1}: lr {settings.lr:g} diverged"
+        if not final["history"]:
+            raise TuckertreeError(f"{where}; give a lower one")
+        warnings.warn(f"{where}; the weights of epoch {final['epoch']} are kept", stacklevel=4)
+    average = final["average"]
+    network.to("cpu", memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    network.load_state_dict(average["state"] if average and average["updates"] else final["network"])
+    lightning = require_extra("lightning", extra="training")
+    return Outcome(
+        model=network.eval(),
+        history=final["history"],
+        settings=settings,
+        seconds=round(final["seconds"], 3),
+        data=data,
+        distilled=distilled,
+        diverged=diverged,
+        versions={**environment(), "lightning": lightning.__version__},
+    )

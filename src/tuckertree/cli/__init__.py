@@ -4,12 +4,18 @@ Results go to stdout, progress and errors to stderr. Exit codes: 0 done, 1 faile
 cannot be reached, 130 interrupted.
 """
 
-<<<<<<< HEAD
-from tuckertree.cli import bench, compress, demo, evaluate, export, inspect  # noqa: F401  (they register themselves)
-=======
 # Commands register themselves.
-from tuckertree.cli import compress, demo, evaluate, finetune, inspect, reproduce, train  # noqa: F401
->>>>>>> main
+from tuckertree.cli import (  # noqa: F401
+    bench,
+    compress,
+    demo,
+    evaluate,
+    export,
+    finetune,
+    inspect,
+    reproduce,
+    train,
+)
 from tuckertree.cli.app import app, main
 
 __all__ = ["app", "main"]

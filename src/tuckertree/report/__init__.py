@@ -14,14 +14,10 @@ from tuckertree.report.tables import (
 )
 
 __all__ = [
-<<<<<<< HEAD
     "bench_table",
     "contraction_table",
     "curve_table",
-=======
-    "curve_table",
     "history_table",
->>>>>>> main
     "inventory_table",
     "plan_table",
     "ratio",

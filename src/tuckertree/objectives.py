@@ -14,6 +14,7 @@ from tuckertree.planning import (
     NetworkRule,
     Options,
     Rule,
+    Timer,
     TradeOff,
     survey_candidates,
     take_inventory,
@@ -32,9 +33,12 @@ def survey_network(
     objective: str = "weight",
     images: Calibration | None = None,
     *,
+    timer: Timer | None = None,
     tick: Tick = no_progress,
 ) -> dict[str, Candidates]:
     """Candidates of all layers with their losses in an objective (:func:`compress`), by name.
+
+    A ``timer`` is for a budget of latency.
 
     Raises
     ------
@@ -42,11 +46,16 @@ def survey_network(
         If a weight or an activation is not finite, or the images cannot be used.
     """
     if images is None or objective == "weight":
-        return survey_candidates(model, inventory, options, tick=tick)
+        return survey_candidates(model, inventory, options, timer=timer, tick=tick)
     layers = [layer for layer in inventory.layers if options.method(layer)[0] != DENSE]
     metrics = collect_metrics(model, layers, images, gradients=objective == "outputs", tick=tick)
     candidates = survey_candidates(
-        model, inventory, options, metric=lambda layer, kernel: metrics[layer.name].of(kernel), tick=tick
+        model,
+        inventory,
+        options,
+        metric=lambda layer, kernel: metrics[layer.name].of(kernel),
+        timer=timer,
+        tick=tick,
     )
     if objective == "moments":
         return candidates

@@ -3,9 +3,10 @@
 from tuckertree.planning.budget import Budget, TradeOff, trade_off
 from tuckertree.planning.candidates import Candidates, layer_candidates
 from tuckertree.planning.inventory import Call, Inventory, Layer, take_inventory
-from tuckertree.planning.plan import DENSE, LayerPlan, Optimality, Plan
+from tuckertree.planning.plan import DENSE, Latency, LayerPlan, Optimality, Plan
 from tuckertree.planning.planner import Metric, Options, make_plan, survey, survey_candidates
 from tuckertree.planning.rules import Allocation, Energy, Error, NetworkRule, Ranks, Rule
+from tuckertree.planning.timing import Timer
 
 __all__ = [
     "DENSE",
@@ -16,6 +17,7 @@ __all__ = [
     "Energy",
     "Error",
     "Inventory",
+    "Latency",
     "Layer",
     "LayerPlan",
     "Metric",
@@ -25,6 +27,7 @@ __all__ = [
     "Plan",
     "Ranks",
     "Rule",
+    "Timer",
     "TradeOff",
     "layer_candidates",
     "make_plan",

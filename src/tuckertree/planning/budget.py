@@ -1,9 +1,9 @@
-"""Budget: the least loss over all layers within a share of the network's parameters and MACs."""
+"""Budget: the least loss over all layers within a share of the network's parameters, MACs or time."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from math import ceil, floor
 from typing import Any
 
@@ -19,11 +19,13 @@ from tuckertree.planning.rules import Allocation
 
 _DIGITS = 10_000
 """The nearest value within reach is given to so many parts of the network."""
+_PER_SECOND = 1e9
+"""Times are counted in whole nanoseconds: limits are whole numbers."""
 
 
 @dataclass(frozen=True)
 class Budget:
-    """At most a share of the whole network's parameters, of its MACs, or of each of the two.
+    """At most a share of the whole network's parameters, of its MACs, or of each of the two; or of its time.
 
     The losses of all layers together (by default their squared relative errors) are made as small as the
     budget allows: a multiple-choice knapsack (METHODS section 1; :mod:`tuckertree.planning.knapsack`), whose
@@ -34,19 +36,33 @@ class Budget:
     params, macs
         A share in (0, 1], such as 0.4, or a factor as text, such as ``"2.5x"``. None sets no limit. Other
         layers, biases and layers that cannot be compressed count too.
+    latency
+        In the same way, the time of one forward. It is measured, so it stands alone: what the layers' times
+        predict is corrected by what the whole network takes, plan after plan.
+    runtime, threads, batch
+        What the time is measured on (:data:`tuckertree.runtimes.RUNTIMES`), with how many threads (by
+        default torch's number) and how many samples (by default those of the example inputs).
 
     Raises
     ------
     UsageError
-        If neither is given, or one is not a share or a factor.
+        If none is given, one is not a share or a factor, or latency is given with another.
     """
 
     params: float | str | None = None
     macs: float | str | None = None
+    latency: float | str | None = None
+    runtime: str = "onnxruntime"
+    threads: int | None = None
+    batch: int | None = None
 
     def __post_init__(self) -> None:
-        if self.params is None and self.macs is None:
-            raise UsageError("a budget needs params, macs or both, such as Budget(macs=0.5)")
+        if not self._kinds:
+            raise UsageError("a budget needs params, macs, both, or latency, such as Budget(macs=0.5)")
+        if self.latency is not None and len(self._kinds) > 1:
+            raise UsageError("a budget of latency stands alone: give either latency, or params and macs")
+        if self.batch is not None and self.batch < 1:
+            raise UsageError(f"a batch holds at least one sample, not {self.batch}")
         for kind in self._kinds:
             object.__setattr__(self, kind, _share(kind, getattr(self, kind)))
 
@@ -80,11 +96,12 @@ class Budget:
 
     def describe(self) -> dict[str, Any]:
         """See :meth:`NetworkRule.describe`."""
-        return {"rule": "budget", **asdict(self)}
+        kinds = ("params", "macs") if self.latency is None else ("latency", "runtime", "threads", "batch")
+        return {"rule": "budget", **{kind: getattr(self, kind) for kind in kinds}}
 
     @property
     def _kinds(self) -> list[str]:
-        return [kind for kind in ("params", "macs") if getattr(self, kind) is not None]
+        return [kind for kind in ("params", "macs", "latency") if getattr(self, kind) is not None]
 
     def _nearest(self, fronts: Sequence[Front], fixed: Tensor, totals: Tensor, shares: Tensor) -> str:
         """Say what cannot be met, and the nearest that can: the same budget raised as little as possible."""
@@ -178,7 +195,14 @@ def _fixed_costs(
 ) -> tuple[Tensor, Tensor]:
     """Costs of each kind that no choice changes, and those of the whole network."""
     totals = {"params": inventory.parameters, "macs": inventory.macs}
-    free = {"params": 0, "macs": 0}
+    free = {"params": 0, "macs": 0, "latency": 0.0}
+    if "latency" in kinds:
+        if inventory.seconds is None or any(layer.seconds is None for layer in candidates.values()):
+            raise UsageError("a budget of latency needs measured times; compress() takes them")
+        totals["latency"] = round(inventory.seconds * _PER_SECOND)
+        # May leave less than nothing for the rest: a layer alone takes as long as in the network and the time
+        # of a call besides. As each of its candidates takes that too, what they save is right.
+        free["latency"] = sum(float(_cost(layer, "latency").max()) for layer in candidates.values())
     for layer in inventory.layers:
         if layer.name in candidates:
             free["params"] += layer.spec.weights
@@ -195,10 +219,17 @@ def _fronts(candidates: Mapping[str, Candidates], kinds: Sequence[str]) -> list[
     return [
         Front(
             layer.loss,
-            torch.stack([layer.parameters if kind == "params" else layer.macs for kind in kinds], 1).double(),
+            torch.stack([_cost(layer, kind) for kind in kinds], 1),
         )
         for layer in candidates.values()
     ]
+
+
+def _cost(layer: Candidates, kind: str) -> Tensor:
+    if kind == "latency":
+        assert layer.seconds is not None
+        return (layer.seconds * _PER_SECOND).round()
+    return (layer.parameters if kind == "params" else layer.macs).double()
 
 
 def _whole(limits: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 All of a grid is computed at once as tensors, and reduced to its Pareto front: the candidates to which no
 other is at least equal in error, parameters and MACs together. A network-wide rule chooses among the fronts.
+With a timer the front is that of error and time instead.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from tuckertree.layers import LayerSpec, chain_stages, stage_macs
 from tuckertree.planning.fronts import pareto_front
 from tuckertree.planning.inventory import Layer
 from tuckertree.planning.plan import DENSE
+from tuckertree.planning.timing import Timer, fastest_forms, form_cuts, rank_step
 
 GRID = 64
 """At most so many values of each rank where two or three ranks span a grid."""
@@ -54,6 +56,8 @@ class Candidates:
         What a rule minimises ``[n]``, float64: the error, unless the caller knows better (:meth:`measured`).
     spectra
         Spectra of the kernel, with the bases that its factors can be made of.
+    seconds, forms
+        With a timer the time of each in its fastest form ``[n]``, float64, and the cuts that stay in that form.
     """
 
     methods: tuple[str, ...]
@@ -63,6 +67,8 @@ class Candidates:
     macs: Tensor
     loss: Tensor
     spectra: Spectra
+    seconds: Tensor | None = None
+    forms: tuple[tuple[int, ...], ...] = ()
 
     def __len__(self) -> int:
         return len(self.methods)
@@ -89,7 +95,12 @@ class Candidates:
 
 
 def layer_candidates(
-    layer: Layer, kernel: Tensor, *, round_to: int = 1, methods: Sequence[str] = METHODS
+    layer: Layer,
+    kernel: Tensor,
+    *,
+    round_to: int | None = 1,
+    methods: Sequence[str] = METHODS,
+    timer: Timer | None = None,
 ) -> Candidates:
     """Candidates of a layer: dense, and each method that makes it smaller, on a grid of ranks.
 
@@ -101,9 +112,12 @@ def layer_candidates(
         ``W[g, T, C, ...]`` with the essential modes alone, or that kernel in any other metric: the errors are
         relative to the norm of what is given.
     round_to
-        Ranks are multiples of this, or as many as there can be.
+        Ranks are multiples of this, or as many as there can be. None: what suits a processor's vectors
+        (:func:`~tuckertree.planning.timing.rank_step`).
     methods
         Methods that may be used, those that the layer has none of left out.
+    timer
+        Knows times: then only what runs faster than the dense layer is a candidate, in its fastest form.
 
     Returns
     -------
@@ -121,6 +135,7 @@ def layer_candidates(
     """
     for method in methods:
         method_cuts(method, 2)
+    round_to = rank_step(layer) if round_to is None else round_to
     order = len(layer.spec.essential_modes)
     if order:
         tables, spectra = _tables_of_convolution(layer.spec, kernel, round_to, methods)
@@ -128,18 +143,20 @@ def layer_candidates(
         spectra = kernel_spectra(kernel, (0,))
         tables = {"svd": _single_cut(spectra, 0, round_to)}
     grids = [_Grid.of(layer, method, *table, spectra.squared_norm) for method, table in tables.items()]
-    return _front(layer, grids, spectra)
+    return _front(layer, grids, spectra, timer)
 
 
 @dataclass(frozen=True)
 class _Grid:
-    """One method at a grid of ranks: ``ranks[n, cuts]``, and error, parameters and MACs ``[n]``."""
+    """One method at a grid of ranks: ``ranks[n, cuts]``, and error, costs and number of the form ``[n]``."""
 
     method: str
     ranks: Tensor
     error: Tensor
     parameters: Tensor
     macs: Tensor
+    seconds: Tensor
+    form: Tensor
 
     @classmethod
     def of(
@@ -161,11 +178,22 @@ class _Grid:
             error=error,
             parameters=_cost(mesh, [stage.spec.weights for stage in stages]),
             macs=_cost(mesh, macs.tolist()),
+            seconds=torch.zeros(error.shape, dtype=torch.float64),
+            form=torch.zeros(error.shape, dtype=torch.int64),
         )
 
     def __getitem__(self, index: Tensor) -> _Grid:
-        columns = (self.ranks, self.error, self.parameters, self.macs)
+        columns = (self.ranks, self.error, self.parameters, self.macs, self.seconds, self.form)
         return _Grid(self.method, *(column[index] for column in columns))
+
+    def cuts(self, layer: Layer) -> tuple[int, ...]:
+        """The bonds that the method cuts."""
+        return () if self.method == DENSE else method_cuts(self.method, len(layer.spec.essential_modes))
+
+    def timed(self, layer: Layer, timer: Timer) -> _Grid:
+        """The same grid with times."""
+        seconds, form = fastest_forms(timer, layer, self.cuts(layer), self.ranks)
+        return replace(self, seconds=seconds, form=form)
 
 
 def _cost(ranks: Sequence[Tensor], at_rank_one: Sequence[int]) -> Tensor:
@@ -241,24 +269,37 @@ def _rising(last: int, most: int) -> Tensor:
     raise AssertionError("as many points as values are allowed cannot be too many")
 
 
-def _front(layer: Layer, grids: Sequence[_Grid], spectra: Spectra) -> Candidates:
+def _front(layer: Layer, grids: Sequence[_Grid], spectra: Spectra, timer: Timer | None) -> Candidates:
     """Put the methods' grids and the dense layer together and keep the Pareto front."""
-    dense = torch.tensor([layer.spec.weights]), torch.tensor([layer.macs])
-    small = [g[(g.parameters < dense[0]) & (g.macs <= dense[1])] for g in grids]
-    small = [g[pareto_front(g.error, g.parameters, g.macs)] for g in small]
-    error = torch.cat([torch.zeros(1, dtype=torch.float64), *(g.error for g in small)])
-    parameters = torch.cat([dense[0], *(g.parameters for g in small)])
-    macs = torch.cat([dense[1], *(g.macs for g in small)])
-    methods = [DENSE, *(g.method for g in small for _ in range(len(g.error)))]
-    ranks = [(), *(tuple(row) for g in small for row in g.ranks.tolist())]
-    front = pareto_front(error, parameters, macs)
-    chosen = front.tolist()
+    none = torch.zeros(1, dtype=torch.int64)
+    weights, macs = none + layer.spec.weights, none + layer.macs
+    dense = _Grid(DENSE, none.new_zeros(1, 0), none.double(), weights, macs, none.double(), none)
+    small = [g[(g.parameters < weights) & (g.macs <= macs)] for g in grids]
+    if timer:
+        dense = dense.timed(layer, timer)
+        small = [g.timed(layer, timer) for g in small if len(g.error)]
+        small = [g[g.seconds < dense.seconds] for g in small]
+
+    def front(grid: _Grid) -> Tensor:
+        costs = (grid.seconds, grid.seconds) if timer else (grid.parameters, grid.macs)
+        return pareto_front(grid.error, *costs)
+
+    small = [dense, *(g[front(g)] for g in small)]
+    columns = {
+        name: torch.cat([getattr(g, name) for g in small])
+        for name in ("error", "parameters", "macs", "seconds", "form")
+    }
+    kept = front(_Grid("", none, **columns))
+    owner = [(g, i) for g in small for i in range(len(g.error))]
+    chosen = [owner[i] for i in kept.tolist()]
     return Candidates(
-        methods=tuple(methods[i] for i in chosen),
-        ranks=tuple(ranks[i] for i in chosen),
-        error=error[front],
-        parameters=parameters[front],
-        macs=macs[front],
-        loss=error[front],
+        methods=tuple(g.method for g, _ in chosen),
+        ranks=tuple(tuple(g.ranks[i].tolist()) for g, i in chosen),
+        error=columns["error"][kept],
+        parameters=columns["parameters"][kept],
+        macs=columns["macs"][kept],
+        loss=columns["error"][kept],
         spectra=spectra,
+        seconds=columns["seconds"][kept] if timer else None,
+        forms=tuple(form_cuts(g.cuts(layer))[int(g.form[i])] for g, i in chosen) if timer else (),
     )

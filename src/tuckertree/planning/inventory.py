@@ -78,11 +78,14 @@ class Inventory:
     ----------
     parameters, macs
         Of the whole model, other layers included; MACs at the example inputs.
+    seconds
+        Time of one forward on the runtime that a budget names, where it has been measured.
     """
 
     layers: tuple[Layer, ...]
     parameters: int
     macs: int
+    seconds: float | None = None
 
 
 def take_inventory(model: nn.Module, example_inputs: ExampleInputs) -> Inventory:

@@ -38,6 +38,11 @@ class LayerPlan:
         Upper bound of the relative error: of the weight, or in the metric of a budget's objective.
     reason
         Why it is so, in words.
+    form
+        The cuts that stay when the chain is run for a budget of latency, its other neighbours multiplied out
+        (:func:`~tuckertree.layers.forms`); None if nothing is said about it.
+    seconds
+        Predicted time before and after, where a budget of latency was kept.
     """
 
     name: str
@@ -50,6 +55,8 @@ class LayerPlan:
     macs: tuple[int, int]
     bound: float
     reason: str
+    form: tuple[int, ...] | None = None
+    seconds: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -77,6 +84,36 @@ class Optimality:
 
 
 @dataclass(frozen=True)
+class Latency:
+    """How the time of a whole network was predicted and measured, in its layers' planned forms.
+
+    Attributes
+    ----------
+    runtime, threads, batch
+        What ran it, on how many threads of the processor, how many samples in one run.
+    seconds
+        Of one run of the dense network, median.
+    target, predicted
+        Shares of that time: asked for; expected from the layers' times alone.
+    measured, low, high
+        Share measured, both networks in turns: median and quartiles.
+    rounds
+        Plans that were measured until one kept the target.
+    """
+
+    runtime: str
+    threads: int
+    batch: int
+    seconds: float
+    target: float
+    predicted: float
+    measured: float
+    low: float
+    high: float
+    rounds: int
+
+
+@dataclass(frozen=True)
 class Plan:
     """Plans of all layers, in the order of the forward.
 
@@ -90,6 +127,8 @@ class Plan:
         Of the whole network before and after, other layers and biases included; MACs at the example inputs.
     optimality
         Certificate of a rule that chose for the whole network at once; other rules give none.
+    latency
+        What was measured for a budget of latency.
     """
 
     layers: tuple[LayerPlan, ...]
@@ -97,6 +136,7 @@ class Plan:
     parameters: tuple[int, int]
     macs: tuple[int, int]
     optimality: Optimality | None = None
+    latency: Latency | None = None
 
     @property
     def compressed(self) -> tuple[LayerPlan, ...]:
@@ -124,6 +164,7 @@ class Plan:
             parameters=_pair(data["parameters"], "plan.parameters"),
             macs=_pair(data["macs"], "plan.macs"),
             optimality=_optimality(data.get("optimality"), "plan.optimality"),
+            latency=_latency(data.get("latency"), "plan.latency"),
         )
 
     def dumps(self) -> str:
@@ -164,7 +205,36 @@ def _layer_from_json(data: Any, where: str) -> LayerPlan:
         macs=_pair(data["macs"], f"{where}.macs"),
         bound=_number(data["bound"], f"{where}.bound"),
         reason=_typed(data["reason"], str, f"{where}.reason"),
+        form=_form(data.get("form"), method, len(data["kernel"]) - 2, f"{where}.form"),
+        seconds=_seconds(data.get("seconds"), f"{where}.seconds"),
     )
+
+
+def _form(data: Any, method: str, order: int, where: str) -> tuple[int, ...] | None:
+    if data is None:
+        return None
+    form = _integers(data, where)
+    if method == DENSE or not form or sorted(set(form)) != list(form) or form[-1] > order:
+        raise TuckertreeError(f"{where}: {data!r} are not rising cuts of a {method} chain")
+    return form
+
+
+def _seconds(data: Any, where: str) -> tuple[float, float] | None:
+    if data is None:
+        return None
+    if not isinstance(data, list | tuple) or len(data) != 2:
+        raise TuckertreeError(f"{where} must be [before, after], not {data!r}")
+    return _number(data[0], where), _number(data[1], where)
+
+
+def _latency(data: Any, where: str) -> Latency | None:
+    if data is None:
+        return None
+    data = _fields(Latency, data, where)
+    kinds = {"runtime": str, "threads": int, "batch": int, "rounds": int}
+    for key, value in data.items():
+        _typed(value, kinds.get(key, (int, float)), f"{where}.{key}")
+    return Latency(**data)
 
 
 def _optimality(data: Any, where: str) -> Optimality | None:

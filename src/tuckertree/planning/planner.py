@@ -18,6 +18,7 @@ from tuckertree.planning.candidates import Candidates, layer_candidates
 from tuckertree.planning.inventory import Inventory, Layer
 from tuckertree.planning.plan import DENSE, LayerPlan, Plan
 from tuckertree.planning.rules import NetworkRule, Rule
+from tuckertree.planning.timing import Timer
 from tuckertree.progress import Tick, no_progress, spread
 
 FIRST_LAYER = ("svd", "ht2", DENSE)
@@ -39,7 +40,8 @@ class Options:
         The first convolution: ``svd`` of the T-mode (the paper), ``ht2``, or left ``dense``. To a
         budget it is a layer like any other, unless it is left dense.
     round_to
-        Ranks are rounded up to a multiple of this where there is room.
+        Ranks are rounded up to a multiple of this where there is room. None leaves it to the width of each
+        layer (:func:`~tuckertree.planning.timing.rank_step`), for a budget.
 
     Raises
     ------
@@ -50,12 +52,12 @@ class Options:
     include: Sequence[str] | Choice = ("*",)
     exclude: Sequence[str] | Choice = ()
     first: str = "svd"
-    round_to: int = 1
+    round_to: int | None = 1
 
     def __post_init__(self) -> None:
         if self.first not in FIRST_LAYER:
             raise UsageError(f"the first layer can be {', '.join(FIRST_LAYER)}, not {self.first!r}")
-        if self.round_to < 1:
+        if self.round_to is not None and self.round_to < 1:
             raise UsageError(f"ranks can be rounded to a multiple of 1 or more, not {self.round_to}")
 
     def check_patterns(self, layers: Sequence[Layer]) -> None:
@@ -110,6 +112,7 @@ def survey_candidates(
     *,
     methods: Sequence[str] = METHODS,
     metric: Metric | None = None,
+    timer: Timer | None = None,
     tick: Tick = no_progress,
 ) -> dict[str, Candidates]:
     """Candidates of every layer that may be compressed, by name; the weights are only read.
@@ -122,6 +125,8 @@ def survey_candidates(
         Methods that may be used.
     metric
         Gives the kernel of a layer in the metric that errors are to be measured in; by default as it is.
+    timer
+        Knows times: for a budget of latency.
 
     Raises
     ------
@@ -131,7 +136,7 @@ def survey_candidates(
 
     def candidates(layer: Layer, kernel: Tensor) -> Candidates:
         kernel = metric(layer, kernel) if metric else kernel
-        return layer_candidates(layer, kernel, round_to=options.round_to, methods=methods)
+        return layer_candidates(layer, kernel, round_to=options.round_to, methods=methods, timer=timer)
 
     return _each_kernel(model, inventory, options, candidates, doing="candidates", tick=tick)
 
@@ -230,7 +235,8 @@ def _plan_layer(layer: Layer, spectra: Spectra | None, rule: Rule, options: Opti
     if ranks is None:
         return _leave_dense(layer, "no ranks given")
     cuts = method_cuts(method, len(layer.spec.essential_modes))
-    rounded = [ceil(rank / options.round_to) * options.round_to for rank in ranks]
+    step = options.round_to or 1
+    rounded = [ceil(rank / step) * step for rank in ranks]
     ranks = feasible_ranks(layer.spec.essential_shape, cuts, rounded)
     stages = chain_stages(layer.spec, cuts, ranks)
     parameters, macs = chain_parameters(stages), layer.chain_macs(stages)
@@ -250,8 +256,11 @@ def _plan_layer(layer: Layer, spectra: Spectra | None, rule: Rule, options: Opti
 
 
 def _plan_candidate(layer: Layer, candidates: Candidates, pick: int) -> LayerPlan:
+    seconds = None if candidates.seconds is None else candidates.seconds.tolist()
+    before = max(seconds) if seconds else 0.0  # nothing slower than the dense layer is a candidate
     if candidates.methods[pick] == DENSE:
-        return _leave_dense(layer, "budget: best left as it is")
+        dense = _leave_dense(layer, "budget: best left as it is")
+        return replace(dense, seconds=(before, before)) if seconds else dense
     return replace(
         _leave_dense(layer, "budget"),
         method=candidates.methods[pick],
@@ -259,6 +268,8 @@ def _plan_candidate(layer: Layer, candidates: Candidates, pick: int) -> LayerPla
         parameters=(layer.spec.weights, int(candidates.parameters[pick])),
         macs=(layer.macs, int(candidates.macs[pick])),
         bound=float(candidates.error[pick]) ** 0.5,
+        form=candidates.forms[pick] if seconds else None,
+        seconds=(before, seconds[pick]) if seconds else None,
     )
 
 

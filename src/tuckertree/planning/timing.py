@@ -1,0 +1,62 @@
+"""Times of layers as the planner sees them: what measures them stands in a room below and is handed in."""
+
+from __future__ import annotations
+
+from itertools import combinations
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from tuckertree.planning.inventory import Layer
+
+
+class Timer(Protocol):
+    """Knows how long a layer takes on some runtime, in all its calls of one forward."""
+
+    def seconds(self, layer: Layer, cuts: tuple[int, ...], ranks: Tensor) -> Tensor:
+        """Time of the layer as one plain layer for each block between its cuts.
+
+        Parameters
+        ----------
+        cuts
+            Bonds of the kernel's row of modes; none for the dense layer.
+        ranks
+            ``[n, cuts]``.
+
+        Returns
+        -------
+        Tensor
+            ``[n]``, float64.
+        """
+        ...
+
+
+def form_cuts(cuts: tuple[int, ...]) -> list[tuple[int, ...]]:
+    """Cuts that stay in each form of a chain (:func:`~tuckertree.layers.forms`), the fewest layers first.
+
+    The dense form is one only where nothing is cut.
+    """
+    return [some for count in range(1, len(cuts) + 1) for some in combinations(cuts, count)] or [()]
+
+
+def fastest_forms(timer: Timer, layer: Layer, cuts: tuple[int, ...], ranks: Tensor) -> tuple[Tensor, Tensor]:
+    """Seconds of each chain in its fastest form ``[n]``, and the form's number in :func:`form_cuts`.
+
+    Of equally fast forms the one of fewer layers counts.
+    """
+    times = [
+        timer.seconds(layer, kept, ranks[:, [cuts.index(cut) for cut in kept]]) for kept in form_cuts(cuts)
+    ]
+    seconds, number = torch.stack(times).min(0)
+    return seconds, number
+
+
+def rank_step(layer: Layer) -> int:
+    """Multiple that ranks are rounded to where time counts: 16 from 64 channels on, 8 from 32, 4 below.
+
+    Runtimes compute channels in blocks of the processor's vectors (16 numbers of single precision with
+    AVX-512, 8 with AVX2): what a rank lies above a multiple costs the whole block.
+    """
+    channels = min(layer.spec.kernel_shape[:2])
+    return 16 if channels >= 64 else 8 if channels >= 32 else 4

@@ -113,6 +113,7 @@ def measure(name: str, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     example = known.example_inputs()
     baseline = mean_top1([model] * len(folds), folds)
     for factor in case.factors:
+        share: dict[str, Any] = {case.kind: 1 / factor}
         if not options.no_paper:
             energy = energy_for(model, example, case.kind, factor)
             paper = tt.compress(model, example, energy=energy)
@@ -127,7 +128,7 @@ def measure(name: str, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
                 tt.compress(
                     model,
                     example,
-                    tt.Budget(**{case.kind: 1 / factor}),
+                    tt.Budget(**share),
                     calibration=calibration,
                     objective=objective,
                 )

@@ -21,7 +21,7 @@ ROOMS = [
     ["calibration", "formats", "report"],
     ["runtimes"],
     ["export"],
-    ["objectives"],
+    ["objectives", "latency"],
     ["compression"],
     ["data"],
     ["models"],
@@ -40,6 +40,7 @@ CORE = (
     "calibration",
     "formats",
     "objectives",
+    "latency",
     "compression",
 )
 ALLOWED = {"torch", "numpy", "safetensors", "tuckertree"} | set(sys.stdlib_module_names)

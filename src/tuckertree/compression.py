@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,11 +19,13 @@ from tuckertree.calibration import (
 )
 from tuckertree.errors import UnreachableTargetError, UsageError
 from tuckertree.formats import save_folder
+from tuckertree.latency import LatencyTarget
 from tuckertree.layers import Chain, LayerSpec
 from tuckertree.measure import ExampleInputs
 from tuckertree.objectives import AnyRule, check_objective, survey_network
 from tuckertree.planning import (
     DENSE,
+    Budget,
     Energy,
     Layer,
     NetworkRule,
@@ -53,7 +55,7 @@ class CompressionResult:
     relative_error
         The same over all convolutions and linear layers together, dense ones included.
     seconds
-        Time of the stations ``inventory``, ``spectra``, ``plan``, ``factors`` and ``errors``.
+        Time of the stations ``inventory``, ``times``, ``plan``, ``factors`` or ``calibration``, and ``errors``.
     architecture
         Name from which :func:`tuckertree.build` makes the original architecture, if it has one.
     """
@@ -107,6 +109,7 @@ class CompressionResult:
             "relative_error": self.relative_error,
             "errors": dict(self.errors),
             "seconds": dict(self.seconds),
+            **({"latency": asdict(self.plan.latency)} if self.plan.latency else {}),
         }
 
 
@@ -119,7 +122,7 @@ def compress(
     include: str | Sequence[str] | Choice = ("*",),
     exclude: str | Sequence[str] | Choice = (),
     first: str = "svd",
-    round_to: int = 1,
+    round_to: int | None = None,
     calibration: Source | None = None,
     objective: str | None = None,
     progress: bool | None = None,
@@ -134,7 +137,8 @@ def compress(
         What the model is called with once, to see its layers at work: a tensor, a sequence of positional or
         a mapping of keyword arguments. MACs are counted at its size.
     rule
-        ``Energy(0.9)`` (the paper), ``Error(0.1)``, ``Ranks({...})`` or ``Budget(macs=0.5, params="2x")``;
+        ``Energy(0.9)`` (the paper), ``Error(0.1)``, ``Ranks({...})``, ``Budget(macs=0.5, params="2x")`` or
+        ``Budget(latency="2x", runtime="onnxruntime", threads=2)``, which times layers and networks;
         ``energy=0.9`` means the first.
     include, exclude
         Layers by name: a shell pattern, several of them, or a predicate on a
@@ -142,7 +146,8 @@ def compress(
     first
         The first convolution: ``svd`` of the T-mode (the paper), ``ht2``, or left ``dense``.
     round_to
-        Round ranks up to a multiple of this (8 or 16 suits most processors).
+        Round ranks up to a multiple of this (8 or 16 suits most processors). By default 1; for a budget of
+        latency 16, 8 or 4 by the width of the layer.
     calibration
         A few hundred unlabelled inputs (a tensor, a data set, a DataLoader or a list of batches), in the form
         the model takes: factors are then fitted to the layers' outputs on them, layer after layer, each
@@ -165,13 +170,15 @@ def compress(
     UsageError
         If the rule is missing or given twice, or an option has a value it cannot have.
     UnreachableTargetError
-        If no layer can be compressed; the message says why.
+        If no layer can be compressed, or a budget cannot be met; the message says why, or what can.
     TuckertreeError
         If the model does not run on the inputs, or a weight holds NaN or infinite values.
     """
     if (rule is None) == (energy is None):
         raise UsageError("give either a rule or an energy, such as energy=0.9")
     rule = rule or Energy(cast("float", energy))
+    timed = isinstance(rule, Budget) and rule.latency is not None
+    round_to = 1 if round_to is None and not timed else round_to
     options = Options(_patterns(include), _patterns(exclude), first, round_to)
     images = None if calibration is None else Calibration(calibration)
     objective = check_objective(rule, objective, images)
@@ -183,8 +190,16 @@ def compress(
             check_images(model, images, example_inputs)
         clock.lap("inventory")
         if isinstance(rule, NetworkRule):
-            candidates = survey_network(model, inventory, options, objective, images, tick=tick)
-            plan = make_plan(inventory, candidates, rule, options)
+            target = timer = None
+            if timed:
+                target = LatencyTarget(model, example_inputs, cast("Budget", rule))
+                inventory, timer = target.measure(inventory, options, tick=tick)
+                clock.lap("times")
+            candidates = survey_network(model, inventory, options, objective, images, timer=timer, tick=tick)
+            if target is not None:
+                plan = target.plan(inventory, candidates, options, tick=tick)
+            else:
+                plan = make_plan(inventory, candidates, rule, options)
             plan = replace(plan, rule={**plan.rule, "objective": objective})
             spectra = (
                 {name: found.spectra for name, found in candidates.items()} if objective == "weight" else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -38,6 +38,15 @@ def compress(
         str | None, typer.Option(help="Budget of parameters: a share, 0.4, or a factor, 2.5x.")
     ] = None,
     macs: Annotated[str | None, typer.Option(help="Budget of MACs: a share, 0.5, or a factor, 2x.")] = None,
+    latency: Annotated[
+        str | None, typer.Option(help="Budget of measured time: a share, 0.5, or a factor, 2x.")
+    ] = None,
+    runtime: Annotated[
+        str | None,
+        typer.Option(help="With --latency: onnxruntime (default), openvino, torch, torch-compile."),
+    ] = None,
+    threads: Annotated[int | None, typer.Option(help="With --latency: threads a run may use.", min=1)] = None,
+    batch: Annotated[int | None, typer.Option(help="With --latency: samples in one run.", min=1)] = None,
     calibration: Calibration = None,
     calibration_images: CalibrationImages = 1024,
     objective: Annotated[
@@ -50,7 +59,9 @@ def compress(
         list[str] | None, typer.Option(help="Leave layers of this name pattern dense.")
     ] = None,
     first: Annotated[str, typer.Option(help="The first convolution: svd, ht2 or dense.")] = "svd",
-    round_to: Annotated[int, typer.Option(help="Round ranks up to a multiple of this.")] = 1,
+    round_to: Annotated[
+        int | None, typer.Option(help="Round ranks to a multiple of this. [1; with --latency 16, 8 or 4]")
+    ] = None,
     weights: Weights = None,
     input_size: InputSize = None,
     device: Device = "cpu",
@@ -63,7 +74,8 @@ def compress(
     from tuckertree.opening import open_model
     from tuckertree.report import plan_table, totals
 
-    rule = _rule(energy, error, params, macs)
+    timing = {"runtime": runtime, "threads": threads, "batch": batch}
+    rule = _rule(energy, error, params, macs, latency, timing)
     check_output(output, overwrite=overwrite)
     opened = open_model(model, weights=weights, input_size=parse_size(input_size), device=device)
     if opened.plan is not None:
@@ -89,7 +101,14 @@ def compress(
     stdout.print(f"saved       {output}", soft_wrap=True)
 
 
-def _rule(energy: float | None, error: float | None, params: str | None, macs: str | None) -> AnyRule:
+def _rule(
+    energy: float | None,
+    error: float | None,
+    params: str | None,
+    macs: str | None,
+    latency: str | None,
+    timing: dict[str, Any],
+) -> AnyRule:
     """The one rule that the options name."""
     import tuckertree
 
@@ -98,8 +117,13 @@ def _rule(energy: float | None, error: float | None, params: str | None, macs: s
         rules.append(tuckertree.Energy(energy))
     if error is not None:
         rules.append(tuckertree.Error(error))
-    if params is not None or macs is not None:
-        rules.append(tuckertree.Budget(params=params, macs=macs))
+    given = {option: value for option, value in timing.items() if value is not None}
+    if latency is None and given:
+        raise UsageError(f"--{next(iter(given))} belongs to --latency; give a target such as --latency 2x")
+    if params is not None or macs is not None or latency is not None:
+        rules.append(tuckertree.Budget(params=params, macs=macs, latency=latency, **given))
     if len(rules) != 1:
-        raise UsageError("give one of --energy, --error, or a budget by --params, --macs or both: --macs 0.5")
+        raise UsageError(
+            "give one of --energy, --error, or a budget: --params, --macs or both, or --latency 2x"
+        )
     return rules[0]

@@ -10,6 +10,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from tuckertree.layers import Form, LayerSpec, chain_stages
 from tuckertree.planning import DENSE, Inventory, LayerPlan, Plan, TradeOff
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ def totals(result: CompressionResult) -> list[str]:
         f"MACs        {ratio(plan.macs)}",
         f"error       {result.relative_error:.4f} of the norm of all layers' weights",
         *_optimality(plan),
+        *_latency(plan),
         f"time        {sum(result.seconds.values()):.2f} s",
     ]
 
@@ -45,9 +47,21 @@ def _optimality(plan: Plan) -> list[str]:
     return lines
 
 
+def _latency(plan: Plan) -> list[str]:
+    if plan.latency is None:
+        return []
+    found = plan.latency
+    return [
+        f"latency     {1 / found.measured:.2f}x faster measured ({1 / found.high:.2f}x to {1 / found.low:.2f}x), "
+        f"{1 / found.target:.3g}x asked for, {1 / found.predicted:.2f}x predicted from layers",
+        f"runtime     {found.runtime}, {found.threads} threads, batch {found.batch}; "
+        f"dense {found.seconds * 1e3:.3g} ms",
+    ]
+
+
 def plan_table(plan: Plan, errors: Mapping[str, float]) -> Table:
     """Table of a plan with the true errors beside their bounds."""
-    columns = (
+    columns: tuple[str, ...] = (
         "layer",
         "kind",
         "kernel",
@@ -59,7 +73,7 @@ def plan_table(plan: Plan, errors: Mapping[str, float]) -> Table:
         ">bound",
         "reason",
     )
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for layer in plan.layers:
         dense = layer.method == DENSE
         rows.append(
@@ -76,7 +90,29 @@ def plan_table(plan: Plan, errors: Mapping[str, float]) -> Table:
                 layer.reason,
             )
         )
+        if plan.latency is not None:
+            rows[-1] = (*rows[-1][:-1], form_text(layer), _times(layer), layer.reason)
+    if plan.latency is not None:
+        columns = (*columns[:-1], "run as", ">predicted ms", columns[-1])
     return table(columns, rows)
+
+
+def form_text(layer: LayerPlan) -> str:
+    """The kernels of the layers that a planned chain is run as: ``1x1, 3x3``."""
+    if layer.form is None:
+        return ""
+    filters, channels, *size = layer.kernel
+    ones, zeros = (1,) * len(size), (0,) * len(size)
+    spec = LayerSpec(channels, filters, tuple(size), ones, zeros, ones, zeros)
+    ranks = (1,) * len(layer.form)
+    return Form(layer.form, ranks, chain_stages(spec, layer.form, ranks)).name
+
+
+def _times(layer: LayerPlan) -> str:
+    if layer.seconds is None:
+        return ""
+    before, after = (f"{seconds * 1e3:.3g}" for seconds in layer.seconds)
+    return before if layer.method == DENSE else f"{before} > {after}"
 
 
 def inventory_table(inventory: Inventory) -> Table:

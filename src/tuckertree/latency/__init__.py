@@ -1,0 +1,15 @@
+"""Latency as a target: layers timed, a plan chosen, the whole network measured, the plan corrected."""
+
+from tuckertree.latency.network import NetworkClock, run_as_planned
+from tuckertree.latency.target import LatencyTarget, meet_target
+from tuckertree.latency.time_model import Clock, RuntimeClock, TimeModel
+
+__all__ = [
+    "Clock",
+    "LatencyTarget",
+    "NetworkClock",
+    "RuntimeClock",
+    "TimeModel",
+    "meet_target",
+    "run_as_planned",
+]

@@ -1,0 +1,85 @@
+"""Fitting times of a layer's forms by what their stages do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from math import prod
+
+import torch
+from torch import Tensor
+
+from tuckertree.layers import LayerSpec, Stage, chain_stages
+from tuckertree.layers.stages import stage_macs
+from tuckertree.planning import Call
+
+_FITS, _SWEEPS = 12, 60
+_NOISE = 0.03
+
+
+def work(spec: LayerSpec, call: Call, cuts: Sequence[int], ranks: Tensor) -> Tensor:
+    """What a layer cut at ``cuts`` does in one call, for each row of ``ranks[n, cuts]``.
+
+    Returns
+    -------
+    Tensor
+        ``[n, 7]``, float64: one (the call); its stages; the MACs of stages that move over no spatial axis,
+        over the first alone, over others but not all, over all; and the numbers passed from stage to stage.
+    """
+    stages = chain_stages(spec, cuts, [1] * len(cuts))
+    macs = stage_macs(stages, call.size_in, call.size_out)
+    one = torch.ones(len(ranks), dtype=torch.float64)
+    ends = [one, *ranks.double().unbind(1), one]
+    columns = torch.zeros(7, len(ranks), dtype=torch.float64)
+    columns[0], columns[1] = one, len(stages)
+    for stage, macs_at_one, (left, right) in zip(stages, macs, pairwise(ends), strict=True):
+        columns[2 + _reach(spec, stage)] += call.samples * macs_at_one * left * right
+    size = call.size_in
+    for stage, rank in zip(stages[:-1], ends[1:-1], strict=True):
+        size = tuple(call.size_out[axis] if axis in stage.axes else n for axis, n in enumerate(size))
+        columns[6] += call.samples * spec.groups * prod(size) * rank
+    return columns.T
+
+
+def _reach(spec: LayerSpec, stage: Stage) -> int:
+    """0 for a pointwise stage, 1 for the first axis, 2 for another or several, 3 for all."""
+    axes, all_axes = stage.spec.essential_modes, spec.essential_modes
+    if not axes:
+        return 0
+    return 3 if axes == all_axes else 1 if axes == all_axes[:1] else 2
+
+
+def fit_times(rows: Tensor, times: Tensor, spread: Tensor) -> Tensor:
+    """Coefficients ``[k]``, none negative, such that ``rows @ coefficients`` are about the times.
+
+    The sum of the relative deviations is made small, not that of their squares: on a busy machine some times
+    are far too long or too short, and must not draw the others with them. No coefficient is negative, so a
+    time never falls where a rank rises.
+
+    Parameters
+    ----------
+    rows, times
+        ``[n, k]``, not negative, and ``[n]``, positive.
+    spread
+        Relative uncertainty of each time ``[n]``.
+    """
+    scale = rows.amax(0).clamp(min=1e-300)
+    rows, times = rows / scale / times[:, None], torch.ones_like(times)
+    trust = 1 / (spread + _NOISE)
+    coefficients = torch.zeros(rows.shape[1], dtype=torch.float64)
+    weights = trust
+    for _ in range(_FITS):
+        gram, right = rows.T @ (weights[:, None] * rows), rows.T @ (weights * times)
+        coefficients = _not_negative(gram, right, coefficients)
+        weights = trust / ((rows @ coefficients - times).abs() + _NOISE)
+    return coefficients / scale
+
+
+def _not_negative(gram: Tensor, right: Tensor, start: Tensor) -> Tensor:
+    """Least squares without negative coefficients, by one coefficient after the other."""
+    g, r, x = gram.tolist(), right.tolist(), start.tolist()
+    for _ in range(_SWEEPS):
+        for i, row in enumerate(g):
+            if row[i] > 0:
+                x[i] = max(0.0, x[i] + (r[i] - sum(a * b for a, b in zip(row, x, strict=True))) / row[i])
+    return torch.tensor(x, dtype=torch.float64)

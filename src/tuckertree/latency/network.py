@@ -1,0 +1,102 @@
+"""The whole network on its runtime: a plan's structure against the dense one."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+
+from tuckertree.errors import TuckertreeError, UsageError
+from tuckertree.latency.time_model import fill
+from tuckertree.layers import Chain, contract_chain, forms
+from tuckertree.measure import ExampleInputs, Timing, time_in_turns
+from tuckertree.planning import Plan
+from tuckertree.runtimes import Runtime
+from tuckertree.surgery import build_structure, replace_layers
+
+_ROUNDS, _LEAST_OF = 21, 3
+_SHORTEST = 2e-3
+
+
+def run_as_planned(model: nn.Module, plan: Plan) -> nn.Module:
+    """Give every chain of a compressed model the form that its plan names: the same function up to rounding.
+
+    Parameters
+    ----------
+    model
+        What :func:`~tuckertree.compress` or :func:`~tuckertree.load` gave; it is not changed.
+    plan
+        Its plan. A layer whose form is not named stays as it is.
+
+    Raises
+    ------
+    TuckertreeError
+        If the plan names a form of a layer that is no such chain here.
+    """
+    contracted: dict[str, nn.Module] = {}
+    for layer in plan.compressed:
+        if layer.form is None:
+            continue
+        chain = model.get_submodule(layer.name)
+        known = forms(chain.dense, chain.cuts, chain.ranks) if isinstance(chain, Chain) else ()
+        form = next((form for form in known if form.cuts == layer.form), None)
+        if form is None:
+            raise TuckertreeError(f"{layer.name} cannot be run cut at {list(layer.form)}, as the plan says")
+        assert isinstance(chain, Chain)
+        contracted[layer.name] = contract_chain(chain, form)
+    return replace_layers(model, contracted)
+
+
+class NetworkClock:
+    """Times the structure of plans on a runtime against the dense network, which is made ready once.
+
+    Weights of chains are random: a time does not depend on them.
+
+    Parameters
+    ----------
+    model
+        The dense network; it is not changed.
+    example_inputs
+        What it is called with, a tensor or several.
+    batch
+        Samples in one run; the first sample of the example inputs that many times. None: as they are.
+
+    Raises
+    ------
+    UsageError
+        If the inputs are not tensors by position.
+    """
+
+    def __init__(
+        self, model: nn.Module, example_inputs: ExampleInputs, runtime: Runtime, batch: int | None = None
+    ) -> None:
+        inputs = [example_inputs] if isinstance(example_inputs, Tensor) else example_inputs
+        if isinstance(inputs, Mapping) or not all(isinstance(x, Tensor) and x.ndim for x in inputs):
+            raise UsageError("a budget of latency needs a model that is called with tensors by position")
+        self.runtime, self.example_batch = runtime, len(inputs[0])
+        self.batch = batch or self.example_batch
+        self._inputs = [x.cpu() if batch is None else _of_batch(x.cpu(), batch) for x in inputs]
+        self._model = copy.deepcopy(model).cpu().eval()
+        self._dense = runtime.load(self._model, self._inputs).bind(self._inputs)
+
+    def seconds(self) -> float:
+        """Median time of the dense network."""
+        with self.runtime.active():
+            (times,) = time_in_turns([self._dense], repeats=_ROUNDS, shortest=_SHORTEST, settle=True)
+        return Timing.of(times).median
+
+    def __call__(self, plan: Plan) -> Timing:
+        """Time of the network as planned over that of the dense one, both in turns."""
+        structure = build_structure(self._model, plan)
+        for layer in plan.compressed:
+            fill(structure.get_submodule(layer.name))
+        session = self.runtime.load(run_as_planned(structure, plan), self._inputs)
+        with self.runtime.active():
+            runs = [self._dense, session.bind(self._inputs)]
+            dense, planned = time_in_turns(runs, repeats=_ROUNDS, shortest=_SHORTEST, settle=True)
+        return Timing.of_ratios(planned, dense, _LEAST_OF)
+
+
+def _of_batch(x: Tensor, batch: int) -> Tensor:
+    return x[:1].expand(batch, *x.shape[1:]).contiguous()

@@ -1,0 +1,185 @@
+"""From a target of latency to a plan that keeps it: choose, measure, correct, choose again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+from torch import nn
+
+from tuckertree.errors import UnreachableTargetError
+from tuckertree.latency.network import NetworkClock
+from tuckertree.latency.time_model import RuntimeClock, TimeModel
+from tuckertree.measure import ExampleInputs, Timing
+from tuckertree.planning import DENSE, Budget, Candidates, Inventory, Latency, Options, Plan, make_plan
+from tuckertree.progress import Tick, no_progress
+from tuckertree.runtimes import Runtime, get_runtime
+
+ROUNDS = 4
+"""At most so many plans are measured."""
+TOO_SLOW, TOO_FAST = 1.02, 0.95
+"""Shares of the target between which a measured time is taken for the target itself."""
+_HAIR = 1e-6
+
+
+class LatencyTarget:
+    """A budget of latency for one network: the times of its layers, and a plan that keeps the target.
+
+    Parameters
+    ----------
+    rule
+        A budget of latency.
+
+    Raises
+    ------
+    UsageError
+        If the runtime is unknown, or the inputs are not tensors by position.
+    TuckertreeError
+        If the runtime is not installed or cannot run the network.
+    """
+
+    def __init__(self, model: nn.Module, example_inputs: ExampleInputs, rule: Budget) -> None:
+        self.rule = rule
+        self._runtime = runtime_of(rule, model)
+        self._clock = NetworkClock(model, example_inputs, self._runtime, rule.batch)
+        self._dtype = next(p.dtype for p in model.parameters() if p.is_floating_point())
+
+    def measure(
+        self, inventory: Inventory, options: Options, *, tick: Tick = no_progress
+    ) -> tuple[Inventory, TimeModel]:
+        """The inventory with the time of the network, and the times of the layers that may be compressed."""
+        clock = RuntimeClock(self._runtime, self._dtype)
+        model = TimeModel(clock, (self._clock.batch, self._clock.example_batch))
+        model.measure([x for x in inventory.layers if options.method(x)[0] != DENSE], tick=tick)
+        return replace(inventory, seconds=self._clock.seconds()), model
+
+    def plan(
+        self,
+        inventory: Inventory,
+        candidates: Mapping[str, Candidates],
+        options: Options,
+        *,
+        tick: Tick = no_progress,
+    ) -> Plan:
+        """A plan that was measured to keep the target; as :func:`meet_target`."""
+        plan = meet_target(inventory, candidates, self.rule, options, self._clock, tick=tick)
+        assert plan.latency is not None
+        latency = replace(
+            plan.latency,
+            runtime=f"{self._runtime.name} {self._runtime.version}",
+            threads=self._runtime.threads,
+            batch=self._clock.batch,
+        )
+        return replace(plan, latency=latency)
+
+
+def runtime_of(rule: Budget, model: nn.Module) -> Runtime:
+    """The runtime that a budget names, where it can on the model's device.
+
+    Raises
+    ------
+    UsageError
+        If it is unknown.
+    TuckertreeError
+        If it is not installed.
+    """
+    device = next((str(p.device) for p in model.parameters()), "cpu")
+    on_torch = rule.runtime.startswith("torch")
+    return get_runtime(rule.runtime, threads=rule.threads, device=device if on_torch else "cpu")
+
+
+def meet_target(
+    inventory: Inventory,
+    candidates: Mapping[str, Candidates],
+    rule: Budget,
+    options: Options,
+    measure: Callable[[Plan], Timing],
+    *,
+    tick: Tick = no_progress,
+) -> Plan:
+    """Choose by the layers' times, measure the network, correct, and choose again.
+
+    The time that all layers together save is taken to be off by one factor, measured over predicted savings.
+    With it the next choice is made; of the plans that kept the target the one of the least loss counts.
+
+    Parameters
+    ----------
+    inventory, candidates
+        With times.
+    measure
+        Gives the time of a plan's network over the dense one's.
+
+    Raises
+    ------
+    UnreachableTargetError
+        If no plan keeps the target; the message gives the nearest that was measured.
+    """
+    assert inventory.seconds is not None
+    assert rule.latency is not None
+    target = float(rule.latency)
+    least = 1 - sum(_largest_saving(layer) for layer in candidates.values()) / inventory.seconds
+    least = max(least, 0.0) + _HAIR
+    share, found = target, list[Plan]()
+    for number in range(1, ROUNDS + 1):
+        share = max(share, least)
+        plan = make_plan(inventory, candidates, replace(rule, latency=min(share, 1.0)), options)
+        plan = replace(plan, rule=rule.describe())
+        predicted = predicted_share(plan, inventory)
+        measured = measure(plan) if plan.compressed else Timing(1.0, 1.0, 1.0)
+        found.append(replace(plan, latency=_latency(inventory, target, predicted, measured, number)))
+        tick("plans", number, ROUNDS)
+        if TOO_FAST <= measured.median / target <= TOO_SLOW:
+            break
+        realised = (1 - measured.median) / (1 - predicted) if predicted < 1 else 0.0
+        corrected = 1 - (1 - target) / realised if realised > 0 else least
+        if abs(max(corrected, least) - share) < _HAIR:
+            break
+        share = corrected
+    return _best(found, target)
+
+
+def predicted_share(plan: Plan, inventory: Inventory) -> float:
+    """Time of a plan's network over the dense one's, as its layers' times predict it."""
+    assert inventory.seconds is not None
+    saved = sum(layer.seconds[0] - layer.seconds[1] for layer in plan.layers if layer.seconds)
+    return 1 - saved / inventory.seconds
+
+
+def _largest_saving(layer: Candidates) -> float:
+    assert layer.seconds is not None
+    return float(layer.seconds.max() - layer.seconds.min())
+
+
+def _latency(inventory: Inventory, target: float, predicted: float, measured: Timing, number: int) -> Latency:
+    assert inventory.seconds is not None
+    return Latency(
+        runtime="",
+        threads=0,
+        batch=0,
+        seconds=inventory.seconds,
+        target=target,
+        predicted=predicted,
+        measured=measured.median,
+        low=measured.low,
+        high=measured.high,
+        rounds=number,
+    )
+
+
+def _best(found: list[Plan], target: float) -> Plan:
+    def loss(plan: Plan) -> float:
+        assert plan.optimality is not None
+        return plan.optimality.loss
+
+    def measured(plan: Plan) -> float:
+        assert plan.latency is not None
+        return plan.latency.measured
+
+    kept = [plan for plan in found if measured(plan) <= TOO_SLOW * target]
+    if kept:
+        return min(kept, key=loss)
+    nearest = min(map(measured, found))
+    raise UnreachableTargetError(
+        f"a latency of {target:.4g} of the dense network's cannot be met; the nearest that was measured is "
+        f"{nearest:.4g} ({1 / nearest:.3g}x)"
+    )

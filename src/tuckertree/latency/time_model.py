@@ -1,0 +1,136 @@
+"""How long a layer takes in any form at any ranks, from measurements of a few."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import prod
+
+import torch
+from torch import Tensor, nn
+
+from tuckertree.decomposition import feasible_ranks
+from tuckertree.decomposition.matricization import mode_sizes
+from tuckertree.latency.fit import fit_times, work
+from tuckertree.layers import Form, LayerSpec, chain_stages
+from tuckertree.planning import Call, Layer
+from tuckertree.planning.timing import form_cuts, rank_step
+from tuckertree.progress import Tick, no_progress
+from tuckertree.runtimes import CandidateTime, Runtime, time_candidates
+
+Clock = Callable[[tuple[int, ...], Sequence[Form]], Sequence[CandidateTime]]
+"""Times forms of a layer, the dense one first, on an input of the given shape."""
+_SHARES = {1: ((0.25,), (0.5,)), 2: ((0.25, 0.5), (0.5, 0.25))}
+
+
+@dataclass(frozen=True)
+class _Fitted:
+    """Seconds of the dense layer, and coefficients of the share of that which another form takes."""
+
+    dense: float
+    coefficients: Tensor
+
+
+class TimeModel:
+    """Times of layers, a :class:`~tuckertree.planning.Timer`.
+
+    Of each distinct layer some forms are timed at some ranks, beside the dense layer. In between, and beyond,
+    a time is taken to be linear in what the stages do (:func:`~tuckertree.latency.fit.work`): a chain of
+    plain layers does one after the other, and a runtime joins little of them.
+
+    Parameters
+    ----------
+    clock
+        Measures.
+    batch
+        Samples now, and in the inventory's forward, where the two differ.
+    """
+
+    def __init__(self, clock: Clock, batch: tuple[int, int] = (1, 1)) -> None:
+        self._clock, self._batch = clock, batch
+        self._fitted: dict[tuple[LayerSpec, Call], _Fitted] = {}
+
+    def measure(self, layers: Sequence[Layer], *, tick: Tick = no_progress) -> None:
+        """Time all distinct layers now."""
+        distinct = {(layer.spec, call): layer for layer in layers for call in map(self._now, layer.calls)}
+        for number, ((spec, call), layer) in enumerate(distinct.items()):
+            self._fit(spec, call, rank_step(layer))
+            tick("timing layers", number + 1, len(distinct))
+
+    def seconds(self, layer: Layer, cuts: tuple[int, ...], ranks: Tensor) -> Tensor:
+        """As :meth:`Timer.seconds <tuckertree.planning.Timer.seconds>`."""
+        total = torch.zeros(len(ranks), dtype=torch.float64)
+        for call in map(self._now, layer.calls):
+            fitted = self._fit(layer.spec, call, rank_step(layer))
+            share = work(layer.spec, call, cuts, ranks) @ fitted.coefficients if cuts else 1.0
+            total += fitted.dense * share
+        return total
+
+    def _now(self, call: Call) -> Call:
+        now, then = self._batch
+        return Call(call.samples * now // then, call.size_in, call.size_out)
+
+    def _fit(self, spec: LayerSpec, call: Call, step: int) -> _Fitted:
+        if (spec, call) not in self._fitted:
+            forms = sample_forms(spec, step)
+            times = self._clock(input_shape(spec, call), forms)
+            rows = [work(spec, call, form.cuts, torch.tensor([form.ranks])) for form in forms]
+            ratios = torch.tensor([time.ratio.median for time in times], dtype=torch.float64)
+            spread = [(time.ratio.high - time.ratio.low) / time.ratio.median for time in times]
+            coefficients = fit_times(torch.cat(rows), ratios, torch.tensor(spread, dtype=torch.float64))
+            self._fitted[spec, call] = _Fitted(times[0].seconds, coefficients)
+        return self._fitted[spec, call]
+
+
+def sample_forms(spec: LayerSpec, step: int) -> list[Form]:
+    """The forms of a layer that are timed: the dense one, then every other at two choices of ranks.
+
+    Ranks are quarters and halves of what there can be, of the channels at most, in multiples of ``step``. With
+    two cuts either is once the larger one, so that the stages can be told apart.
+    """
+    row = mode_sizes(spec.essential_shape)
+    limits = [
+        min(prod(row[: n + 1]), prod(row[n + 1 :]), max(spec.kernel_shape[:2])) for n in range(len(row))
+    ]
+    found: dict[tuple[int, ...], Form] = {(): Form((), (), chain_stages(spec, (), ()))}
+    for cuts in form_cuts(tuple(range(len(row) - 1))):
+        for shares in _SHARES.get(len(cuts), ((0.25,) * len(cuts), (0.5,) * len(cuts))):
+            rounded = [
+                max(step, int(s * limits[cut]) // step * step) for s, cut in zip(shares, cuts, strict=True)
+            ]
+            ranks = feasible_ranks(spec.essential_shape, cuts, rounded)
+            found[cuts + ranks] = Form(cuts, ranks, chain_stages(spec, cuts, ranks))
+    return list(found.values())
+
+
+def input_shape(spec: LayerSpec, call: Call) -> tuple[int, ...]:
+    """Shape of what a layer is called with."""
+    if spec.order:
+        return (call.samples, spec.in_channels, *call.size_in)
+    return (call.samples, *(n for n in call.size_in if n > 1), spec.in_channels)
+
+
+class RuntimeClock:
+    """Times forms as modules with random weights on a runtime (:func:`~tuckertree.runtimes.time_candidates`)."""
+
+    def __init__(self, runtime: Runtime, dtype: torch.dtype, *, repeats: int = 15) -> None:
+        self._runtime, self._dtype, self._repeats = runtime, dtype, repeats
+
+    def __call__(self, shape: tuple[int, ...], forms: Sequence[Form]) -> Sequence[CandidateTime]:
+        """Time forms of one layer, the dense one first."""
+        modules = [
+            nn.Sequential(*(stage.spec.build(dtype=self._dtype) for stage in form.stages)) for form in forms
+        ]
+        for module in modules:
+            fill(module)
+        x = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(self._dtype)
+        return time_candidates(modules, x, self._runtime, repeats=self._repeats)
+
+
+def fill(module: nn.Module) -> None:
+    """Random weights of a layer's usual size: zeros, denormals and infinities would take a time of their own."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for p in module.parameters():
+            fan_in = max(1, p[0].numel()) if p.ndim > 1 else 1e4
+            p.copy_(torch.randn(p.shape, generator=generator) / fan_in**0.5)

@@ -30,7 +30,7 @@ from tuckertree.layers import LayerSpec, chain_stages, stage_macs
 from tuckertree.planning.fronts import pareto_front
 from tuckertree.planning.inventory import Layer
 from tuckertree.planning.plan import DENSE
-from tuckertree.planning.timing import Timer, fastest_forms, form_cuts, rank_step
+from tuckertree.planning.timing import Timer, fastest_forms, forms_of_methods, rank_step
 
 GRID = 64
 """At most so many values of each rank where two or three ranks span a grid."""
@@ -190,9 +190,9 @@ class _Grid:
         """The bonds that the method cuts."""
         return () if self.method == DENSE else method_cuts(self.method, len(layer.spec.essential_modes))
 
-    def timed(self, layer: Layer, timer: Timer) -> _Grid:
+    def timed(self, layer: Layer, timer: Timer, forms: Sequence[tuple[int, ...]]) -> _Grid:
         """The same grid with times."""
-        seconds, form = fastest_forms(timer, layer, self.cuts(layer), self.ranks)
+        seconds, form = fastest_forms(timer, layer, self.cuts(layer), self.ranks, forms)
         return replace(self, seconds=seconds, form=form)
 
 
@@ -275,9 +275,10 @@ def _front(layer: Layer, grids: Sequence[_Grid], spectra: Spectra, timer: Timer 
     weights, macs = none + layer.spec.weights, none + layer.macs
     dense = _Grid(DENSE, none.new_zeros(1, 0), none.double(), weights, macs, none.double(), none)
     small = [g[(g.parameters < weights) & (g.macs <= macs)] for g in grids]
+    forms = forms_of_methods({g.method: g.cuts(layer) for g in [dense, *grids]}) if timer else {}
     if timer:
-        dense = dense.timed(layer, timer)
-        small = [g.timed(layer, timer) for g in small if len(g.error)]
+        dense = dense.timed(layer, timer, forms[DENSE])
+        small = [g.timed(layer, timer, forms[g.method]) for g in small if len(g.error)]
         small = [g[g.seconds < dense.seconds] for g in small]
 
     def front(grid: _Grid) -> Tensor:
@@ -301,5 +302,5 @@ def _front(layer: Layer, grids: Sequence[_Grid], spectra: Spectra, timer: Timer 
         loss=columns["error"][kept],
         spectra=spectra,
         seconds=columns["seconds"][kept] if timer else None,
-        forms=tuple(form_cuts(g.cuts(layer))[int(g.form[i])] for g, i in chosen) if timer else (),
+        forms=tuple(forms[g.method][int(g.form[i])] for g, i in chosen) if timer else (),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import Protocol
 
@@ -40,14 +41,27 @@ def form_cuts(cuts: tuple[int, ...]) -> list[tuple[int, ...]]:
     return [some for count in range(1, len(cuts) + 1) for some in combinations(cuts, count)] or [()]
 
 
-def fastest_forms(timer: Timer, layer: Layer, cuts: tuple[int, ...], ranks: Tensor) -> tuple[Tensor, Tensor]:
-    """Seconds of each chain in its fastest form ``[n]``, and the form's number in :func:`form_cuts`.
+def forms_of_methods(methods: Mapping[str, tuple[int, ...]]) -> dict[str, list[tuple[int, ...]]]:
+    """Forms in which each method's chains are looked at, given the cuts of all methods there are.
 
-    Of equally fast forms the one of fewer layers counts.
+    A form belongs to the method of the fewest cuts that has it: HT-2 run as 1x1, 3x3, 1x1 takes as long as
+    Tucker-2 of the same ranks and loses more.
     """
-    times = [
-        timer.seconds(layer, kept, ranks[:, [cuts.index(cut) for cut in kept]]) for kept in form_cuts(cuts)
-    ]
+    forms: dict[str, list[tuple[int, ...]]] = {}
+    for method in sorted(methods, key=lambda method: len(methods[method])):
+        taken = {form for known in forms.values() for form in known}
+        forms[method] = [form for form in form_cuts(methods[method]) if form not in taken]
+    return forms
+
+
+def fastest_forms(
+    timer: Timer, layer: Layer, cuts: tuple[int, ...], ranks: Tensor, forms: Sequence[tuple[int, ...]]
+) -> tuple[Tensor, Tensor]:
+    """Seconds of each chain in the fastest of some forms ``[n]``, and the number of that form.
+
+    Of equally fast forms the first counts.
+    """
+    times = [timer.seconds(layer, kept, ranks[:, [cuts.index(cut) for cut in kept]]) for kept in forms]
     seconds, number = torch.stack(times).min(0)
     return seconds, number
 

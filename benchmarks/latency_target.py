@@ -57,7 +57,7 @@ def main() -> None:
                 rule = tt.Budget(latency=target, runtime=runtime, threads=options.threads)
                 found = trained(rule, options) if name == RESNET20 else structure(name, rule)
                 for row in found:
-                    rows.append({"network": name, "target": target, **row})
+                    rows.append({**row, "network": name, "asked": target})
                     print(json.dumps(rows[-1]), flush=True)
                 if options.output:
                     write(rows, options)
@@ -95,6 +95,8 @@ def trained(rule: tt.Budget, options: argparse.Namespace) -> list[dict[str, Any]
         {
             "rule": "same MACs",
             **size,
+            "runtime": row["runtime"],
+            "threads": row["threads"],
             "again": again[2],
             "top1_dense": dense,
             "top1": evaluate(other.model, test).top1,
@@ -138,7 +140,7 @@ def write(rows: list[dict[str, Any]], options: argparse.Namespace) -> None:
     """Add rows to the results in a folder, each in the place of an older one of the same kind."""
     path = options.output / "latency_target.json"
     found = json.loads(path.read_text(encoding="utf-8"))["rows"] if path.exists() else []
-    merged = {(r["network"], r["target"], r.get("runtime"), r["rule"]): r for r in [*found, *rows]}
+    merged = {(r["network"], r["asked"], r["runtime"], r["threads"], r["rule"]): r for r in [*found, *rows]}
     report = {"seed": options.seed, "environment": environment(), "rows": list(merged.values())}
     path.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     (options.output / "latency_target.md").write_text(markdown(report), encoding="utf-8")
@@ -168,12 +170,12 @@ def markdown(report: dict[str, Any]) -> str:
 
 
 def line(row: dict[str, Any]) -> str:
-    timed = "runtime" in row
+    timed = "measured" in row
     cells = [
         row["network"],
-        row["target"],
+        row["asked"],
         row["rule"],
-        f"{row['runtime']}, {row['threads']}" if timed else "",
+        f"{row['runtime']}, {row['threads']}",
         f"{row['dense_ms']:.3g}" if timed else "",
         f"{1 / row['predicted']:.2f}x" if timed else "",
         faster(row["measured"], row["low"], row["high"]) if timed else "",

@@ -85,7 +85,9 @@ def test_the_core_needs_torch_numpy_and_safetensors_alone(name):
 
 
 def test_importing_the_library_brings_in_no_extra():
-    heavy = "'torchvision', 'timm', 'pyarrow', 'PIL', 'onnx', 'onnxruntime', 'openvino', 'lightning', 'datasets'"
+    heavy = (
+        "'torchvision', 'timm', 'pyarrow', 'PIL', 'onnx', 'onnxruntime', 'openvino', 'lightning', 'datasets'"
+    )
     code = f"import sys, tuckertree; print({{{heavy}}} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

@@ -92,7 +92,7 @@ class Latency:
     runtime, threads, batch
         What ran it, on how many threads of the processor, how many samples in one run.
     seconds
-        Of one run of the dense network, median.
+        Of one run of the dense network, undisturbed.
     target, predicted
         Shares of that time: asked for; expected from the layers' times alone.
     measured, low, high

@@ -88,7 +88,7 @@ def trained(rule: tt.Budget, options: argparse.Namespace) -> list[dict[str, Any]
         "same MACs": contract(other.model, runtime, example).model,
     }
     subjects = [of_model(label, network, example) for label, network in networks.items()]
-    again = [asdict(timed.time_ratio) for timed in bench(subjects, [runtime], memory=False)]
+    again = [asdict(timed.time_ratio) for timed in bench(subjects, [runtime], repeats=100, memory=False)]
     size = {"parameters": other.plan.parameters, "macs": other.plan.macs}
     return [
         {"rule": "latency", **row, "again": again[1], "top1_dense": dense, "top1": top1},

@@ -181,7 +181,7 @@ def test_compress_for_onnxruntime_measures_and_keeps_what_it_measured(tmp_path, 
     # How fast this machine is, and how steady, is not what is tested: any time is taken for the target.
     monkeypatch.setattr(target_module, "TOO_SLOW", 1e9)
     monkeypatch.setattr(target_module, "TOO_FAST", 0.0)
-    monkeypatch.setattr(network_module, "_ROUNDS", 5)
+    monkeypatch.setattr(network_module, "_MOST", 5)
     model = tt.build("demo")
     rule = tt.Budget(latency="1.02x", runtime="onnxruntime", threads=1)
     result = tt.compress(model, IMAGE, rule, include="layer3.2.conv2")

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
-from statistics import median
+from collections.abc import Callable, Mapping, Sequence
 
 from torch import Tensor, nn
 
 from tuckertree.errors import TuckertreeError, UsageError
 from tuckertree.latency.time_model import fill
 from tuckertree.layers import Chain, contract_chain, forms
-from tuckertree.measure import ExampleInputs, Timing, least_of_each, time_in_turns
+from tuckertree.measure import ExampleInputs, Timing, time_in_turns
 from tuckertree.planning import Plan
 from tuckertree.runtimes import Runtime
 from tuckertree.surgery import build_structure, replace_layers
 
-_ROUNDS, _LEAST_OF = 25, 5
-_SHORTEST = 2e-3
+_LEAST_OF = 5
+_SHORTEST, _TOGETHER = 2e-3, 2.0
+_FEWEST, _MOST = 25, 200
 
 
 def run_as_planned(model: nn.Module, plan: Plan) -> nn.Module:
@@ -82,10 +82,8 @@ class NetworkClock:
         self._dense = runtime.load(self._model, self._inputs).bind(self._inputs)
 
     def seconds(self) -> float:
-        """Time of the dense network: of each few rounds the least, as the layers are timed; their median."""
-        with self.runtime.active():
-            (times,) = time_in_turns([self._dense], repeats=_ROUNDS, shortest=_SHORTEST, settle=True)
-        return median(least_of_each(times, _LEAST_OF))
+        """Least time of the dense network: what disturbs a run, or many in a row, only ever adds to it."""
+        return min(self._in_turns([self._dense])[0])
 
     def __call__(self, plan: Plan) -> Timing:
         """Time of the network as planned over that of the dense one, both in turns."""
@@ -93,10 +91,16 @@ class NetworkClock:
         for layer in plan.compressed:
             fill(structure.get_submodule(layer.name))
         session = self.runtime.load(run_as_planned(structure, plan), self._inputs)
-        with self.runtime.active():
-            runs = [self._dense, session.bind(self._inputs)]
-            dense, planned = time_in_turns(runs, repeats=_ROUNDS, shortest=_SHORTEST, settle=True)
+        dense, planned = self._in_turns([self._dense, session.bind(self._inputs)])
         return Timing.of_ratios(planned, dense, _LEAST_OF)
+
+    def _in_turns(self, runs: Sequence[Callable[[], object]]) -> list[list[float]]:
+        """Two seconds of rounds, so that small networks outlast a disturbance; 25 at least, 200 at most."""
+        with self.runtime.active():
+            (first,) = time_in_turns([runs[0]], repeats=3, shortest=_SHORTEST)
+            turn = max(_SHORTEST, min(first)) * len(runs)
+            rounds = min(_MOST, max(_FEWEST, int(_TOGETHER / turn)))
+            return time_in_turns(runs, repeats=rounds, shortest=_SHORTEST, settle=True)
 
 
 def _of_batch(x: Tensor, batch: int) -> Tensor:

@@ -20,7 +20,6 @@ from tuckertree.runtimes import CandidateTime, Runtime, time_candidates
 
 Clock = Callable[[tuple[int, ...], Sequence[Form]], Sequence[CandidateTime]]
 """Times forms of a layer, the dense one first, on an input of the given shape."""
-_SHARES = {1: ((0.25,), (0.5,)), 2: ((0.25, 0.5), (0.5, 0.25))}
 
 
 @dataclass(frozen=True)
@@ -83,24 +82,34 @@ class TimeModel:
 
 
 def sample_forms(spec: LayerSpec, step: int) -> list[Form]:
-    """The forms of a layer that are timed: the dense one, then every other at two choices of ranks.
+    """The forms of a layer that are timed: the dense one, then every other at two choices of ranks or three.
 
     Ranks are quarters and halves of what there can be, of the channels at most, in multiples of ``step``. With
-    two cuts either is once the larger one, so that the stages can be told apart.
+    two cuts either is once the larger one, so that the stages can be told apart. A layer of a single other form
+    has it timed three times: two that are off would not be noticed.
     """
     row = mode_sizes(spec.essential_shape)
     limits = [
-        min(prod(row[: n + 1]), prod(row[n + 1 :]), max(spec.kernel_shape[:2])) for n in range(len(row))
+        min(prod(row[: n + 1]), prod(row[n + 1 :]), max(spec.kernel_shape[:2])) for n in range(len(row) - 1)
     ]
     found: dict[tuple[int, ...], Form] = {(): Form((), (), chain_stages(spec, (), ()))}
     for cuts in form_cuts(tuple(range(len(row) - 1))):
-        for shares in _SHARES.get(len(cuts), ((0.25,) * len(cuts), (0.5,) * len(cuts))):
+        for shares in _choices(len(cuts), alone=len(row) == 2):
             rounded = [
                 max(step, int(s * limits[cut]) // step * step) for s, cut in zip(shares, cuts, strict=True)
             ]
             ranks = feasible_ranks(spec.essential_shape, cuts, rounded)
             found[cuts + ranks] = Form(cuts, ranks, chain_stages(spec, cuts, ranks))
     return list(found.values())
+
+
+def _choices(cuts: int, *, alone: bool) -> tuple[tuple[float, ...], ...]:
+    """Ranks of a form as shares of what there can be."""
+    if alone:
+        return (0.25,), (0.5,), (0.75,)
+    if cuts == 2:
+        return (0.25, 0.5), (0.5, 0.25)
+    return (0.25,) * cuts, (0.5,) * cuts
 
 
 def input_shape(spec: LayerSpec, call: Call) -> tuple[int, ...]:

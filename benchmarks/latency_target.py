@@ -157,7 +157,7 @@ def markdown(report: dict[str, Any]) -> str:
         "Again: both finished networks in turns with the dense one. `same MACs`: a budget of the MACs that the plan",
         "above it has, each layer in the form that measures fastest. Top-1 on the CIFAR-10 test set, no fine-tuning;",
         "1,024 unlabelled training images. Torchvision's networks have random weights: only their time means anything.",
-        "Seconds: everything, measuring included. Measured by",
+        "Seconds: everything but the layers' times that were in the cache. Measured by",
         f"`python benchmarks/latency_target.py DATA --output docs/results`; seed {report['seed']}, tuckertree "
         f"{machine['tuckertree']},",
         f"torch {machine['torch']}, {machine['processor']}, a busy machine shared with others.",

@@ -15,7 +15,7 @@ from tuckertree.planning import DENSE, Budget, Candidates, Inventory, Latency, O
 from tuckertree.progress import Tick, no_progress
 from tuckertree.runtimes import Runtime, get_runtime
 
-ROUNDS = 4
+ROUNDS = 5
 """At most so many plans are measured."""
 TOO_SLOW, TOO_FAST = 1.02, 0.95
 """Shares of the target between which a measured time is taken for the target itself."""
@@ -100,7 +100,8 @@ def meet_target(
     """Choose by the layers' times, measure the network, correct, and choose again.
 
     The time that all layers together save is taken to be off by one factor, measured over predicted savings.
-    With it the next choice is made; of the plans that kept the target the one of the least loss counts.
+    With it the next choice is made; between a plan that was too slow and one that was fast enough it is made by
+    interpolation. Of the plans that kept the target the one of the least loss counts.
 
     Parameters
     ----------
@@ -130,8 +131,7 @@ def meet_target(
         tick("plans", number, ROUNDS)
         if TOO_FAST <= measured.median / target <= TOO_SLOW:
             break
-        realised = (1 - measured.median) / (1 - predicted) if predicted < 1 else 0.0
-        corrected = 1 - (1 - target) / realised if realised > 0 else least
+        corrected = _corrected(found, target)
         if abs(max(corrected, least) - share) < _HAIR:
             break
         share = corrected
@@ -143,6 +143,21 @@ def predicted_share(plan: Plan, inventory: Inventory) -> float:
     assert inventory.seconds is not None
     saved = sum(layer.seconds[0] - layer.seconds[1] for layer in plan.layers if layer.seconds)
     return 1 - saved / inventory.seconds
+
+
+def _corrected(found: list[Plan], target: float) -> float:
+    """The prediction to ask for, such that the target is what will be measured."""
+    tries = sorted((plan.latency.measured, plan.latency.predicted) for plan in found if plan.latency)
+    kept = [each for each in tries if each[0] <= target]
+    slow = [each for each in tries if each[0] > target]
+    # Doing nothing takes as long as the dense network; beyond the tries their line from there is followed.
+    (low, at_low), (high, at_high) = (
+        (kept or slow)[-1 if kept else 0],
+        (slow if kept and slow else [(1.0, 1.0)])[0],
+    )
+    if high - low <= 0 or at_high - at_low <= 0:
+        return 0.0 if not kept else at_low
+    return at_high - (high - target) * (at_high - at_low) / (high - low)
 
 
 def _largest_saving(layer: Candidates) -> float:

@@ -113,7 +113,7 @@ def meet_target(
     Raises
     ------
     UnreachableTargetError
-        If no plan keeps the target; the message gives the nearest that was measured.
+        If no plan keeps the target, the fastest among them; the message gives the nearest that was measured.
     """
     assert inventory.seconds is not None
     assert rule.latency is not None
@@ -147,17 +147,17 @@ def predicted_share(plan: Plan, inventory: Inventory) -> float:
 
 def _corrected(found: list[Plan], target: float) -> float:
     """The prediction to ask for, such that the target is what will be measured."""
-    tries = sorted((plan.latency.measured, plan.latency.predicted) for plan in found if plan.latency)
-    kept = [each for each in tries if each[0] <= target]
-    slow = [each for each in tries if each[0] > target]
-    # Doing nothing takes as long as the dense network; beyond the tries their line from there is followed.
-    (low, at_low), (high, at_high) = (
-        (kept or slow)[-1 if kept else 0],
-        (slow if kept and slow else [(1.0, 1.0)])[0],
-    )
-    if high - low <= 0 or at_high - at_low <= 0:
-        return 0.0 if not kept else at_low
-    return at_high - (high - target) * (at_high - at_low) / (high - low)
+    tries = [(plan.latency.predicted, plan.latency.measured) for plan in found if plan.latency]
+    kept = max((each for each in tries if each[1] <= target), default=None)
+    slow = [each for each in tries if each[1] > target]
+    if kept is None:
+        if len(found) == ROUNDS - 2:
+            return 0.0  # before the target is refused, the fastest plan there is has its turn
+        predicted, measured = min(slow)
+        return 1 - (1 - predicted) * (1 - target) / (1 - measured) if measured < 1 else 0.0
+    # Doing nothing is a try, too: it takes as long as the dense network.
+    too_slow = min([each for each in slow if each[0] > kept[0]], default=(1.0, 1.0))
+    return kept[0] + (target - kept[1]) * (too_slow[0] - kept[0]) / (too_slow[1] - kept[1])
 
 
 def _largest_saving(layer: Candidates) -> float:

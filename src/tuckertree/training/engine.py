@@ -320,7 +320,7 @@ def _fit(module: TrainingModule, device: str, *, log: bool) -> bool:
             trainer.fit(module)
         except (SystemExit, KeyboardInterrupt):  # Lightning turns Ctrl-C into the former
             _end_processes(trainer)
-            raise KeyboardInterrupt(_go_on(module.folder)) from None
+            raise KeyboardInterrupt(f"interrupted; {_go_on(module.folder)}") from None
         except Exception as error:
             ended = module.folder / ENDED
             reason = ended.read_text(encoding="utf-8") if ended.is_file() else ""
@@ -338,12 +338,12 @@ def _fit(module: TrainingModule, device: str, *, log: bool) -> bool:
                 for number, handler in handlers.items():
                     signal.signal(number, handler)
     if reason and reason != DIVERGED:
-        raise KeyboardInterrupt(_go_on(module.folder))
+        raise KeyboardInterrupt(f"interrupted; {_go_on(module.folder)}")
     return reason == DIVERGED
 
 
 def _go_on(folder: Path) -> str:
-    return f"interrupted; the last checkpoint is in {folder}, go on with --resume"
+    return f"the last checkpoint is in {folder}, go on with --resume"
 
 
 def _trainer(module: TrainingModule, device: str, epochs: int, *, log: bool) -> Any:

@@ -54,9 +54,9 @@ def spoil(loss):
 
 
 def test_a_run_learns_and_says_how():
-    images = demo_images()
+    network, images = tiny_network(), demo_images()
     state = torch.get_rng_state()
-    outcome = train(tiny_network(), images, settings(6, limit_train=None, lr=0.1))
+    outcome = train(network, images, settings(6, limit_train=None, lr=0.1))
     first, *_, last = outcome.history
     assert [row["epoch"] for row in outcome.history] == [1, 2, 3, 4, 5, 6]
     assert last["train_loss"] < first["train_loss"]
@@ -157,6 +157,13 @@ def test_images_in_worker_processes_are_those_in_memory(monkeypatch):
     monkeypatch.setattr(sources, "RESIDENT_BYTES", 0)
     decoded = train(tiny_network(), demo_images(), settings(1, augment="none", workers=1))
     assert same_weights(resident.model, decoded.model)
+
+
+def test_lower_precision_and_another_layout_train_too():
+    outcome = train(tiny_network(), demo_images(), settings(4, precision="bf16", channels_last=True, lr=0.1))
+    assert outcome.history[-1]["train_loss"] < outcome.history[0]["train_loss"]
+    assert {tensor.dtype for tensor in outcome.model.parameters()} == {torch.float32}
+    assert outcome.model[0].weight.is_contiguous()
 
 
 class Holed(ArrayRecords):

@@ -96,11 +96,8 @@ def finetune(
     result = compressed if isinstance(compressed, CompressionResult) else None
     model = compressed.model if isinstance(compressed, CompressionResult) else compressed
     architecture = result.architecture if result else getattr(model, "architecture_name", None)
-    network = copy.deepcopy(model).to("cpu", torch.float32)
-    if settings.gauge:
-        network = rebalance(network)
     outcome = _train(
-        network,
+        copy.deepcopy(model).to("cpu", torch.float32),
         _opened(data, preprocessing, architecture),
         settings,
         teacher=teacher if settings.distill else None,
@@ -195,6 +192,8 @@ def _train(
     held = 0 if validation is None else len(validation)
     described = f"{images.source}: {len(train_images)} images, {held} for validation"
     wanted = identity(settings, network, teacher, described)
+    if settings.gauge:  # after the identity, which must not depend on the rounding of a decomposition
+        network = rebalance(network)
     with contextlib.ExitStack() as stack:
         if output is None:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tuckertree-")))

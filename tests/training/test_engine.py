@@ -222,6 +222,8 @@ def test_what_is_missing_is_said():
         train(tiny_network(), "demo", settings(1))
     with pytest.raises(UsageError, match="device 'cuda:99' cannot be used"):
         train(tiny_network(), demo_images(), settings(1), device="cuda:99")
+    with pytest.raises(UsageError, match="need an output folder in common"):
+        train(tiny_network(), demo_images(), settings(1, strategy="ddp"))
     with pytest.raises(UsageError, match="give the output folder"):
         train(tiny_network(), demo_images(), settings(1), resume=True)
 

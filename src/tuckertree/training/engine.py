@@ -179,6 +179,8 @@ def _train(
     require_extra("lightning", extra="training")
     if resume and output is None:
         raise UsageError("give the output folder whose checkpoints are to be resumed from")
+    if settings.strategy == "ddp" and output is None:
+        raise UsageError("processes that are started apart (strategy ddp) need an output folder in common")
     if checkpoint_steps is not None and checkpoint_steps < 1:
         raise UsageError(f"checkpoint_steps must be at least 1, not {checkpoint_steps}")
     _check_device(device)

@@ -96,11 +96,8 @@ def finetune(
     result = compressed if isinstance(compressed, CompressionResult) else None
     model = compressed.model if isinstance(compressed, CompressionResult) else compressed
     architecture = result.architecture if result else getattr(model, "architecture_name", None)
-    network = copy.deepcopy(model).to("cpu", torch.float32)
-    if settings.gauge:
-        network = rebalance(network)
     outcome = _train(
-        network,
+        copy.deepcopy(model).to("cpu", torch.float32),
         _opened(data, preprocessing, architecture),
         settings,
         teacher=teacher if settings.distill else None,
@@ -182,6 +179,8 @@ def _train(
     require_extra("lightning", extra="training")
     if resume and output is None:
         raise UsageError("give the output folder whose checkpoints are to be resumed from")
+    if settings.strategy == "ddp" and output is None:
+        raise UsageError("processes that are started apart (strategy ddp) need an output folder in common")
     if checkpoint_steps is not None and checkpoint_steps < 1:
         raise UsageError(f"checkpoint_steps must be at least 1, not {checkpoint_steps}")
     _check_device(device)
@@ -195,6 +194,8 @@ def _train(
     held = 0 if validation is None else len(validation)
     described = f"{images.source}: {len(train_images)} images, {held} for validation"
     wanted = identity(settings, network, teacher, described)
+    if settings.gauge:  # after the identity, which must not depend on the rounding of a decomposition
+        network = rebalance(network)
     with contextlib.ExitStack() as stack:
         if output is None:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tuckertree-")))
@@ -320,7 +321,7 @@ def _fit(module: TrainingModule, device: str, *, log: bool) -> bool:
             trainer.fit(module)
         except (SystemExit, KeyboardInterrupt):  # Lightning turns Ctrl-C into the former
             _end_processes(trainer)
-            raise KeyboardInterrupt(_go_on(module.folder)) from None
+            raise KeyboardInterrupt(f"interrupted; {_go_on(module.folder)}") from None
         except Exception as error:
             ended = module.folder / ENDED
             reason = ended.read_text(encoding="utf-8") if ended.is_file() else ""
@@ -338,12 +339,12 @@ def _fit(module: TrainingModule, device: str, *, log: bool) -> bool:
                 for number, handler in handlers.items():
                     signal.signal(number, handler)
     if reason and reason != DIVERGED:
-        raise KeyboardInterrupt(_go_on(module.folder))
+        raise KeyboardInterrupt(f"interrupted; {_go_on(module.folder)}")
     return reason == DIVERGED
 
 
 def _go_on(folder: Path) -> str:
-    return f"interrupted; the last checkpoint is in {folder}, go on with --resume"
+    return f"the last checkpoint is in {folder}, go on with --resume"
 
 
 def _trainer(module: TrainingModule, device: str, epochs: int, *, log: bool) -> Any:

@@ -26,7 +26,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from tuckertree.calibration.moment import symmetric_roots
+from tuckertree.calibration.moment import shrinkage, symmetric_roots
 from tuckertree.calibration.sources import Calibration, Source, batch_size, floating_outputs, to_model
 from tuckertree.errors import TuckertreeError
 from tuckertree.measure import ExampleInputs, call, evaluating
@@ -168,9 +168,7 @@ def _mode_moments(gradient: Tensor) -> list[Tensor]:
 def _gradient_metric(sums: list[Tensor], images: int) -> KernelMetric:
     whole = sums[0].diagonal(dim1=1, dim2=2).sum(1) / images
     share = whole.clamp_min(torch.finfo(whole.dtype).tiny) ** (1 / len(sums) - 1)
-    return KernelMetric(
-        tuple(symmetric_roots(each / images * share[:, None, None], _FLOOR)[0] for each in sums)
-    )
+    return KernelMetric(tuple(_root(each / images * share[:, None, None], images) for each in sums))
 
 
 @contextmanager
@@ -203,6 +201,13 @@ def _input_channels(model: nn.Module, layers: Sequence[Layer], seed: int) -> Ite
             handle.remove()
 
 
-def _input_metric(sums: list[Tensor], images: int) -> KernelMetric:  # noqa: ARG001
+def _input_metric(sums: list[Tensor], images: int) -> KernelMetric:
     gram, count = sums
-    return KernelMetric((None, symmetric_roots(gram / count, _FLOOR)[0]))
+    return KernelMetric((None, _root(gram / count, images)))
+
+
+def _root(gram: Tensor, images: int) -> Tensor:
+    """Square root of a moment, shrunk: directions that the few images do not have must not be free."""
+    rho = shrinkage(gram, images)[:, None, None]
+    level = gram.diagonal(dim1=1, dim2=2).mean(1)[:, None, None]
+    return symmetric_roots((1 - rho) * gram + rho * level * torch.eye(gram.shape[-1]).to(gram), _FLOOR)[0]

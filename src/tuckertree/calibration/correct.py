@@ -32,7 +32,7 @@ from tuckertree.planning import Layer, Plan, take_inventory
 from tuckertree.progress import Tick, no_progress, spread
 from tuckertree.surgery import apply
 
-RIDGE = 1e-3
+RIDGE = 1e-2
 PER_STAGE = 1
 ACTIVATIONS = 4 * 2**30
 

@@ -23,6 +23,7 @@ ROOMS = [
     ["compression"],
     ["data"],
     ["models"],
+    ["onnx_models"],
     ["opening", "demo"],
     ["cli"],
     ["__main__"],
@@ -80,6 +81,6 @@ def test_the_core_needs_torch_numpy_and_safetensors_alone(name):
 
 
 def test_importing_the_library_brings_in_no_extra():
-    code = "import sys, tuckertree; print({'torchvision', 'timm', 'pyarrow', 'PIL'} & set(sys.modules))"
+    code = "import sys, tuckertree; print({'torchvision', 'timm', 'pyarrow', 'PIL', 'onnx', 'onnxruntime'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

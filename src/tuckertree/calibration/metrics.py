@@ -92,7 +92,7 @@ def collect_metrics(
     """
     images = Calibration(Calibration(images).source, batch_size=_BATCH)
     generator = torch.Generator().manual_seed(seed)
-    sums = {layer.name: _Sums(layer) for layer in layers}
+    sums = {layer.name: MetricSum(layer) for layer in layers}
     seen = 0
     with evaluating(model), _listening(model, sums, gradients=gradients):
         for inputs in images.part(0, count):
@@ -107,7 +107,7 @@ def collect_metrics(
     return {name: total.result(name, gradients=gradients) for name, total in sums.items()}
 
 
-class _Sums:
+class MetricSum:
     """Second moments of a layer's input channels, and of the derivatives at its output channels."""
 
     def __init__(self, layer: Layer) -> None:
@@ -151,10 +151,10 @@ def _added(total: Tensor | None, columns: Tensor) -> Tensor:
 
 
 @contextmanager
-def _listening(model: nn.Module, sums: dict[str, _Sums], *, gradients: bool) -> Iterator[None]:
+def _listening(model: nn.Module, sums: dict[str, MetricSum], *, gradients: bool) -> Iterator[None]:
     """Add up what goes into each layer and, by a hook on its output, the derivatives that come back."""
 
-    def hook(total: _Sums) -> Any:
+    def hook(total: MetricSum) -> Any:
         def listen(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG001
             total.add_inputs(args[0])
             if gradients and output.requires_grad:

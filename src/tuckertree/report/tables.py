@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from io import StringIO
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from rich import box
 from rich.console import Console
@@ -12,16 +12,33 @@ from rich.table import Table
 
 from tuckertree.planning import DENSE, Inventory, LayerPlan, Plan, TradeOff
 
-if TYPE_CHECKING:
-    from tuckertree.compression import CompressionResult
+
+class Compressed(Protocol):
+    """What the tables need of a result."""
+
+    @property
+    def plan(self) -> Plan:
+        """What was done to each layer."""
+
+    @property
+    def errors(self) -> Mapping[str, float]:
+        """True relative error of each compressed layer's weight."""
+
+    @property
+    def relative_error(self) -> float:
+        """The same over all layers together."""
+
+    @property
+    def seconds(self) -> Mapping[str, float]:
+        """Time of each station."""
 
 
-def result_text(result: CompressionResult) -> str:
+def result_text(result: Compressed) -> str:
     """Table of a compression: layers, totals, error and time, as plain text."""
     return _plain(plan_table(result.plan, result.errors)) + "\n".join(totals(result))
 
 
-def totals(result: CompressionResult) -> list[str]:
+def totals(result: Compressed) -> list[str]:
     """Lines that sum a compression up."""
     plan = result.plan
     return [

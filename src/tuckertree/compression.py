@@ -221,6 +221,7 @@ class Clock:
         self._last = time.perf_counter()
 
     def lap(self, station: str) -> None:
+        """End a station."""
         now = time.perf_counter()
         self.seconds[station] = round(now - self._last, 4)
         self._last = now
@@ -233,6 +234,8 @@ def _patterns(wanted: str | Sequence[str] | Choice) -> Sequence[str] | Choice:
 def measure_errors(
     model: nn.Module, compressed: nn.Module, layers: Sequence[Layer]
 ) -> tuple[dict[str, float], float]:
+    """True relative errors of the weights of chains, by layer, and of all layers' weights together."""
+
     def work(layer: Layer) -> tuple[float | None, float]:
         weight = cast("Tensor", model.get_submodule(layer.name).weight).detach()
         norm = float(torch.linalg.vector_norm(weight.to(torch.float32)))
@@ -249,6 +252,7 @@ def measure_errors(
 
 
 def nothing_to_compress(plan: Plan) -> str:
+    """Say why a plan leaves everything as it is."""
     if not plan.layers:
         return "nothing to compress: the model has no torch convolution or linear layer"
     reasons = sorted({layer.reason for layer in plan.layers if layer.method == DENSE})

@@ -183,6 +183,8 @@ class Fitter:
         self.few: list[str] = []
 
     def fit(self, layers: Sequence[Layer], pairs: Mapping[str, Pair]) -> None:
+        """Fit layers to their pairs, by name; ``few`` gathers those that saw few patches."""
+
         def work(layer: Layer) -> tuple[Factors | Tensor, Tensor]:
             return self._fit_one(layer, pairs[layer.name])
 

@@ -118,15 +118,24 @@ class MetricSum:
         self.samples = 0
 
     def add_inputs(self, x: Tensor) -> None:
+        """Add the layer's input for some samples."""
         columns = self._columns(x, self.spec.in_channels)
         self.inputs = _added(self.inputs, columns)
         self.columns += columns.shape[-1]
         self.samples += x.shape[0]
 
     def add_outputs(self, derivative: Tensor) -> None:
+        """Add derivatives at the layer's output."""
         self.outputs = _added(self.outputs, self._columns(derivative, self.spec.out_channels))
 
     def result(self, name: str, *, gradients: bool) -> ChannelMetric:
+        """The metric; with ``gradients`` that of the network's output.
+
+        Raises
+        ------
+        TuckertreeError
+            If nothing was added, or it is not finite; the message has the layer's name.
+        """
         if self.inputs is None or (gradients and self.outputs is None):
             raise TuckertreeError(f"{name}: the calibration images do not reach this layer")
         inputs = self.inputs / self.columns

@@ -199,10 +199,10 @@ def compress_onnx(
         errors, relative_error = _errors(found, skeleton, chains)
         clock.lap("errors")
         smaller = rewrite(graph, found.layers, chains, biases=images is not None)
-        size = _bytes(source, file)
+        size_before = _bytes(source, file)
         with written(path, smaller, file, overwrite=overwrite) as new:
             output_error, compared_on = _compare(source, new, graph, input_size, images)
-            size = size, new.stat().st_size + _size(data_file(new))
+            size_after = new.stat().st_size + _size(data_file(new))
         clock.lap("output")
     return OnnxResult(
         path=path,
@@ -211,7 +211,7 @@ def compress_onnx(
         relative_error=relative_error,
         output_error=output_error,
         compared_on=compared_on,
-        bytes=size,
+        bytes=(size_before, size_after),
         seconds=clock.seconds,
     )
 

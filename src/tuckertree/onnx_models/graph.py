@@ -42,9 +42,9 @@ class Graph:
         for node in graph.node:
             self._producers.update(dict.fromkeys(node.output, node))
             if node.op_type == "Constant" and is_standard(node.domain):
-                self.constants.update(
-                    {node.output[0]: a.t for a in node.attribute if a.name == "value" and a.HasField("t")}
-                )
+                value = next((a.t for a in node.attribute if a.name == "value"), None)
+                if value is not None:
+                    self.constants[node.output[0]] = value
         self.uses = Counter(_used(graph))
         self._names = {*_names(graph)}
 

@@ -178,7 +178,7 @@ def _refusal(node: NodeProto, spec: LayerSpec, weight: TensorProto, step: str, g
     name = node.input[_PRODUCTS[node.op_type]]
     given = attributes_of(node)
     if node.op_type in _QUANTISED_INPUT or step == "DequantizeLinear":
-        return f"quantised ({step or node.op_type}); compress the floating-point model and quantise that"
+        return f"quantised ({step or node.op_type}): compress before quantising"
     if step:
         return f"its weight goes through {step} first"
     if weight.data_type not in FLOATS:

@@ -230,7 +230,7 @@ def _random(shape: Sequence[int], elem_type: int, generator: np.random.Generator
 def _complaint(error: Exception) -> str:
     """ONNX Runtime's message without its number and its own source files."""
     text = first_line(error)
-    return text.split(" : ", 2)[-1] if text.startswith("[ONNXRuntimeError]") else text
+    return text.split(" : ", 3)[-1] if text.startswith("[ONNXRuntimeError]") else text
 
 
 def as_feed(inputs: Any, graph: Graph) -> Feed:

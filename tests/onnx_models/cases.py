@@ -94,5 +94,10 @@ def network(path, *, size=16, opset=17, bias=True):
         helper.make_node("MatMul", ["p", "w4"], ["y"], name="head"),
     ]
     return save(
-        path, nodes, [value("x", ["batch", 3, size, size])], [value("y", ["batch", 16])], tensors[:-1], opset=opset
+        path,
+        nodes,
+        [value("x", ["batch", 3, size, size])],
+        [value("y", ["batch", 16])],
+        tensors[:-1],
+        opset=opset,
     )

@@ -17,7 +17,9 @@ def model(tmp_path):
 def external(tmp_path, model):
     """A model with external data, and a function that changes an entry of where its tensor w2 lies."""
     path = tmp_path / "external.onnx"
-    onnx.save(onnx.load(model), str(path), save_as_external_data=True, location="weights.bin", size_threshold=0)
+    onnx.save(
+        onnx.load(model), str(path), save_as_external_data=True, location="weights.bin", size_threshold=0
+    )
 
     def point(key, to):
         proto = onnx.load(path, load_external_data=False)
@@ -46,7 +48,9 @@ def test_no_file_and_no_model(tmp_path, model):
 
 def test_a_model_that_fails_the_checker(tmp_path):
     node = helper.make_node("Relu", ["nosuch"], ["y"])
-    refused(save(tmp_path / "m.onnx", [node], [value("x", [1])], [value("y", 1)]), "is not a valid ONNX model")
+    refused(
+        save(tmp_path / "m.onnx", [node], [value("x", [1])], [value("y", 1)]), "is not a valid ONNX model"
+    )
 
 
 @pytest.mark.parametrize("place", ["/etc/hostname", "../weights.bin", "sub/../../weights.bin", ""])
@@ -77,12 +81,16 @@ def test_an_operator_that_onnx_runtime_lacks(tmp_path):
         helper.make_node("Nonesuch", ["c"], ["y"], domain="com.example"),
     ]
     path = save(
-        tmp_path / "m.onnx", nodes, [value("x", [1, 8, 9, 9])], [value("y", 4)], [tensor("w", numbers(8, 8, 3, 3))]
+        tmp_path / "m.onnx",
+        nodes,
+        [value("x", [1, 8, 9, 9])],
+        [value("y", 4)],
+        [tensor("w", numbers(8, 8, 3, 3))],
     )
     proto = onnx.load(path)
     proto.opset_import.add(domain="com.example", version=1)
     onnx.save(proto, str(path))
-    with pytest.raises(tt.TuckertreeError, match="ONNX Runtime cannot run the model.*Nonesuch"):
+    with pytest.raises(tt.TuckertreeError, match=r"ONNX Runtime cannot run the model.*Nonesuch"):
         compress_onnx(path, tmp_path / "small.onnx", tt.Energy(0.5))
     assert [p.name for p in tmp_path.iterdir()] == ["m.onnx"]
 
@@ -93,7 +101,7 @@ def test_weights_that_are_not_finite(model, tmp_path):
         if t.name == "w2":
             t.CopyFrom(tensor("w2", np.full(tuple(t.dims), np.nan, np.float32)))
     onnx.save(proto, str(model))
-    with pytest.raises(tt.TuckertreeError, match="two: .*NaN"):
+    with pytest.raises(tt.TuckertreeError, match=r"two: .*NaN"):
         compress_onnx(model, tmp_path / "small.onnx", tt.Energy(0.5))
 
 
@@ -101,7 +109,7 @@ def test_outputs_that_may_not_be_written(model, tmp_path):
     def run(output, **options):
         compress_onnx(model, output, tt.Energy(0.8), **options)
 
-    with pytest.raises(tt.TuckertreeError, match="does not end in .onnx"):
+    with pytest.raises(tt.TuckertreeError, match=r"does not end in \.onnx"):
         run(tmp_path / "small")
     with pytest.raises(tt.TuckertreeError, match="is the model itself"):
         run(model, overwrite=True)

@@ -38,19 +38,29 @@ class Node(NamedTuple):
 NODES = {
     "conv": Node("Conv", (2, 6, 9, 8), (8, 6, 3, 3), {"pads": [1, 1, 1, 1]}, (8,)),
     "no attributes": Node("Conv", (1, 6, 9, 8), (8, 6, 3, 3), {}),
-    "asymmetric pads": Node("Conv", (1, 6, 9, 8), (8, 6, 3, 5), {"pads": [0, 1, 2, 3], "strides": [2, 1]}, (8,)),
-    "same upper": Node("Conv", (1, 6, 9, 8), (8, 6, 3, 4), {"auto_pad": "SAME_UPPER", "strides": [2, 2]}, (8,)),
+    "asymmetric pads": Node(
+        "Conv", (1, 6, 9, 8), (8, 6, 3, 5), {"pads": [0, 1, 2, 3], "strides": [2, 1]}, (8,)
+    ),
+    "same upper": Node(
+        "Conv", (1, 6, 9, 8), (8, 6, 3, 4), {"auto_pad": "SAME_UPPER", "strides": [2, 2]}, (8,)
+    ),
     "same lower": Node("Conv", (1, 6, 9, 8), (8, 6, 4, 2), {"auto_pad": "SAME_LOWER", "strides": [2, 3]}),
     "valid": Node("Conv", (1, 6, 9, 8), (8, 6, 3, 3), {"auto_pad": "VALID", "kernel_shape": [3, 3]}),
     "dilations and groups": Node(
         "Conv", (1, 8, 11, 12), (6, 4, 3, 3), {"dilations": [2, 3], "group": 2, "pads": [2, 0, 1, 3]}, (6,)
     ),
-    "pointwise with a stride": Node("Conv", (1, 6, 9, 8), (8, 6, 1, 1), {"strides": [2, 3], "pads": [1, 0, 0, 1]}),
-    "pointwise, same": Node("Conv", (1, 6, 9, 8), (8, 6, 1, 1), {"strides": [2, 3], "auto_pad": "SAME_UPPER"}),
+    "pointwise with a stride": Node(
+        "Conv", (1, 6, 9, 8), (8, 6, 1, 1), {"strides": [2, 3], "pads": [1, 0, 0, 1]}
+    ),
+    "pointwise, same": Node(
+        "Conv", (1, 6, 9, 8), (8, 6, 1, 1), {"strides": [2, 3], "auto_pad": "SAME_UPPER"}
+    ),
     "one row": Node("Conv", (1, 6, 9, 8), (8, 6, 1, 5), {"strides": [2, 1], "pads": [1, 2, 0, 2]}, (8,)),
     "one dimension": Node("Conv", (1, 6, 20), (8, 6, 5), {"strides": [2], "pads": [3, 1]}, (8,)),
     "three dimensions": Node("Conv", (1, 4, 6, 5, 7), (6, 4, 3, 2, 3), {"pads": [1, 0, 2, 1, 1, 0]}, (6,)),
-    "transposed": Node("ConvTranspose", (1, 6, 5, 4), (6, 8, 3, 3), {"strides": [2, 2], "pads": [1, 1, 1, 1]}, (8,)),
+    "transposed": Node(
+        "ConvTranspose", (1, 6, 5, 4), (6, 8, 3, 3), {"strides": [2, 2], "pads": [1, 1, 1, 1]}, (8,)
+    ),
     "transposed, output_padding": Node(
         "ConvTranspose",
         (1, 6, 5, 4),
@@ -80,11 +90,15 @@ def write(path, node, weight=None, dtype=np.float32, *, as_constants=False, **op
     values = {"w": (numbers(*node.w, seed=3) if weight is None else weight).astype(dtype)}
     if node.bias:
         values["b"] = numbers(*node.bias, seed=4, dtype=dtype)
-    main = helper.make_node(node.kind, ["x", *values], ["y"], name="layer", doc_string="about", **node.attributes)
+    main = helper.make_node(
+        node.kind, ["x", *values], ["y"], name="layer", doc_string="about", **node.attributes
+    )
     nodes = [constant(n, v) for n, v in values.items()] if as_constants else []
     tensors = [] if as_constants else [tensor(n, v) for n, v in values.items()]
     outputs = [value("y", len(node.x), kind)]
-    return save(path, [*nodes, main], [value("x", node.x, kind)], outputs, tensors, opset=node.opset, **options)
+    return save(
+        path, [*nodes, main], [value("x", node.x, kind)], outputs, tensors, opset=node.opset, **options
+    )
 
 
 def chain_of(file, found, rank):

@@ -21,6 +21,7 @@ from tests.onnx_models.cases import (
 )
 from tuckertree.onnx_models import compress_onnx, onnx_inventory, onnx_trade_off_curve
 from tuckertree.onnx_models.files import data_file
+from tuckertree.onnx_models.graph import Graph
 from tuckertree.onnx_models.runtime import Session, relative_difference
 
 IMAGES = torch.from_numpy(numbers(64, 3, 16, 16, seed=20)).cumsum(2).cumsum(3) / 4
@@ -93,13 +94,57 @@ def test_stages_and_the_memory_of_their_inputs_change_nothing_but_the_order(mode
     assert one.output_error == pytest.approx(other.output_error, rel=0.05)
 
 
-def test_fitted_biases_take_the_place_of_the_old_ones(model, tmp_path):
+def test_biases_are_fitted_in_their_places(model, tmp_path):
     result = compress_onnx(model, tmp_path / "small.onnx", tt.Budget(params=0.3), calibration=IMAGES)
-    names = {t.name for t in onnx.load(tmp_path / "small.onnx").graph.initializer}
+    before, after = (
+        {t.name: onnx.numpy_helper.to_array(t) for t in onnx.load(path).graph.initializer}
+        for path in (model, tmp_path / "small.onnx")
+    )
     assert "two" in {layer.name for layer in result.plan.compressed}
-    assert "b2" not in names
-    assert "two/expand/bias" in names or "two/horizontal/bias" in names
+    assert before["b2"].shape == after["b2"].shape
+    assert not np.allclose(before["b2"], after["b2"])
     assert onnx_inventory(tmp_path / "small.onnx").parameters == result.plan.parameters[1]
+
+
+def batch_norm(length):
+    names = ["scale", "shift", "mean", "variance"]
+    values = [1 + 0.1 * numbers(length, seed=k) for k in range(3)] + [np.abs(numbers(length)) + 1]
+    return names, [tensor(n, v.astype(np.float32)) for n, v in zip(names, values, strict=True)]
+
+
+def followed(kind):
+    """A convolution or a product without a bias, and a node behind it that has a constant in its place."""
+    weight = tensor("w", numbers(24, 16, 3, 3))
+    conv = helper.make_node("Conv", ["x", "w"], ["c"], name="layer")
+    if kind == "BatchNormalization":
+        names, tensors = batch_norm(24)
+        return [conv, helper.make_node(kind, ["c", *names], ["y"])], [weight, *tensors], "mean"
+    if kind == "MatMul":
+        nodes = [
+            helper.make_node("ReduceMean", ["x"], ["p"], axes=[2, 3], keepdims=0),
+            helper.make_node(kind, ["p", "w"], ["c"], name="layer"),
+            helper.make_node("Add", ["b", "c"], ["a"]),
+            helper.make_node("Unsqueeze", ["a", "axes"], ["y"]),
+        ]
+        axes = tensor("axes", np.array([2, 3]))
+        return nodes, [tensor("w", numbers(16, 24)), tensor("b", numbers(24)), axes], "b"
+    nodes = [conv, constant("b", numbers(24, 1, 1)), helper.make_node(kind, ["c", "b"], ["y"])]
+    return nodes, [weight], "b"
+
+
+@pytest.mark.parametrize("kind", ["BatchNormalization", "Add", "Sub", "MatMul"])
+def test_means_are_kept_in_what_follows_a_node_without_a_bias(kind, tmp_path):
+    nodes, tensors, name = followed(kind)
+    path = save(tmp_path / "m.onnx", nodes, [value("x", ["n", 16, 8, 8])], [value("y", 4)], tensors)
+    images = torch.from_numpy(numbers(160, 16, 8, 8) + numbers(16, 1, 1) + 1)
+    small = tmp_path / "small.onnx"
+    compress_onnx(path, small, tt.Ranks({"layer": 4}), calibration=images)
+    feed = {"x": images.numpy()}
+    before, after = (outputs_of(p, feed)[0].mean((0, 2, 3)) for p in (path, small))
+    np.testing.assert_allclose(after, before, atol=0.03 * np.abs(before).max())
+    old, new = (Graph(onnx.load(p)).constants[name] for p in (path, small))
+    assert old.dims == new.dims
+    assert old.raw_data != new.raw_data
 
 
 def test_half_precision(model, tmp_path):

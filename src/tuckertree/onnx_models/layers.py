@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import TYPE_CHECKING, Any, cast
 
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from tuckertree.extras import require_extra
 from tuckertree.layers import LayerSpec
+from tuckertree.onnx_models.biases import Bias, bias_of
 from tuckertree.onnx_models.files import OnnxFile, subgraphs
 from tuckertree.onnx_models.graph import FLOATS, Graph, is_standard
 from tuckertree.onnx_models.runtime import Feed, shapes_of
@@ -42,13 +43,13 @@ class OnnxLayer:
     weight
         Its weight.
     bias
-        Its bias, where that is a constant of one number for each output channel.
+        Where the mean of its output can be corrected, if there is such a constant.
     """
 
     node: NodeProto
     layer: Layer
     weight: TensorProto
-    bias: TensorProto | None
+    bias: Bias | None
 
 
 @dataclass(frozen=True)
@@ -121,20 +122,14 @@ def _module(file: OnnxFile, layer: OnnxLayer) -> nn.Module:
     module = layer.layer.spec.build(dtype=weight.dtype)
     cast("Tensor", module.weight).copy_(weight)
     if layer.bias is not None:
-        bias = torch.from_numpy(file.array(layer.bias).copy()).flatten()
-        cast("Tensor", module.bias).copy_(bias * bias_factor(layer.node))
+        bias = torch.from_numpy(file.array(layer.bias.tensor).copy()).flatten()
+        cast("Tensor", module.bias).copy_(bias * layer.bias.factor)
     return module
 
 
 def is_row_major(node: NodeProto) -> bool:
     """Whether the weight of a matrix product is ``[T, C]``, as in torch."""
     return bool(attributes_of(node).get("transB", 0))
-
-
-def bias_factor(node: NodeProto) -> float:
-    """Number that makes the bias of a Gemm one of its product before ``alpha``."""
-    given = attributes_of(node)
-    return float(given.get("beta", 1.0) / given.get("alpha", 1.0)) if node.op_type == "Gemm" else 1.0
 
 
 def attributes_of(node: NodeProto) -> dict[str, Any]:
@@ -163,11 +158,12 @@ def _read_layer(
     weight, step = graph.origin(weight_name)
     if weight is None or len(weight.dims) < 2 or not all(weight.dims):
         return None
-    bias = _bias(node, weight, graph)
     x, y = shapes[node.input[0]], shapes[node.output[0]]
-    spec = _spec(node, tuple(weight.dims), x, y, bias=bias is not None)
+    spec = _spec(node, tuple(weight.dims), x, y)
     if spec is None:
         return None
+    bias = bias_of(node, attributes_of(node), weight, spec.out_channels, len(y), graph)
+    spec = replace(spec, bias=bias is not None)
     call = _call(node, spec, x, y)
     refusal = _refusal(node, spec, weight, step, graph)
     return OnnxLayer(node, Layer(name, (), spec, (call,), refusal, is_first), weight, bias)
@@ -200,34 +196,11 @@ def _refusal(node: NodeProto, spec: LayerSpec, weight: TensorProto, step: str, g
     return ""
 
 
-def _bias(node: NodeProto, weight: TensorProto, graph: Graph) -> TensorProto | None:
-    """Bias of a node, if it is a constant row of its own with one number for each output channel."""
-    if len(node.input) < 3 or node.op_type not in ("Conv", "ConvTranspose", "Gemm"):
-        return None
-    bias = graph.constants.get(node.input[2])
-    given = attributes_of(node)
-    if (
-        bias is None
-        or bias.data_type != weight.data_type
-        or given.get("beta", 1.0) == 0
-        or given.get("alpha") == 0
-    ):
-        return None
-    outputs = {
-        "Conv": weight.dims[0],
-        "ConvTranspose": weight.dims[1] * given.get("group", 1),
-        "Gemm": weight.dims[0 if given.get("transB") else -1],
-    }[node.op_type]
-    return bias if prod(bias.dims) == outputs and bias.dims and bias.dims[-1] == outputs else None
-
-
-def _spec(
-    node: NodeProto, dims: tuple[int, ...], x: Sequence[int], y: Sequence[int], *, bias: bool
-) -> LayerSpec | None:
+def _spec(node: NodeProto, dims: tuple[int, ...], x: Sequence[int], y: Sequence[int]) -> LayerSpec | None:
     given = attributes_of(node)
     if "Conv" not in node.op_type:
         inputs, outputs = dims[-2:] if not given.get("transB") else dims[::-1][:2]
-        return LayerSpec(inputs, outputs, bias=bias)
+        return LayerSpec(inputs, outputs, bias=False)
     order = len(dims) - 2
     groups, transposed = given.get("group", 1), node.op_type == "ConvTranspose"
     if order < 1 or dims[0] % groups:
@@ -242,10 +215,10 @@ def _spec(
         output_padding=tuple(given.get("output_padding", (0,) * order)),
         groups=groups,
         transposed=transposed,
-        bias=bias,
+        bias=False,
     )
     before = tuple(begin for begin, _ in pads_of(node, spec, x[2:], y[2:]))
-    return LayerSpec(**{**vars(spec), "padding": before})
+    return replace(spec, padding=before)
 
 
 def pads_of(
@@ -298,7 +271,7 @@ def _add_inner(graph: GraphProto, outer: Graph, layers: dict[str, OnnxLayer]) ->
                 if weight is None or len(weight.dims) < 2:
                     continue
                 flat = (1,) * len(weight.dims)
-                spec = _spec(found, tuple(weight.dims), flat, flat, bias=False)
+                spec = _spec(found, tuple(weight.dims), flat, flat)
                 name = found.name or found.output[0]
                 if spec is not None and name not in layers:
                     layer = Layer(

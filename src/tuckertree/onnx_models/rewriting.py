@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
-import torch
 from torch import Tensor
 
 from tuckertree.extras import require_extra
 from tuckertree.layers import Chain, Stage
 from tuckertree.onnx_models.graph import Graph
-from tuckertree.onnx_models.layers import OnnxLayer, attributes_of, auto_pad_of, bias_factor, is_row_major
+from tuckertree.onnx_models.layers import OnnxLayer, attributes_of, auto_pad_of, is_row_major
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto, TensorProto
@@ -35,14 +34,13 @@ def rewrite(
         The chains that take the place of some, by name. The last node of each gives the value that the node
         gave, under the same name.
     biases
-        Whether biases are those of the chains too; otherwise they stay as they are.
+        Whether the values of biases are those of the chains too; otherwise they stay as they are.
     """
     index = Graph(graph.proto)  # names taken for this copy are free again for the next
     proto = type(graph.proto)()
     proto.CopyFrom(graph.proto)
     writers = {
-        layers[name].node.output[0]: _Writer(index, layers[name], chain, biases=biases)
-        for name, chain in chains.items()
+        layers[name].node.output[0]: _Writer(index, layers[name], chain) for name, chain in chains.items()
     }
     nodes: list[NodeProto] = []
     tensors: list[TensorProto] = []
@@ -61,16 +59,18 @@ def rewrite(
         proto.graph.input.extend(
             helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims) for tensor in tensors
         )
-    _drop_unused(proto, {name for output in writers for name in _constants(writers[output].layer)})
+    _drop_unused(proto, {writer.layer.node.input[1] for writer in writers.values()})
+    if biases:
+        _set_values(proto, dict(_fitted_biases(layers, chains)))
     return proto
 
 
 class _Writer:
     """Writes the chain of one node as nodes and tensors."""
 
-    def __init__(self, graph: Graph, layer: OnnxLayer, chain: Chain, *, biases: bool) -> None:
+    def __init__(self, graph: Graph, layer: OnnxLayer, chain: Chain) -> None:
         self.layer, self.tensors = layer, list[Any]()
-        self._graph, self._chain, self._biases = graph, chain, biases
+        self._graph, self._chain = graph, chain
         self._node = layer.node
         self._given = attributes_of(layer.node)
 
@@ -83,7 +83,7 @@ class _Writer:
             weight = cast("Tensor", module.weight)
             inputs = [value, self._tensor(f"{name}/weight", self._laid_out(weight, first=number == 0))]
             if number == last:
-                inputs += self._bias(name)
+                inputs += self._node.input[2:]
                 value = self._node.output[0]
             else:
                 value = self._graph.new_name(f"{name}/output")
@@ -104,21 +104,11 @@ class _Writer:
             node.metadata_props.extend(self._node.metadata_props)
         return cast("NodeProto", node)
 
-    def _tensor(self, wanted: str, values: Tensor, dims: tuple[int, ...] | None = None) -> str:
+    def _tensor(self, wanted: str, values: Tensor) -> str:
         numpy_helper = require_extra("onnx.numpy_helper", extra="onnx")
         name = self._graph.new_name(wanted)
-        values = values.detach().contiguous()
-        self.tensors.append(numpy_helper.from_array(values.reshape(dims or values.shape).numpy(), name))
+        self.tensors.append(numpy_helper.from_array(values.detach().contiguous().numpy(), name))
         return name
-
-    def _bias(self, name: str) -> list[str]:
-        """Inputs after the weight: the node's own, or a bias that was fitted in its place."""
-        old, module = self.layer.bias, self._chain[-1]
-        if old is None or not self._biases:
-            return list(self._node.input[2:])
-        with torch.no_grad():
-            values = cast("Tensor", module.bias) / bias_factor(self._node)
-        return [self._tensor(f"{name}/bias", values, tuple(old.dims))]
 
     def _laid_out(self, weight: Tensor, *, first: bool) -> Tensor:
         """A stage's weight as its node takes it; the first of two products is always ``[C, R]``."""
@@ -156,9 +146,28 @@ class _Writer:
         return ("ConvTranspose" if spec.transposed else "Conv"), attributes
 
 
-def _constants(layer: OnnxLayer) -> Iterator[str]:
-    yield layer.node.input[1]
-    yield from layer.node.input[2:]
+def _fitted_biases(
+    layers: Mapping[str, OnnxLayer], chains: Mapping[str, Chain]
+) -> Iterator[tuple[str, TensorProto]]:
+    """New values of the constants that means are corrected in."""
+    numpy_helper = require_extra("onnx.numpy_helper", extra="onnx")
+    for name, chain in chains.items():
+        bias = layers[name].bias
+        if bias is not None:
+            values = cast("Tensor", chain[-1].bias).detach() / bias.factor
+            yield bias.name, numpy_helper.from_array(values.reshape(tuple(bias.tensor.dims)).numpy())
+
+
+def _set_values(proto: ModelProto, values: Mapping[str, TensorProto]) -> None:
+    """Give constants other values under their old names."""
+    found = {tensor.name: tensor for tensor in proto.graph.initializer if tensor.name in values}
+    for node in proto.graph.node:
+        if node.op_type == "Constant" and node.output[0] in values and node.output[0] not in found:
+            found[node.output[0]] = next(a.t for a in node.attribute if a.name == "value")
+    for name, tensor in found.items():
+        old_name = tensor.name
+        tensor.CopyFrom(values[name])
+        tensor.name = old_name
 
 
 def _drop_unused(proto: ModelProto, names: set[str]) -> None:

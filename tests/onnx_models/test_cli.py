@@ -68,6 +68,15 @@ def test_inspect_lists_the_layers_and_draws_the_curve(model):
     assert points[-1]["loss"] == 0 < points[0]["loss"]
 
 
+def test_names_are_printed_as_they_stand(model):
+    proto = onnx.load(model)
+    proto.graph.node[0].name = "a[/b]\x1b[31m"
+    onnx.save(proto, str(model))
+    code, out, _ = tuckertree("inspect", model)
+    assert code == 0
+    assert "a[/b]?[31m" in out
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_images_come_in_the_layout_of_the_model(layout, tmp_path):
     path = image_network(tmp_path / "m.onnx", layout)

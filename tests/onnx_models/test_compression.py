@@ -81,6 +81,7 @@ def test_images_bring_the_outputs_nearer_to_the_original(model, tmp_path):
         distances.append(relative_difference(Session(model), Session(small), [unseen]))
     assert distances[1] < 0.7 * distances[0]
     assert result.plan.rule["objective"] == "moments"
+    assert result.plan.macs[0] == onnx_inventory(model).macs
     assert result.compared_on == "32 calibration images"
     again = compress_onnx(model, tmp_path / "again.onnx", tt.Budget(params=0.3), calibration=seen)
     assert again.output_error == pytest.approx(result.output_error, rel=1e-3)

@@ -6,6 +6,7 @@ import pytest
 import tuckertree as tt
 from tests.onnx_models.cases import helper, network, numbers, onnx, save, tensor, value
 from tuckertree.onnx_models import compress_onnx, read_onnx
+from tuckertree.onnx_models.files import OnnxFile
 
 
 @pytest.fixture
@@ -105,11 +106,23 @@ def test_weights_that_are_not_finite(model, tmp_path):
         compress_onnx(model, tmp_path / "small.onnx", tt.Energy(0.5))
 
 
+def test_a_tensor_with_fewer_values_than_its_shape(model, tmp_path):
+    proto = onnx.load(model)
+    for t in proto.graph.initializer:
+        t.raw_data = t.raw_data[:-4] if t.name == "w2" else t.raw_data
+    onnx.save(proto, str(model))
+    with pytest.raises(tt.TuckertreeError, match=r"w2|raw_data|size"):
+        compress_onnx(model, tmp_path / "small.onnx", tt.Energy(0.5))
+    file = OnnxFile(model, proto, external=False)
+    with pytest.raises(tt.TuckertreeError, match="'w2' cannot be read"):
+        file.array(next(t for t in proto.graph.initializer if t.name == "w2"))
+
+
 def test_outputs_that_may_not_be_written(model, tmp_path):
     def run(output, **options):
         compress_onnx(model, output, tt.Energy(0.8), **options)
 
-    with pytest.raises(tt.TuckertreeError, match=r"does not end in \.onnx"):
+    with pytest.raises(tt.UsageError, match=r"does not end in \.onnx"):
         run(tmp_path / "small")
     with pytest.raises(tt.TuckertreeError, match="is the model itself"):
         run(model, overwrite=True)

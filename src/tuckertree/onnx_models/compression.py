@@ -26,7 +26,7 @@ from tuckertree.onnx_models.files import (
 from tuckertree.onnx_models.graph import Graph
 from tuckertree.onnx_models.layers import OnnxInventory, Skeleton, build_skeleton, take_onnx_inventory
 from tuckertree.onnx_models.rewriting import rewrite
-from tuckertree.onnx_models.runtime import Feed, Session, example_feed, relative_difference
+from tuckertree.onnx_models.runtime import Feed, Session, example_feed, fixed_batch, relative_difference
 from tuckertree.planning import (
     DENSE,
     Candidates,
@@ -287,6 +287,8 @@ def _example(graph: Graph, input_size: Sequence[int] | None, images: Calibration
     if images is None:
         return example_feed(graph, input_size)
     feed = next(feeds_of(images, graph, images.batch_size))
+    if fixed_batch(graph) is None:
+        feed = {name: x[:1] for name, x in feed.items()}
     if input_size is not None:
         wanted = {name: x.shape[1:] for name, x in example_feed(graph, input_size).items()}
         for name, x in feed.items():
@@ -294,11 +296,7 @@ def _example(graph: Graph, input_size: Sequence[int] | None, images: Calibration
                 raise UsageError(
                     f"the calibration images are {list(x.shape[1:])}, --input-size says {wanted[name]}"
                 )
-    return (
-        {name: x[:1] for name, x in feed.items()}
-        if images.batch_size != len(next(iter(feed.values())))
-        else feed
-    )
+    return feed
 
 
 def _refuse_if_all_stay(inventory: Inventory, options: Options) -> None:

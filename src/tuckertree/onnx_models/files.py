@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
-from tuckertree.errors import TuckertreeError
+from tuckertree.errors import TuckertreeError, UsageError
 from tuckertree.extras import require_extra
 
 if TYPE_CHECKING:
@@ -54,9 +54,20 @@ class OnnxFile:
         return self.path.absolute().parent
 
     def array(self, tensor: TensorProto) -> np.ndarray[Any, Any]:
-        """Values of a tensor, wherever they are."""
+        """Values of a tensor, wherever they are.
+
+        Raises
+        ------
+        TuckertreeError
+            If its values are not as many as its shape says.
+        """
         numpy_helper = require_extra("onnx.numpy_helper", extra="onnx")
-        array: np.ndarray[Any, Any] = numpy_helper.to_array(tensor, str(self.folder))
+        try:
+            array: np.ndarray[Any, Any] = numpy_helper.to_array(tensor, str(self.folder))
+        except Exception as error:  # damaged tensors make numpy and onnx complain in many ways
+            raise TuckertreeError(
+                f"{self.path}: the tensor {tensor.name!r} cannot be read: {first_line(error)}"
+            ) from error
         return array
 
 
@@ -168,11 +179,13 @@ def check_onnx_output(path: Path, source: Path, *, overwrite: bool) -> None:
 
     Raises
     ------
+    UsageError
+        If it does not end in ``.onnx``.
     TuckertreeError
-        If it does not end in ``.onnx``, is the input, or exists and may not be replaced.
+        If it is the input, or exists and may not be replaced.
     """
     if path.suffix.lower() != ".onnx":
-        raise TuckertreeError(f"{path} does not end in .onnx; an ONNX model is saved as an ONNX file")
+        raise UsageError(f"{path} does not end in .onnx; an ONNX model is saved as an ONNX file")
     if path.is_dir() or path.is_symlink():
         raise TuckertreeError(f"{path} exists and is not a file; choose another output")
     if path.exists() and source.exists() and path.samefile(source):

@@ -179,6 +179,8 @@ def _refusal(node: NodeProto, spec: LayerSpec, weight: TensorProto, step: str, g
         return f"its weight goes through {step} first"
     if weight.data_type not in FLOATS:
         return "its weight is of a type that is not compressed"
+    if node.input[0] in graph.constants:
+        return "its input is constant"
     if graph.uses[name] > 1:
         return "shares its weight with another node"
     if len(weight.dims) != (spec.order + 2 if spec.order else 2):

@@ -9,6 +9,7 @@ from typing import Protocol
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from tuckertree.planning import DENSE, Inventory, LayerPlan, Plan, TradeOff
 
@@ -137,8 +138,13 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
     for column in columns:
         made.add_column(column.lstrip(">"), justify="right" if column.startswith(">") else "left")
     for row in rows:
-        made.add_row(*row)
+        made.add_row(*(_plainly(cell) for cell in row))
     return made
+
+
+def _plainly(cell: str) -> Text:
+    """A cell as it stands: names from a file may hold what rich or a terminal would take for an instruction."""
+    return Text("".join(sign if sign.isprintable() else "?" for sign in cell))
 
 
 def kernel_text(layer: LayerPlan) -> str:

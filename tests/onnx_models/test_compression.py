@@ -87,6 +87,30 @@ def test_images_bring_the_outputs_nearer_to_the_original(model, tmp_path):
     assert again.output_error == pytest.approx(result.output_error, rel=1e-3)
 
 
+def test_measured_sensitivity_spares_the_layer_that_the_output_hangs_on(tmp_path):
+    """Two branches of the same weights, of which one counts a hundred times as much."""
+    weight = [tensor(name, numbers(16, 16, 3, 3, seed=7)) for name in ("w", "v")]
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["a"], name="loud"),
+        helper.make_node("Conv", ["x", "v"], ["b"], name="quiet"),
+        constant("share", np.float32(0.01)),
+        helper.make_node("Mul", ["b", "share"], ["c"]),
+        helper.make_node("Add", ["a", "c"], ["y"]),
+    ]
+    path = save(tmp_path / "m.onnx", nodes, [value("x", ["n", 16, 8, 8])], [value("y", 4)], weight)
+    images = torch.from_numpy(numbers(16, 16, 8, 8))
+    errors = {}
+    for objective in ("moments", "sensitivity"):
+        small = tmp_path / f"{objective}.onnx"
+        result = compress_onnx(
+            path, small, tt.Budget(macs=0.6), calibration=images, objective=objective, first="svd"
+        )
+        errors[objective] = result.output_error
+    parameters = {layer.name: layer.parameters[1] for layer in result.plan.layers}
+    assert parameters["quiet"] < 0.5 * parameters["loud"]
+    assert errors["sensitivity"] < 0.5 * errors["moments"]
+
+
 def test_stages_and_the_memory_of_their_inputs_change_nothing_but_the_order(model, tmp_path, monkeypatch):
     monkeypatch.setattr("tuckertree.onnx_models.calibrating._ACTIVATIONS", 1)
     one = compress_onnx(model, tmp_path / "a.onnx", tt.Budget(params=0.3), calibration=IMAGES)

@@ -8,6 +8,7 @@ gets in the network as compressed so far and the outputs it gave in the original
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from math import ceil, prod
 from typing import Any
 
@@ -19,14 +20,15 @@ from tuckertree.calibration.correct import RIDGE, Fitter
 from tuckertree.calibration.metrics import MetricSum
 from tuckertree.calibration.moments import MEMORY, POSITIONS, Captured, chunks_within, warn_of_few
 from tuckertree.calibration.pairs import PairSum
+from tuckertree.calibration.sensitivity import ERRORS, interpolated, picks_near, whitened_chain
 from tuckertree.errors import TuckertreeError
 from tuckertree.layers import Chain
 from tuckertree.onnx_models.files import OnnxFile
 from tuckertree.onnx_models.graph import Graph
 from tuckertree.onnx_models.layers import OnnxLayer, Skeleton, attributes_of
 from tuckertree.onnx_models.rewriting import rewrite
-from tuckertree.onnx_models.runtime import Feed, Session, as_feed, fixed_batch, probing
-from tuckertree.planning import Layer, Plan
+from tuckertree.onnx_models.runtime import Feed, Session, as_feed, fixed_batch, probing, relative_change
+from tuckertree.planning import Candidates, Layer, Plan
 from tuckertree.progress import Tick, no_progress
 from tuckertree.surgery import apply
 
@@ -34,6 +36,7 @@ BATCH = 8
 STAGES = 12
 """Layers are fitted in about so many stages: each runs all images through both networks."""
 METRIC_IMAGES = 256
+SENSITIVITY_IMAGES = 16
 _ACTIVATIONS = 256 * 2**20
 
 
@@ -146,6 +149,46 @@ def calibrate_onnx(
         fitted.update({found.layer.name: chains[found.layer.name] for found in stage})
     warn_of_few(fitter.few)
     return chains
+
+
+def onnx_sensitivity(
+    file: OnnxFile,
+    graph: Graph,
+    layers: Mapping[str, OnnxLayer],
+    skeleton: Skeleton,
+    candidates: Mapping[str, Candidates],
+    metrics: Mapping[str, ChannelMetric],
+    images: Calibration,
+    *,
+    errors: Sequence[float] = ERRORS,
+    count: int = SENSITIVITY_IMAGES,
+    tick: Tick = no_progress,
+) -> dict[str, Candidates]:
+    """Candidates whose loss is the squared relative change of the model's outputs, measured by trying each.
+
+    As :func:`tuckertree.calibration.measure_sensitivity`, with a model written and loaded for each try.
+
+    Raises
+    ------
+    TuckertreeError
+        If the model does not run on the images.
+    """
+    feeds = list(feeds_of(images, graph, count))
+    before = probing(graph.proto, file.folder, graph.outputs)
+    expected = [before.run(feed) for feed in feeds]
+    found = {}
+    for done, (name, own) in enumerate(candidates.items()):
+        curve = [(0.0, 0.0)]
+        for pick in picks_near(own, errors):
+            chain = whitened_chain(
+                skeleton, layers[name].layer, own.methods[pick], own.ranks[pick], metrics[name]
+            )
+            tried = probing(rewrite(graph, layers, {name: chain}), file.folder, graph.outputs)
+            change = relative_change(expected, (tried.run(feed) for feed in feeds))
+            curve.append((float(own.error[pick]), change**2))
+        found[name] = own.measured(partial(interpolated, curve=curve))
+        tick("sensitivity", done + 1, len(candidates))
+    return found
 
 
 class Probe:

@@ -12,7 +12,14 @@ from tuckertree.compression import Clock, measure_errors, nothing_to_compress
 from tuckertree.errors import UnreachableTargetError, UsageError
 from tuckertree.layers import Chain
 from tuckertree.objectives import OBJECTIVES, AnyRule
-from tuckertree.onnx_models.calibrating import batched, calibrate_onnx, chains_of, feeds_of, onnx_metrics
+from tuckertree.onnx_models.calibrating import (
+    batched,
+    calibrate_onnx,
+    chains_of,
+    feeds_of,
+    onnx_metrics,
+    onnx_sensitivity,
+)
 from tuckertree.onnx_models.files import (
     OnnxFile,
     all_tensors,
@@ -145,8 +152,9 @@ def compress_onnx(
         names of the inputs. Factors and biases are then fitted to the layers' outputs on them.
     objective
         What a budget makes small: ``moments``, the sum of the layers' squared relative output errors (default with
-        calibration), or ``weight``, that of their relative weight errors (default without). A file has no
-        derivatives, so the others are not available.
+        calibration); ``sensitivity``, the change of the model's outputs, measured by trying each layer alone
+        (slower, and better where layers differ much in what they mean to the outputs); ``weight``, the sum of the
+        relative weight errors (default without). A file has no derivatives, so ``outputs`` is not available.
     include, exclude, first, round_to, progress
         As of :func:`tuckertree.compress`; layers have the names of their nodes.
     overwrite
@@ -269,16 +277,16 @@ def check_onnx_objective(rule: AnyRule, objective: str | None, *, calibrated: bo
     if objective is None:
         return "moments" if calibrated else "weight"
     if objective not in OBJECTIVES:
-        raise UsageError(f"unknown objective {objective!r}; for ONNX models: moments, weight")
-    if objective not in ("moments", "weight"):
+        raise UsageError(f"unknown objective {objective!r}; for ONNX models: moments, sensitivity, weight")
+    if objective == "outputs":
         raise UsageError(
-            f"objective {objective!r} needs the network in torch (an ONNX file has no derivatives); "
-            "use moments, the default with calibration images, or weight"
+            "objective 'outputs' needs the network in torch (an ONNX file has no derivatives); "
+            "use moments, the default with calibration images, sensitivity or weight"
         )
     if not isinstance(rule, NetworkRule):
         raise UsageError("an objective belongs to a budget")
-    if objective == "moments" and not calibrated:
-        raise UsageError("objective 'moments' needs calibration images")
+    if objective != "weight" and not calibrated:
+        raise UsageError(f"objective {objective!r} needs calibration images")
     return objective
 
 
@@ -327,13 +335,16 @@ def _candidates(
         return survey_candidates(skeleton, found.inventory, options, tick=tick)
     chosen = [layer for layer in found.layers.values() if options.method(layer.layer)[0] != DENSE]
     metrics = onnx_metrics(file, graph, chosen, images, tick=tick)
-    return survey_candidates(
+    candidates = survey_candidates(
         skeleton,
         found.inventory,
         options,
         metric=lambda layer, kernel: metrics[layer.name].of(kernel),
         tick=tick,
     )
+    if objective == "moments":
+        return candidates
+    return onnx_sensitivity(file, graph, found.layers, skeleton, candidates, metrics, images, tick=tick)
 
 
 def _chains(skeleton: Skeleton, plan: Plan, tick: Tick) -> dict[str, Chain]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -156,17 +156,26 @@ def element_type(graph: Graph, name: str) -> np.dtype[Any]:
 
 
 def relative_difference(before: Session, after: Session, feeds: Sequence[Feed]) -> float:
-    """``||y' - y|| / ||y||`` over all floating-point outputs on all inputs.
+    """:func:`relative_change` of two models' outputs on the same inputs.
 
     Raises
     ------
     TuckertreeError
-        If a model does not run, or the second one's outputs are of another shape, or not finite where the first
-        one's are.
+        If a model does not run, or as :func:`relative_change`.
+    """
+    return relative_change((before.run(feed) for feed in feeds), (after.run(feed) for feed in feeds))
+
+
+def relative_change(before: Iterable[Mapping[str, Any]], after: Iterable[Mapping[str, Any]]) -> float:
+    """``||y' - y|| / ||y||`` over all floating-point outputs of all runs.
+
+    Raises
+    ------
+    TuckertreeError
+        If the second outputs are of another shape, or not finite where the first ones are.
     """
     lost = whole = 0.0
-    for feed in feeds:
-        ours, theirs = before.run(feed), after.run(feed)
+    for ours, theirs in zip(before, after, strict=True):
         for name, y in ours.items():
             if not isinstance(y, np.ndarray) or y.dtype.kind != "f":
                 continue

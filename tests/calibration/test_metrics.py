@@ -5,8 +5,10 @@ import torch
 from torch import nn
 
 from tuckertree.calibration import collect_metrics
+from tuckertree.calibration.metrics import MetricSum
 from tuckertree.errors import TuckertreeError
-from tuckertree.planning import take_inventory
+from tuckertree.layers import LayerSpec
+from tuckertree.planning import Layer, take_inventory
 
 IMAGES = torch.randn(48, 6, 5, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
@@ -52,3 +54,15 @@ def test_activations_that_are_not_finite_are_refused_by_name():
     model = nn.Sequential(nn.Conv2d(6, 4, 3)).double()
     with pytest.raises(TuckertreeError, match="0: the calibration images give NaN or infinite activations"):
         collect_metrics(model, layers_of(model), IMAGES.log(), gradients=False)
+
+
+def test_directions_that_no_image_has_shown_are_not_free_where_they_are_shrunk():
+    spec = LayerSpec(8, 4)
+    layer = Layer("a", (), spec, (), "", False)
+    roots = []
+    for shrink in (False, True):
+        total = MetricSum(layer)
+        total.add_inputs(torch.randn(3, 8, generator=torch.Generator().manual_seed(0)))
+        roots.append(torch.linalg.eigvalsh(total.result("a", gradients=False, shrink=shrink).inputs[0]))
+    assert roots[0][0] < 1e-2 * roots[0][-1]
+    assert roots[1][0] > 0.1 * roots[1][-1]

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tuckertree.calibration.moment import symmetric_roots
+from tuckertree.calibration.moment import Moment, symmetric_roots
 from tuckertree.calibration.sources import Calibration, Source, each_tensor, floating_outputs, to_model
 from tuckertree.errors import TuckertreeError
 from tuckertree.layers import LayerSpec
@@ -128,8 +128,11 @@ class MetricSum:
         """Add derivatives at the layer's output."""
         self.outputs = _added(self.outputs, self._columns(derivative, self.spec.out_channels))
 
-    def result(self, name: str, *, gradients: bool) -> ChannelMetric:
+    def result(self, name: str, *, gradients: bool, shrink: bool = False) -> ChannelMetric:
         """The metric; with ``gradients`` that of the network's output.
+
+        With ``shrink`` the moment of a layer that saw fewer positions than it has channels is shrunk
+        (:meth:`Moment.shrunk`): directions that no image has shown are not free.
 
         Raises
         ------
@@ -139,6 +142,8 @@ class MetricSum:
         if self.inputs is None or (gradients and self.outputs is None):
             raise TuckertreeError(f"{name}: the calibration images do not reach this layer")
         inputs = self.inputs / self.columns
+        if shrink and self.columns < inputs.shape[-1]:
+            inputs = Moment(inputs, inputs.new_zeros(inputs.shape[:2]), 1, self.columns).shrunk().patch
         outputs = self.outputs / self.samples if gradients and self.outputs is not None else None
         if not inputs.isfinite().all() or (outputs is not None and not outputs.isfinite().all()):
             raise TuckertreeError(f"{name}: the calibration images give NaN or infinite activations")

@@ -87,7 +87,9 @@ def onnx_metrics(
             for name, x, _ in probe.capture(feed):
                 sums[name].add_inputs(x)
             tick(f"metrics {number + 1}/{len(chunks)}", done + 1, min(images.batches, METRIC_IMAGES) or 1)
-        metrics.update({name: total.result(name, gradients=False) for name, total in sums.items()})
+        metrics.update(
+            {name: total.result(name, gradients=False, shrink=True) for name, total in sums.items()}
+        )
     return metrics
 
 

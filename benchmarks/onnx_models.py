@@ -90,6 +90,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path(".models"), help="where the packages are")
     parser.add_argument("--models", nargs="+", help="parts of their names; all by default")
     parser.add_argument("--shares", nargs="+", type=float, default=[0.7, 0.5], help="budgets of MACs")
+    parser.add_argument("--no-images", action="store_true", help="from the weights alone: minutes")
     parser.add_argument("--repeats", type=int, default=15)
     parser.add_argument("--output", type=Path, help="folder for onnx_models.json and .md")
     options = parser.parse_args()
@@ -114,7 +115,7 @@ def measure(name: str, case: Case, options: argparse.Namespace) -> Iterator[dict
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         for share in options.shares:
-            for images in (None, calibration) if case.images else (None,):
+            for images in (None,) if options.no_images or not case.images else (None, calibration):
                 small = Path(folder) / f"{len(rows)}.onnx"
                 started = time.perf_counter()
                 try:

@@ -19,7 +19,7 @@ from tuckertree.runtimes import Runtime, to_onnx
 from tuckertree.runtimes.onnx_model import quiet_export
 from tuckertree.runtimes.runtime import Session
 
-_LEAST_OF = 3
+_LEAST_OF = 5
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Measured:
     seconds
         Of one run: median and quartiles.
     time_ratio
-        Its time over the first network's on the same runtime, for each three rounds the least of either:
+        Its time over the first network's on the same runtime, for each five rounds the least of either:
         median and quartiles.
     macs, mac_ratio
         Multiply-accumulates of one sample, and over the first network's.
@@ -72,7 +72,7 @@ def bench(
     subjects: Sequence[Subject],
     runtimes: Sequence[Runtime],
     *,
-    repeats: int = 21,
+    repeats: int = 25,
     memory: bool = True,
     tick: Tick = no_progress,
 ) -> list[Measured]:
@@ -83,7 +83,7 @@ def bench(
     subjects
         The networks; an ONNX file runs only where ONNX is read.
     repeats
-        Rounds on each runtime; at least three.
+        Rounds on each runtime; at least five.
     memory
         Measure the memory too, in a process for each network and runtime.
 

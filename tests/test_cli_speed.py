@@ -68,6 +68,13 @@ def test_export_and_bench_as_tables(saved, tmp_path):
         (["export", "demo", "-o", "{tmp}/net.pt2", "--free", "all"], 2, "free sizes can be"),
         (["export", "demo", "-o", "{tmp}/net.pt2", "--contract", "caffe"], 2, "unknown runtime 'caffe'"),
         (["export", "demo", "-o", "{tmp}/net.pt2", "--contract", "torch"], 1, "nothing to contract"),
+        (
+            ["export", "demo", "-o", "{tmp}/net.onnx", "--quantize", "int4"],
+            2,
+            "quantised to int8, not 'int4'",
+        ),
+        (["export", "demo", "-o", "{tmp}/net.onnx", "--quantize", "int8"], 2, "belong together"),
+        (["export", "demo", "-o", "{tmp}/net.pt2", "--data", "demo"], 2, "are for ONNX files"),
         (["export", "nosuch", "-o", "{tmp}/net.pt2"], 2, "unknown model"),
         (["bench", "demo", "--runtime", "torch,caffe"], 2, "unknown runtime 'caffe'"),
         (["bench", "demo", "--plot", "{tmp}/net.png"], 2, "written as SVG"),

@@ -110,3 +110,22 @@ def test_what_cannot_be_exported_is_one_line():
     pytest.importorskip("onnxscript")
     with pytest.raises(TuckertreeError, match=r"^the model cannot be exported to onnx: \w+: [^\n]+$"):
         to_onnx(Lookup(), [torch.ones(2)])
+
+
+def test_torch_compile_is_handed_each_module_by_itself(monkeypatch):
+    # Compiling takes a compiler and a minute; what is tested is what is given to it.
+    seen = []
+
+    def compile_(function, **options):
+        seen.append((function.__code__, options))
+        return function
+
+    monkeypatch.setattr(torch, "compile", compile_)
+    models = [nn.Linear(3, 2), nn.Linear(3, 4)]
+    x = torch.ones(2, 3)
+    sessions = get_runtime("torch-compile", threads=1).load_branches(models, [x])
+    for model, session in zip(models, sessions, strict=True):
+        torch.testing.assert_close(session.run([x]), [model(x).detach()])
+    (first, options), (second, _) = seen
+    assert first is not second
+    assert options == {"dynamic": False}

@@ -20,6 +20,7 @@ from tuckertree.runtimes.onnx_model import quiet_export
 from tuckertree.runtimes.runtime import Session
 
 _LEAST_OF = 5
+_PAUSE = 0.1
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,7 @@ def bench(
     *,
     repeats: int = 25,
     memory: bool = True,
+    pause: float = _PAUSE,
     tick: Tick = no_progress,
 ) -> list[Measured]:
     """Time networks against the first of them, on each runtime in one process and in turns.
@@ -86,6 +88,8 @@ def bench(
         Rounds on each runtime; at least five.
     memory
         Measure the memory too, in a process for each network and runtime.
+    pause
+        Seconds of rest before each run (:func:`tuckertree.measure.time_in_turns` says what for).
 
     Returns
     -------
@@ -114,7 +118,7 @@ def bench(
         return [
             measured
             for runtime in runtimes
-            for measured in _on(runtime, subjects, files, repeats, memory, Path(folder), tick)
+            for measured in _on(runtime, subjects, files, repeats, memory, pause, Path(folder), tick)
         ]
 
 
@@ -124,13 +128,14 @@ def _on(
     files: Sequence[Path | None],
     repeats: int,
     memory: bool,
+    pause: float,
     folder: Path,
     tick: Tick,
 ) -> list[Measured]:
     with runtime.active():
         sessions = [_session(runtime, s, file) for s, file in zip(subjects, files, strict=True)]
         runs = [session.bind([s.inputs]) for session, s in zip(sessions, subjects, strict=True)]
-        times = time_in_turns(runs, repeats=repeats, settle=True, tick=tick)
+        times = time_in_turns(runs, repeats=repeats, settle=True, pause=pause, tick=tick)
     found = []
     for subject, file, seconds in zip(subjects, files, times, strict=True):
         found.append(

@@ -20,6 +20,7 @@ from tuckertree.runtimes.runtime import Runtime
 _TOGETHER = 8
 _SHORTEST = 5e-4
 _BLOCK = 5
+_PAUSE = 5e-3
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,7 @@ def _measure(
     with ExitStack() as stack:
         stack.enter_context(runtime.active())
         runs = [session.bind([inputs]) for session in runtime.load_branches(modules, [inputs])]
-        times = time_in_turns(runs, repeats=repeats, shortest=_SHORTEST, settle=True, tick=tick)
+        times = time_in_turns(runs, repeats=repeats, shortest=_SHORTEST, settle=True, pause=_PAUSE, tick=tick)
     return [
         {
             "seconds": Timing.of(least_of_each(seconds, _BLOCK)).median,

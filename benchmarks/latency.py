@@ -157,7 +157,7 @@ def markdown(report: dict[str, Any]) -> str:
         "",
         "Torchvision's architectures with random weights; every convolution but the first and the 1x1 in HT-2 form,",
         "all ranks at a share of the channels in multiples of 16. Four layers: the chain as it is; contracted: each",
-        f"chain in the exact form measured fastest. Medians of {report['rounds']} rounds in turns; ratios of the least of each",
+        f"chain in the exact form measured fastest. Medians of {report['rounds']} rounds in turns; ratios of the least in groups of",
         "five. The last column: times faster over how many times less MACs the four layers have. Measured by",
         f"`python benchmarks/latency.py --output docs/results`; seed {report['seed']}, tuckertree {machine['tuckertree']}, "
         f"torch {machine['torch']},",

@@ -36,7 +36,7 @@ class Measured:
     seconds
         Of one run: median and quartiles.
     time_ratio
-        Its time over the first network's on the same runtime, for each five rounds the least of either:
+        Its time over the first network's on the same runtime, in each group of five rounds the least of either:
         median and quartiles.
     macs, mac_ratio
         Multiply-accumulates of one sample, and over the first network's.

@@ -43,16 +43,17 @@ class Timing:
     def of_ratios(cls, values: Sequence[float], reference: Sequence[float], least_of: int = 1) -> Timing:
         """Summarise the ratios to a reference, round by round: 0.5 is half its time.
 
-        With ``least_of`` the least time of each so many rounds counts, of either: what disturbs a run only
-        ever adds to it, on a busy machine ten times what a small layer takes.
+        With ``least_of`` the least time in each group of so many rounds counts, of either: what disturbs a run
+        only ever adds to it, on a busy machine ten times what a small layer takes.
         """
         pairs = zip(least_of_each(values, least_of), least_of_each(reference, least_of), strict=True)
         return cls.of([a / b for a, b in pairs])
 
 
 def least_of_each(values: Sequence[float], count: int) -> list[float]:
-    """Least value of each ``count`` in a row; what is left over at the end does not count."""
-    return [min(values[i : i + count]) for i in range(0, len(values) - count + 1, count)]
+    """Least value of each group of at least ``count``, dealt out in turn so that all see the whole time."""
+    groups = max(len(values) // count, 1)
+    return [min(values[i::groups]) for i in range(groups)]
 
 
 def compare_latency(

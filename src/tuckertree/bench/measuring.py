@@ -17,7 +17,7 @@ from tuckertree.measure import Timing, time_in_turns
 from tuckertree.progress import Tick, no_progress
 from tuckertree.runtimes import Runtime, to_onnx
 from tuckertree.runtimes.onnx_model import quiet_export
-from tuckertree.runtimes.runtime import Session
+from tuckertree.runtimes.runtime import Runnable
 
 _LEAST_OF = 5
 _PAUSE = 0.1
@@ -133,8 +133,8 @@ def _on(
     tick: Tick,
 ) -> list[Measured]:
     with runtime.active():
-        sessions = [_session(runtime, s, file) for s, file in zip(subjects, files, strict=True)]
-        runs = [session.bind([s.inputs]) for session, s in zip(sessions, subjects, strict=True)]
+        loaded = [_make_ready(runtime, s, file) for s, file in zip(subjects, files, strict=True)]
+        runs = [runnable.bind([s.inputs]) for runnable, s in zip(loaded, subjects, strict=True)]
         times = time_in_turns(runs, repeats=repeats, settle=True, pause=pause, tick=tick)
     found = []
     for subject, file, seconds in zip(subjects, files, times, strict=True):
@@ -155,7 +155,7 @@ def _on(
     return found
 
 
-def _session(runtime: Runtime, subject: Subject, file: Path | None) -> Session:
+def _make_ready(runtime: Runtime, subject: Subject, file: Path | None) -> Runnable:
     if runtime.reads_onnx:
         assert file is not None
         return runtime.open(file)

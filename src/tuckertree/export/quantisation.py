@@ -14,7 +14,7 @@ from tuckertree.errors import TuckertreeError
 from tuckertree.extras import require_extra
 from tuckertree.measure.forward import describe
 from tuckertree.runtimes import Runtime, get_runtime
-from tuckertree.runtimes.runtime import Session
+from tuckertree.runtimes.runtime import Runnable
 
 
 def quantise(path: Path, batches: Iterable[Tensor], inputs: Sequence[Tensor]) -> tuple[tuple[Tensor], Any]:
@@ -89,8 +89,8 @@ class FileNetwork(nn.Module):
 
     def __init__(self, path: Path, runtime: Runtime | None = None) -> None:
         super().__init__()
-        self._session: Session = (runtime or get_runtime("onnxruntime")).open(path)
+        self._loaded: Runnable = (runtime or get_runtime("onnxruntime")).open(path)
 
     def forward(self, x: Tensor) -> Tensor:
         """First output of the file's network."""
-        return torch.as_tensor(self._session.run([x])[0])
+        return torch.as_tensor(self._loaded.run([x])[0])

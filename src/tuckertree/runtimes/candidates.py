@@ -119,7 +119,7 @@ def _measure(
 ) -> list[dict[str, float]]:
     with ExitStack() as stack:
         stack.enter_context(runtime.active())
-        runs = [session.bind([inputs]) for session in runtime.load_branches(modules, [inputs])]
+        runs = [runnable.bind([inputs]) for runnable in runtime.load_branches(modules, [inputs])]
         times: list[list[float]] = [[] for _ in runs]
         for _ in range(_PATIENCE):
             more = time_in_turns(

@@ -38,7 +38,7 @@ def main() -> None:
     parser.add_argument("--runtimes", nargs="+", default=("onnxruntime",))
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--batch", type=int, default=1)
-    parser.add_argument("--rounds", type=int, default=60)
+    parser.add_argument("--rounds", type=int, default=40)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, help="folder for latency.json and latency.md")
     options = parser.parse_args()

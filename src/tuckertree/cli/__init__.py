@@ -4,8 +4,17 @@ Results go to stdout, progress and errors to stderr. Exit codes: 0 done, 1 faile
 cannot be reached, 130 interrupted.
 """
 
-# Commands register themselves.
-from tuckertree.cli import compress, demo, evaluate, finetune, inspect, reproduce, train  # noqa: F401
+from tuckertree.cli import (  # noqa: F401  (commands register themselves)
+    bench,
+    compress,
+    demo,
+    evaluate,
+    export,
+    finetune,
+    inspect,
+    reproduce,
+    train,
+)
 from tuckertree.cli.app import app, main
 
 __all__ = ["app", "main"]

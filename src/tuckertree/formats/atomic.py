@@ -1,7 +1,8 @@
-"""A folder that appears whole or not at all."""
+"""Folders and files that appear whole or not at all."""
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -69,3 +70,57 @@ def atomic_folder(path: Path, *, marker: str, overwrite: bool) -> Iterator[Path]
         raise TuckertreeError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
         shutil.rmtree(workshop, ignore_errors=True)
+
+
+@contextmanager
+def atomic_files(path: Path, *, overwrite: bool) -> Iterator[Path]:
+    """Give a path of the same name in a folder beside ``path``, to write to.
+
+    When the block ends without an error, everything in that folder takes its place beside ``path``, ``path``
+    itself last. Otherwise nothing is changed and nothing left behind.
+
+    Raises
+    ------
+    TuckertreeError
+        If ``path`` exists and may not be replaced, or cannot be written.
+    """
+    check_free_file(path, overwrite=overwrite)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        workshop = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    except OSError as error:
+        raise TuckertreeError(f"cannot write {path}: {error.strerror or error}") from error
+    try:
+        yield workshop / path.name
+        for made in sorted(workshop.iterdir(), key=lambda file: file.name == path.name):
+            made.replace(path.parent / made.name)
+    except OSError as error:
+        raise TuckertreeError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(workshop, ignore_errors=True)
+
+
+def check_free_file(path: Path, *, overwrite: bool) -> None:
+    """Refuse a file that may not be written, before any work is done for it.
+
+    Raises
+    ------
+    TuckertreeError
+        If the path is a folder, or a file that may not be replaced.
+    """
+    if path.is_dir():
+        raise TuckertreeError(f"{path} is a folder; name a file in it")
+    if (path.exists() or path.is_symlink()) and not overwrite:
+        raise TuckertreeError(f"{path} exists already; choose another output or pass --overwrite")
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a small text file, which readers see as it was or as it is to be, never in between."""
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise

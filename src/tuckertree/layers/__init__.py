@@ -1,20 +1,24 @@
 """One torch layer and the chain of layers it is factored into."""
 
 from tuckertree.layers.chain import Chain, TransposedChain, densify, empty_chain, factorize
+from tuckertree.layers.contraction import Form, contract_chain, forms
 from tuckertree.layers.spec import DENSE_TYPES, LayerSpec
 from tuckertree.layers.stages import Stage, chain_macs, chain_parameters, chain_stages, stage_macs
 
 __all__ = [
     "DENSE_TYPES",
     "Chain",
+    "Form",
     "LayerSpec",
     "Stage",
     "TransposedChain",
     "chain_macs",
     "chain_parameters",
     "chain_stages",
+    "contract_chain",
     "densify",
     "empty_chain",
     "factorize",
+    "forms",
     "stage_macs",
 ]

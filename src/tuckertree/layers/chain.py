@@ -20,14 +20,17 @@ class Chain(nn.Sequential):
 
     For HT-2 of a two-dimensional convolution these are ``reduce`` (1x1), ``vertical`` (D1x1), ``horizontal``
     (1xD2) and ``expand`` (1x1, with the bias). Made by :func:`factorize`, or with uninitialised weights by
-    :func:`empty_chain`.
+    :func:`empty_chain`. A chain that has been contracted keeps ``method`` and has fewer ``cuts`` than it
+    (:func:`~tuckertree.layers.contract_chain`).
 
     Attributes
     ----------
     dense
         Structure of the layer this stands for.
-    method, ranks
+    method
         How it was factored.
+    cuts, ranks
+        The bonds that are cut in the kernel's row of modes, and the rank at each.
     stages
         Structure of each layer of the chain.
     """
@@ -39,12 +42,16 @@ class Chain(nn.Sequential):
         ranks: Sequence[int],
         device: torch.device | str = "cpu",
         dtype: torch.dtype | None = None,
+        *,
+        cuts: Sequence[int] | None = None,
     ) -> None:
-        cuts = method_cuts(method, len(dense.essential_modes))
-        ranks = feasible_ranks(dense.essential_shape, cuts, ranks)
+        if cuts is None:
+            cuts = method_cuts(method, len(dense.essential_modes))
+            ranks = feasible_ranks(dense.essential_shape, cuts, ranks)
         stages = chain_stages(dense, cuts, ranks)
         super().__init__(OrderedDict((stage.name, stage.spec.build(device, dtype)) for stage in stages))
-        self.dense, self.method, self.ranks, self.stages = dense, method, ranks, stages
+        self.dense, self.method, self.cuts, self.ranks = dense, method, tuple(cuts), tuple(ranks)
+        self.stages = stages
 
     def factors(self) -> Factors:
         """Read the factors off the weights, in the weights' own type."""
@@ -143,14 +150,26 @@ def factorize(
         cuts = method_cuts(method, len(dense.essential_modes))
         factors = decompose(dense.kernel(weight), chain.ranks, cuts, spectra)
     chain.set_factors(factors)
+    take_over(chain, [weight], bias)
+    return chain.train(module.training)
+
+
+def take_over(chain: Chain, weights: Sequence[Tensor], bias: Tensor | None) -> None:
+    """Give a chain the bias of the layer or chain it is made from, its ``requires_grad`` and memory format."""
     if bias is not None:
         _copy_bias(bias, chain[-1])
     for layer in chain:
-        cast("Tensor", layer.weight).requires_grad_(weight.requires_grad)
-    channels_last = {4: torch.channels_last, 5: torch.channels_last_3d}.get(weight.ndim)
-    if channels_last and not weight.is_contiguous() and weight.is_contiguous(memory_format=channels_last):
-        chain = chain.to(memory_format=channels_last)
-    return chain.train(module.training)
+        cast("Tensor", layer.weight).requires_grad_(weights[0].requires_grad)
+    _keep_memory_format(chain, weights)
+
+
+def _keep_memory_format(module: nn.Module, weights: Sequence[Tensor]) -> None:
+    """Go over to channels-last where one of the weights is; a 1x1 kernel is in both formats."""
+    channels_last = {4: torch.channels_last, 5: torch.channels_last_3d}.get(weights[0].ndim)
+    if channels_last and any(
+        not weight.is_contiguous() and weight.is_contiguous(memory_format=channels_last) for weight in weights
+    ):
+        module.to(memory_format=channels_last)
 
 
 def densify(chain: Chain) -> nn.Module:
@@ -158,7 +177,8 @@ def densify(chain: Chain) -> nn.Module:
 
     Exact up to rounding: the product is taken in float64 and returned in the chain's own type.
     """
-    first, last = cast("Tensor", chain[0].weight), chain[-1]
+    weights, last = [cast("Tensor", layer.weight) for layer in chain], chain[-1]
+    first = weights[0]
     module = chain.dense.build(first.device, first.dtype)
     weight = cast("Tensor", module.weight)
     with torch.no_grad():
@@ -166,6 +186,7 @@ def densify(chain: Chain) -> nn.Module:
     weight.requires_grad_(first.requires_grad)
     if chain.dense.bias:
         _copy_bias(cast("Tensor", last.bias), module)
+    _keep_memory_format(module, weights)
     return module.train(chain.training)
 
 

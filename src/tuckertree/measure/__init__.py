@@ -2,9 +2,9 @@
 
 from tuckertree.measure.accuracy import Accuracy, evaluate
 from tuckertree.measure.cost import count_macs, count_parameters
-from tuckertree.measure.environment import environment
+from tuckertree.measure.environment import environment, processor
 from tuckertree.measure.forward import ExampleInputs, call, evaluating, run
-from tuckertree.measure.latency import Timing, compare_latency
+from tuckertree.measure.latency import Timing, compare_latency, least_of_each, time_in_turns
 
 __all__ = [
     "Accuracy",
@@ -17,5 +17,8 @@ __all__ = [
     "environment",
     "evaluate",
     "evaluating",
+    "least_of_each",
+    "processor",
     "run",
+    "time_in_turns",
 ]

@@ -17,7 +17,7 @@ def environment() -> dict[str, str | int]:
         "torch": torch.__version__,
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
-        "processor": _processor(),
+        "processor": processor(),
         "threads": torch.get_num_threads(),
     }
     if torch.cuda.is_available():
@@ -25,7 +25,8 @@ def environment() -> dict[str, str | int]:
     return found
 
 
-def _processor() -> str:
+def processor() -> str:
+    """Name of the processor's model, or an empty text."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

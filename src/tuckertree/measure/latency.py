@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from statistics import median, quantiles
 
 import torch
 from torch import Tensor, nn
 
 from tuckertree.measure.forward import evaluating
+from tuckertree.progress import Tick, no_progress
+
+_LONG = 0.1
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds of a forward over repeated runs.
+    """Seconds of a forward over repeated runs, or its ratio to another in the same rounds.
 
     Attributes
     ----------
@@ -28,6 +32,28 @@ class Timing:
     median: float
     low: float
     high: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Timing:
+        """Summarise single runs, or ratios of them."""
+        low, _, high = quantiles(values, n=4) if len(values) > 1 else (values[0],) * 3
+        return cls(median(values), low, high)
+
+    @classmethod
+    def of_ratios(cls, values: Sequence[float], reference: Sequence[float], least_of: int = 1) -> Timing:
+        """Summarise the ratios to a reference, round by round: 0.5 is half its time.
+
+        With ``least_of`` the least time in each group of so many rounds counts, of either: what disturbs a run
+        only ever adds to it, on a busy machine ten times what a small layer takes.
+        """
+        pairs = zip(least_of_each(values, least_of), least_of_each(reference, least_of), strict=True)
+        return cls.of([a / b for a, b in pairs])
+
+
+def least_of_each(values: Sequence[float], count: int) -> list[float]:
+    """Least value of each group of at least ``count``, dealt out in turn so that all see the whole time."""
+    groups = max(len(values) // count, 1)
+    return [min(values[i::groups]) for i in range(groups)]
 
 
 def compare_latency(
@@ -42,24 +68,72 @@ def compare_latency(
     repeats, warm_up
         Timed runs of each model, and runs before them that are not.
     """
-    runs: dict[str, list[float]] = {name: [] for name in models}
+
+    def forward(model: nn.Module) -> None:
+        with evaluating(model):
+            model(inputs)
+            if inputs.is_cuda:
+                torch.cuda.synchronize(inputs.device)
+
+    runs = [partial(forward, model) for model in models.values()]
+    times = time_in_turns(runs, repeats=repeats, warm_up=warm_up)
+    return {name: Timing.of(seconds) for name, seconds in zip(models, times, strict=True)}
+
+
+def time_in_turns(
+    runs: Sequence[Callable[[], object]],
+    *,
+    repeats: int = 15,
+    warm_up: int = 2,
+    shortest: float = 0.0,
+    settle: bool = False,
+    pause: float = 0.0,
+    tick: Tick = no_progress,
+) -> list[list[float]]:
+    """Time functions against each other: each has its turn in every round, so that all share a disturbance.
+
+    The ratio of two functions is best taken round by round, and the median of the ratios then.
+
+    Parameters
+    ----------
+    runs
+        Each does its work once and returns when it is done.
+    repeats, warm_up
+        Timed rounds, and rounds before them that are not.
+    shortest
+        Seconds a turn takes at least: what is shorter is run several times in a turn, and the mean counts.
+    settle
+        Let each function run once untimed at the start of its turn, where it takes less than 0.1 s: threads
+        of the one before may still be spinning, and the caches hold its data.
+    pause
+        Seconds to sleep before each turn. On a shared machine the scheduler lets a process that has just used
+        its processors wait, so that without a pause a long run slows those after it.
+
+    Returns
+    -------
+    list of list of float
+        Seconds of one run, for each function and each round.
+    """
+    times: list[list[float]] = [[] for _ in runs]
+    least = [0.0] * len(runs)
     for turn in range(warm_up + repeats):
-        for name, model in models.items():
-            with evaluating(model):
-                seconds = _time_once(model, inputs)
+        for number, work in enumerate(runs):
+            time.sleep(pause)
+            if settle and least[number] < _LONG:
+                work()
+            seconds = _one_turn(work, shortest)
+            least[number] = min(least[number] or seconds, seconds)
             if turn >= warm_up:
-                runs[name].append(seconds)
-    return {name: _summary(times) for name, times in runs.items()}
+                times[number].append(seconds)
+        tick("timing", turn + 1, warm_up + repeats)
+    return times
 
 
-def _time_once(model: nn.Module, inputs: Tensor) -> float:
-    start = time.perf_counter()
-    model(inputs)
-    if inputs.is_cuda:
-        torch.cuda.synchronize(inputs.device)
-    return time.perf_counter() - start
-
-
-def _summary(times: list[float]) -> Timing:
-    low, _, high = quantiles(times, n=4) if len(times) > 1 else (times[0],) * 3
-    return Timing(median(times), low, high)
+def _one_turn(work: Callable[[], object], shortest: float) -> float:
+    start, count = time.perf_counter(), 0
+    while True:
+        work()
+        count += 1
+        spent = time.perf_counter() - start
+        if spent >= shortest:
+            return spent / count

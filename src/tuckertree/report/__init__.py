@@ -1,5 +1,6 @@
 """Showing what was done."""
 
+from tuckertree.report.speed import bench_table, contraction_table
 from tuckertree.report.tables import (
     curve_table,
     history_table,
@@ -13,6 +14,8 @@ from tuckertree.report.tables import (
 )
 
 __all__ = [
+    "bench_table",
+    "contraction_table",
     "curve_table",
     "history_table",
     "inventory_table",

@@ -1,0 +1,174 @@
+"""Time saved against work saved: whole networks on the processor, as chains and contracted, against dense.
+
+Torchvision's architectures with random weights; every convolution but the first and the 1x1 factored by HT-2 with all
+ranks at a share of the channels, down to multiples of 16. Dense, four-layer and contracted networks run in turns.
+
+    python benchmarks/latency.py --output docs/results
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from torch import nn
+
+import tuckertree
+from tuckertree.bench import bench, of_model
+from tuckertree.layers import factorize
+from tuckertree.measure import environment
+from tuckertree.progress import progress_bar
+from tuckertree.report import contraction_table, table
+from tuckertree.runtimes import contract, get_runtime
+from tuckertree.surgery import replace_layers
+
+NETWORKS = ("torchvision:resnet18", "torchvision:vgg16_bn")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--networks", nargs="+", default=NETWORKS)
+    parser.add_argument("--shares", nargs="+", type=int, default=(2, 4), help="ranks = channels / share")
+    parser.add_argument("--runtimes", nargs="+", default=("onnxruntime",))
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=40)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--output", type=Path, help="folder for latency.json and latency.md")
+    options = parser.parse_args()
+    results = []
+    for name in options.networks:
+        for share in options.shares:
+            for runtime in options.runtimes:
+                results.append(compare(name, share, runtime, options))
+                show(results[-1:])
+                if options.output:
+                    write(results, options)
+    show(results)
+
+
+def compare(name: str, share: int, runtime_name: str, options: argparse.Namespace) -> dict[str, Any]:
+    """Time the dense network, its chains and their contraction in one process."""
+    runtime = get_runtime(runtime_name, threads=options.threads)
+    torch.manual_seed(options.seed)
+    x = torch.randn(options.batch, 3, 224, 224)
+    dense = tuckertree.build(name).eval()
+    chains = replace_layers(dense, factored(dense, share))
+    with progress_bar() as tick:
+        contraction = contract(chains, runtime, x, tick=tick)
+    Console(stderr=True, width=160).print(contraction_table(contraction.layers))
+    models = {"dense": dense, "four layers": chains, "contracted": contraction.model}
+    subjects = [of_model(label, model, x) for label, model in models.items()]
+    rows = bench(subjects, [runtime], repeats=options.rounds, memory=False)
+    return {
+        "network": name,
+        "ranks": f"channels/{share}",
+        "runtime": f"{runtime.name} {runtime.version}",
+        "threads": runtime.threads,
+        "batch": options.batch,
+        "forms": {layer.name: layer.form.name for layer in contraction.layers},
+        "rows": [
+            {
+                "form": row.name,
+                "macs": row.macs,
+                "ms": 1e3 * row.seconds.median,
+                "ms_quartiles": [1e3 * row.seconds.low, 1e3 * row.seconds.high],
+                "macs_less": 1 / row.mac_ratio,
+                "faster": 1 / row.time_ratio.median,
+                "faster_quartiles": [1 / row.time_ratio.high, 1 / row.time_ratio.low],
+            }
+            for row in rows
+        ],
+    }
+
+
+def factored(model: nn.Module, share: int) -> dict[str, nn.Module]:
+    """Chains by layer name."""
+    found: dict[str, nn.Module] = {}
+    for name, layer in model.named_modules():
+        if isinstance(layer, nn.Conv2d) and layer.in_channels > 3 and max(layer.kernel_size) > 1:
+            first, last = (max(16, n // share // 16 * 16) for n in (layer.in_channels, layer.out_channels))
+            found[name] = factorize(layer, "ht2", (first, max(first, last), last))
+    return found
+
+
+def write(results: list[dict[str, Any]], options: argparse.Namespace) -> None:
+    """Add results to those in the folder, each in the place of an older one of the same kind."""
+    path = options.output / "latency.json"
+    found = json.loads(path.read_text(encoding="utf-8"))["results"] if path.exists() else []
+    kind = ("network", "ranks", "runtime", "threads", "batch")
+    merged = {tuple(result[key] for key in kind): result for result in [*found, *results]}
+    report = {
+        "seed": options.seed,
+        "rounds": options.rounds,
+        "environment": environment(),
+        "results": list(merged.values()),
+    }
+    path.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    (options.output / "latency.md").write_text(markdown(report), encoding="utf-8")
+
+
+COLUMNS = (
+    "network",
+    "ranks",
+    "runtime",
+    "form",
+    ">ms",
+    ">MACs less",
+    ">faster",
+    ">quartiles",
+    ">faster / MACs less",
+)
+
+
+def cells(result: dict[str, Any]) -> list[tuple[str, ...]]:
+    """Lines of the table; the share in the last column is of the MACs that the four-layer chain saves."""
+    goal = result["rows"][1]["macs_less"]
+    return [
+        (
+            result["network"],
+            result["ranks"] if row["form"] != "dense" else "",
+            f"{result['runtime']}, batch {result['batch']}, {result['threads']} threads",
+            row["form"],
+            f"{row['ms']:.1f}",
+            f"{row['macs_less']:.2f}x",
+            f"{row['faster']:.2f}x",
+            "-".join(f"{value:.2f}" for value in row["faster_quartiles"]),
+            "" if row["form"] == "dense" else f"{row['faster'] / goal:.2f}",
+        )
+        for row in result["rows"]
+    ]
+
+
+def show(results: list[dict[str, Any]]) -> None:
+    Console(width=160).print(table(COLUMNS, [line for result in results for line in cells(result)]))
+
+
+def markdown(report: dict[str, Any]) -> str:
+    machine = report["environment"]
+    lines = [
+        "# Time saved against work saved",
+        "",
+        "Torchvision's architectures with random weights; every convolution but the first and the 1x1 in HT-2 form,",
+        "all ranks at a share of the channels in multiples of 16. Four layers: the chain as it is; contracted: each",
+        f"chain in the exact form measured fastest. Medians of {report['rounds']} rounds in turns; ratios of the least in groups of",
+        "five. The last column: times faster over how many times less MACs the four layers have. Measured by",
+        f"`python benchmarks/latency.py --output docs/results`; seed {report['seed']}, tuckertree {machine['tuckertree']}, "
+        f"torch {machine['torch']},",
+        f"{machine['processor']}, shared with others: read the ratios.",
+        "",
+        "| " + " | ".join(column.lstrip(">") for column in COLUMNS) + " |",
+        "|" + "---|" * len(COLUMNS),
+        *("| " + " | ".join(line) + " |" for result in report["results"] for line in cells(result)),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,69 @@
+"""`tuckertree bench`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tuckertree.cli.app import app, print_json, print_table, stdout
+from tuckertree.cli.options import AsJson, BuiltBy, Device, InputSize, parse_size
+from tuckertree.errors import TuckertreeError, UsageError
+
+
+@app.command()
+def bench(
+    models: Annotated[
+        list[str], typer.Argument(metavar="MODEL...", help="Names, saved folders or .onnx files.")
+    ],
+    runtime: Annotated[
+        str, typer.Option(help="Runtimes, with commas: onnxruntime,openvino,torch,torch-compile.")
+    ] = "onnxruntime",
+    threads: Annotated[int | None, typer.Option(help="Threads a run may use.", min=1)] = None,
+    batch: Annotated[int, typer.Option(help="Samples in one run.", min=1)] = 1,
+    rounds: Annotated[int, typer.Option(help="Timed runs of each network.", min=5)] = 25,
+    memory: Annotated[bool, typer.Option(help="Measure the memory, in processes of their own.")] = True,
+    plot: Annotated[Path | None, typer.Option(help="Draw a bar chart: FILE.svg.")] = None,
+    architecture: BuiltBy = None,
+    input_size: InputSize = None,
+    device: Device = "cpu",
+    as_json: AsJson = False,
+) -> None:
+    """Time networks against the first of them, in turns, beside the work and the memory they need."""
+    from tuckertree.bench import bar_chart, open_subject
+    from tuckertree.bench import bench as measure
+    from tuckertree.formats.atomic import write_atomically
+    from tuckertree.measure import environment
+    from tuckertree.progress import progress_bar
+    from tuckertree.report import bench_table
+    from tuckertree.runtimes import get_runtime
+
+    if plot is not None and plot.suffix.lower() != ".svg":
+        raise UsageError(f"a chart is written as SVG; {plot} does not end with .svg")
+    runtimes = [get_runtime(name.strip(), threads=threads, device=device) for name in runtime.split(",")]
+    size = parse_size(input_size)
+    subjects = [
+        open_subject(name, batch=batch, architecture=architecture, input_size=size) for name in models
+    ]
+    with progress_bar() as tick:
+        rows = measure(subjects, runtimes, repeats=rounds, memory=memory, tick=tick)
+    if plot is not None:
+        try:
+            write_atomically(plot, bar_chart(rows))
+        except OSError as error:
+            raise TuckertreeError(f"cannot write {plot}: {error.strerror or error}") from error
+    if as_json:
+        found = [{**asdict(row), "throughput": row.throughput, "realised": row.realised} for row in rows]
+        print_json({"rows": found, "environment": environment()})
+        return
+    print_table(bench_table(rows))
+    stdout.print(
+        "time: median and quartiles of one run; memory: peak of a process of its own, above its packages; "
+        "last column: times fewer MACs against times faster, and the share of the first that the second is",
+        soft_wrap=True,
+        highlight=False,
+    )
+    if plot is not None:
+        stdout.print(f"saved       {plot}", soft_wrap=True)

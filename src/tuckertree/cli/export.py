@@ -1,0 +1,128 @@
+"""`tuckertree export`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, cast
+
+import typer
+
+from tuckertree.cli.app import app, print_json, print_table, stdout
+from tuckertree.cli.options import (
+    AsJson,
+    BuiltBy,
+    Calibration,
+    CalibrationImages,
+    InputSize,
+    Model,
+    Weights,
+    calibration_images_of,
+    parse_size,
+)
+from tuckertree.errors import UsageError
+
+
+@app.command()
+def export(
+    model: Model,
+    output: Annotated[Path, typer.Option("--output", "-o", help="File to write.")],
+    to: Annotated[
+        str | None, typer.Option(help="Format: onnx, pt2 or openvino; by default by the file's ending.")
+    ] = None,
+    free: Annotated[
+        str, typer.Option(help="Sizes of the input that stay free: none, batch, or size (and batch).")
+    ] = "batch",
+    contract: Annotated[
+        str | None,
+        typer.Option(
+            help="First give each layer the form fastest on: onnxruntime, openvino, torch, torch-compile."
+        ),
+    ] = None,
+    threads: Annotated[int | None, typer.Option(help="Threads that --contract measures with.", min=1)] = None,
+    batch: Annotated[int, typer.Option(help="Batch that --contract measures with.", min=1)] = 1,
+    quantize: Annotated[
+        str | None, typer.Option(help="int8: quantise an ONNX file by the --calibration images.")
+    ] = None,
+    calibration: Calibration = None,
+    calibration_images: CalibrationImages = 256,
+    data: Annotated[
+        str | None, typer.Option(help="Labelled images to measure the accuracy of model and ONNX file on.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(help="Look at this many of them only.", min=1)] = None,
+    tolerance: Annotated[
+        float | None, typer.Option(help="Largest difference of the outputs, relative to their largest.")
+    ] = None,
+    weights: Weights = None,
+    architecture: BuiltBy = None,
+    input_size: InputSize = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace the file if it exists.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write a model as ONNX, torch.export or OpenVINO, and compare the file with the model."""
+    from tuckertree.data import batches as batches_of
+    from tuckertree.data import open_images
+    from tuckertree.export import FileNetwork, check_target
+    from tuckertree.export import export as export_model
+    from tuckertree.measure import evaluate
+    from tuckertree.opening import open_model
+    from tuckertree.progress import progress_bar
+    from tuckertree.report import contraction_table
+    from tuckertree.runtimes import ContractedLayer, Dynamic, get_runtime
+    from tuckertree.runtimes import contract as contract_model
+
+    to = check_target(output, to, overwrite=overwrite)
+    if quantize not in (None, "int8"):
+        raise UsageError(f"networks can be quantised to int8, not {quantize!r}")
+    if (quantize is None) != (calibration is None):
+        raise UsageError("--quantize int8 and the images it needs, --calibration, belong together")
+    if (quantize or data) and to != "onnx":
+        raise UsageError("--quantize and --data are for ONNX files")
+    runtime = None if contract is None else get_runtime(contract, threads=threads)
+    opened = open_model(model, weights=weights, architecture=architecture, input_size=parse_size(input_size))
+    network, layers = opened.model, tuple[ContractedLayer, ...]()
+    if runtime is not None:
+        with progress_bar() as tick:
+            inputs = opened.example_inputs.expand(batch, *opened.example_inputs.shape[1:]).contiguous()
+            contraction = contract_model(network, runtime, inputs, tick=tick)
+        network, layers = contraction.model, contraction.layers
+    images = calibration_images_of(calibration, opened, calibration_images)
+    batches = None if images is None else (x for x, _ in batches_of(images, 32))
+    labelled = None if data is None else open_images(data, opened.preprocessing, limit=limit)
+    written = export_model(
+        network,
+        output,
+        opened.example_inputs,
+        to=to,
+        dynamic=cast("Dynamic", free),
+        calibration=batches,
+        tolerance=tolerance,
+        overwrite=overwrite,
+    )
+    accuracy = {}
+    if labelled is not None:
+        for name, module in (("model", network), ("file", FileNetwork(output))):
+            accuracy[name] = evaluate(module, batches_of(labelled, 1 if free == "none" else 64)).top1
+    if as_json:
+        found = {**asdict(written), "path": str(written.path)}
+        print_json(
+            {
+                "model": model,
+                **found,
+                "top1": accuracy,
+                "contracted": {layer.name: layer.form.name for layer in layers},
+            }
+        )
+        return
+    if layers:
+        print_table(contraction_table(layers))
+    shapes = "; ".join(" ".join("x".join(map(str, shape)) for shape in sample) for sample in written.compared)
+    stdout.print(f"format      {written.to}")
+    stdout.print(f"size        {written.size / 2**20:.2f} MiB")
+    stdout.print(f"compared    inputs {shapes}", soft_wrap=True, highlight=False)
+    stdout.print(
+        f"difference  {written.difference:.2g} of the largest output ({written.tolerance:.0e} allowed)"
+    )
+    if accuracy:
+        stdout.print(f"top-1       {accuracy['model']:.2f} % -> {accuracy['file']:.2f} % in the file")
+    stdout.print(f"saved       {output}", soft_wrap=True)

@@ -1,0 +1,87 @@
+"""Times kept from one run of the program to the next, in the user's cache folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+from tuckertree.formats.atomic import write_atomically
+
+_FORMAT = 1
+_LARGEST = 64 * 2**20
+
+
+def cache_folder() -> Path:
+    """The folder ``tuckertree`` in the user's cache, or the one that ``TUCKERTREE_CACHE`` names."""
+    if named := os.environ.get("TUCKERTREE_CACHE"):
+        return Path(named)
+    if sys.platform == "win32":
+        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData/Local")
+    elif sys.platform == "darwin":
+        base = Path.home() / "Library/Caches"
+    else:
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return base / "tuckertree"
+
+
+class LatencyCache:
+    """Measured numbers by a key that says everything they depend on.
+
+    A cache is only ever a saving of time: a file that is missing, corrupt or of another format counts as
+    empty, and one that cannot be written is left alone.
+
+    Parameters
+    ----------
+    path
+        The JSON file; by default ``latency.json`` in :func:`cache_folder`.
+    """
+
+    def __init__(self, path: Path | None = None) -> None:
+        self.path = path or cache_folder() / "latency.json"
+        self._entries = self._read()
+
+    def get(self, key: Mapping[str, Any]) -> dict[str, float] | None:
+        """The numbers kept under a key, or None."""
+        return self._entries.get(_text(key))
+
+    def keep(self, entries: Sequence[tuple[Mapping[str, Any], dict[str, float]]]) -> None:
+        """Add numbers, and write the file anew beside what others may have added to it since."""
+        self._entries |= {_text(key): numbers for key, numbers in entries}
+        self._entries = self._read() | self._entries
+        data = {"format": _FORMAT, "entries": self._entries}
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(self.path, json.dumps(data, indent=0, sort_keys=True) + "\n")
+        except OSError:
+            return
+
+    def _read(self) -> dict[str, dict[str, float]]:
+        try:
+            if self.path.stat().st_size > _LARGEST:
+                return {}
+            data = json.loads(self.path.read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError):
+            return {}
+        if not isinstance(data, dict) or data.get("format") != _FORMAT:
+            return {}
+        entries = data.get("entries")
+        if not isinstance(entries, dict):
+            return {}
+        return {key: numbers for key, numbers in entries.items() if _is_sound(numbers)}
+
+
+def _is_sound(numbers: Any) -> bool:
+    return (
+        isinstance(numbers, dict)
+        and set(numbers) == {"seconds", "median", "low", "high"}
+        and all(isinstance(n, int | float) and isfinite(n) and n > 0 for n in numbers.values())
+    )
+
+
+def _text(key: Mapping[str, Any]) -> str:
+    return json.dumps(key, sort_keys=True)

@@ -1,0 +1,158 @@
+"""How long small modules take on a runtime, each against a reference, and kept on disk."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from tuckertree._version import __version__
+from tuckertree.errors import UsageError
+from tuckertree.measure import Timing, least_of_each, processor, time_in_turns
+from tuckertree.progress import Tick, no_progress
+from tuckertree.runtimes.cache import LatencyCache
+from tuckertree.runtimes.runtime import Runtime
+
+_TOGETHER = 8
+_SHORTEST = 5e-4
+_BLOCK = 5
+_PAUSE = 0.02
+_SETTLED = 1.1
+_PATIENCE = 4
+
+
+@dataclass(frozen=True)
+class CandidateTime:
+    """Time of one candidate.
+
+    Attributes
+    ----------
+    seconds
+        Of one run: ``ratio.median`` times the seconds of the reference.
+    ratio
+        Its time over the reference's, the least of either in each group of rounds: median and quartiles.
+    """
+
+    seconds: float
+    ratio: Timing
+
+    def is_faster(self, margin: float = 0.02) -> bool:
+        """Whether it beats the reference by more than noise: three times in four, by the margin."""
+        return self.ratio.high < 1 - margin
+
+
+def time_candidates(
+    candidates: Sequence[nn.Module],
+    inputs: Tensor,
+    runtime: Runtime,
+    *,
+    repeats: int = 25,
+    cache: LatencyCache | None = None,
+    tick: Tick = no_progress,
+) -> list[CandidateTime]:
+    """Time modules against the first of them, the reference, on a runtime.
+
+    They run in turns, a few at a time, each few together with the reference: what counts is the ratio, which
+    a busy machine disturbs far less than the seconds. That is also what is kept in the cache, so that times
+    of one reference taken on different days can be compared. A layer takes a millisecond, a thread that has
+    to wait for its processor tens of them, and it only ever adds. So the rounds are dealt out to groups of five,
+    of which the least time counts; and where the groups do not agree within a tenth, up to four times as many
+    rounds are made.
+
+    Parameters
+    ----------
+    candidates
+        Modules of plain torch layers: the cache knows a module by its printed form and the shapes of its
+        parameters, which must say all that its time depends on.
+    inputs
+        The one input of each of them, on the CPU.
+    repeats
+        Rounds; at least five.
+    cache
+        Where times are kept; by default the user's (:class:`~tuckertree.runtimes.cache.LatencyCache`).
+
+    Returns
+    -------
+    list of CandidateTime
+        In the order of the candidates; the first has the ratio 1.
+
+    Raises
+    ------
+    TuckertreeError
+        If the runtime cannot run a candidate.
+    UsageError
+        If the rounds are too few.
+    """
+    if repeats < _BLOCK:
+        raise UsageError(f"a measurement needs at least {_BLOCK} rounds, got {repeats}")
+    cache = LatencyCache() if cache is None else cache
+    common = _setting(runtime, inputs, candidates[0], repeats)
+    keys: list[dict[str, Any]] = [{**common, "candidate": _described(module)} for module in candidates]
+    known = [cache.get(key) for key in keys]
+    missing = [i for i, numbers in enumerate(known) if numbers is None and i]
+    if known[0] is None or missing:
+        kept = []
+        for start in range(0, max(len(missing), 1), _TOGETHER):
+            some = missing[start : start + _TOGETHER]
+            measured = _measure([candidates[i] for i in (0, *some)], inputs, runtime, repeats, tick)
+            for i, numbers in zip((0, *some), measured, strict=True):
+                if i or known[0] is None:
+                    known[i] = numbers
+                    kept.append((keys[i], numbers))
+        cache.keep(kept)
+    reference = known[0]
+    assert reference is not None
+    return [_time(numbers, reference["seconds"]) for numbers in known if numbers is not None]
+
+
+def _time(numbers: Mapping[str, float], reference: float) -> CandidateTime:
+    ratio = Timing(numbers["median"], numbers["low"], numbers["high"])
+    return CandidateTime(ratio.median * reference, ratio)
+
+
+def _measure(
+    modules: Sequence[nn.Module], inputs: Tensor, runtime: Runtime, repeats: int, tick: Tick
+) -> list[dict[str, float]]:
+    with ExitStack() as stack:
+        stack.enter_context(runtime.active())
+        runs = [runnable.bind([inputs]) for runnable in runtime.load_branches(modules, [inputs])]
+        times: list[list[float]] = [[] for _ in runs]
+        for _ in range(_PATIENCE):
+            more = time_in_turns(
+                runs, repeats=repeats, warm_up=1, shortest=_SHORTEST, settle=True, pause=_PAUSE, tick=tick
+            )
+            for seconds, added in zip(times, more, strict=True):
+                seconds += added
+            least_of = len(times[0]) // (repeats // _BLOCK)
+            ratios = [Timing.of_ratios(seconds, times[0], least_of) for seconds in times]
+            if all(ratio.high < _SETTLED * ratio.low for ratio in ratios):
+                break
+    return [
+        {"seconds": Timing.of(least_of_each(seconds, least_of)).median, **asdict(ratio)}
+        for seconds, ratio in zip(times, ratios, strict=True)
+    ]
+
+
+def _setting(runtime: Runtime, inputs: Tensor, reference: nn.Module, repeats: int) -> dict[str, Any]:
+    return {
+        "tuckertree": __version__,
+        "runtime": runtime.name,
+        "version": runtime.version,
+        "machine": f"{platform.machine()} {runtime.hardware or processor()}",
+        "threads": runtime.threads,
+        "device": runtime.device,
+        "input": [str(inputs.dtype), *inputs.shape],
+        "reference": _described(reference),
+        "rounds": repeats,
+    }
+
+
+def _described(module: nn.Module) -> list[str]:
+    return [
+        " ".join(str(module).split()),
+        *(f"{name} {tuple(p.shape)} {p.dtype}" for name, p in module.named_parameters()),
+    ]

@@ -1,0 +1,153 @@
+"""Every chain of a network in the exact form that its runtime runs fastest."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from tuckertree.errors import TuckertreeError
+from tuckertree.layers import Chain, Form, contract_chain, forms
+from tuckertree.measure import ExampleInputs
+from tuckertree.measure import run as run_once
+from tuckertree.progress import Tick, no_progress
+from tuckertree.runtimes.cache import LatencyCache
+from tuckertree.runtimes.candidates import CandidateTime, time_candidates
+from tuckertree.runtimes.runtime import Runtime
+from tuckertree.surgery import replace_layers
+
+
+@dataclass(frozen=True)
+class ContractedLayer:
+    """What became of one chain.
+
+    Attributes
+    ----------
+    name
+        Where it is in the model.
+    kernel
+        Kernel shape ``(T, C, D1, ..., DN)`` of one group.
+    input
+        Shape of its input.
+    form
+        The form taken; the dense one where no form was faster by more than noise.
+    times
+        Name and time of every form, against the dense layer.
+    """
+
+    name: str
+    kernel: tuple[int, ...]
+    input: tuple[int, ...]
+    form: Form
+    times: tuple[tuple[str, CandidateTime], ...]
+
+    def time(self, name: str) -> CandidateTime:
+        """Time of the form of that name."""
+        return dict(self.times)[name]
+
+
+@dataclass(frozen=True)
+class Contraction:
+    """A network with its chains contracted, and what was measured for it.
+
+    Attributes
+    ----------
+    model
+        The same function up to rounding; it shares no memory with the one given.
+    layers
+        One entry for each chain.
+    """
+
+    model: nn.Module
+    layers: tuple[ContractedLayer, ...]
+
+
+def contract(
+    model: nn.Module,
+    runtime: Runtime,
+    example_inputs: ExampleInputs,
+    *,
+    repeats: int = 25,
+    cache: LatencyCache | None = None,
+    tick: Tick = no_progress,
+) -> Contraction:
+    """Give every chain of a model the exact form that a runtime runs fastest.
+
+    Each distinct layer is measured by itself, once: its dense form and every form of its chain in turns. The
+    fastest form is taken if it beats the dense layer by more than noise; otherwise the layer becomes dense,
+    with the weight the chain stands for.
+
+    Parameters
+    ----------
+    model
+        A compressed model, on any device; it is not changed.
+    example_inputs
+        Of the batch and size the model will run with.
+    repeats
+        Rounds of each measurement.
+    cache
+        As in :func:`time_candidates`.
+
+    Raises
+    ------
+    TuckertreeError
+        If the model has no chain, does not run on the inputs, or the runtime cannot run a layer.
+    """
+    chains = {name: module for name, module in model.named_modules() if isinstance(module, Chain)}
+    if not chains:
+        raise TuckertreeError("there is nothing to contract: the model has no factored layer")
+    inputs = _inputs_of(model, chains, example_inputs)
+    found: dict[object, tuple[Form, tuple[tuple[str, CandidateTime], ...]]] = {}
+    layers, modules = [], {}
+    for number, (name, chain) in enumerate(chains.items()):
+        if name not in inputs:
+            continue  # the forward does not call it
+        shape, dtype = inputs[name]
+        key = (chain.dense, chain.cuts, chain.ranks, shape, dtype)
+        if key not in found:
+            found[key] = _fastest(chain, shape, dtype, runtime, repeats, cache)
+        form, times = found[key]
+        layers.append(ContractedLayer(name, chain.dense.kernel_shape, shape, form, times))
+        modules[name] = contract_chain(chain, form)
+        tick("contracting", number + 1, len(chains))
+    return Contraction(replace_layers(model, modules), tuple(layers))
+
+
+def _fastest(
+    chain: Chain,
+    shape: Sequence[int],
+    dtype: torch.dtype,
+    runtime: Runtime,
+    repeats: int,
+    cache: LatencyCache | None,
+) -> tuple[Form, tuple[tuple[str, CandidateTime], ...]]:
+    *factored, dense = forms(chain.dense, chain.cuts, chain.ranks)
+    ordered = (dense, *factored)
+    modules = [contract_chain(chain, form).cpu() for form in ordered]
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(*shape, generator=generator).to(dtype)
+    times = time_candidates(modules, x, runtime, repeats=repeats, cache=cache)
+    best = min(range(len(ordered)), key=lambda i: times[i].ratio.median)
+    form = ordered[best] if times[best].is_faster() else dense
+    return form, tuple((f.name, t) for f, t in zip(ordered, times, strict=True))
+
+
+def _inputs_of(
+    model: nn.Module, chains: dict[str, Chain], example_inputs: ExampleInputs
+) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
+    """Shape and type of what each chain is first called with."""
+    found: dict[str, tuple[tuple[int, ...], torch.dtype]] = {}
+
+    def look(name: str, _: nn.Module, args: tuple[Tensor, ...]) -> None:
+        found.setdefault(name, (tuple(args[0].shape), args[0].dtype))
+
+    hooks = [chain.register_forward_pre_hook(partial(look, name)) for name, chain in chains.items()]
+    try:
+        run_once(model, example_inputs)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return found

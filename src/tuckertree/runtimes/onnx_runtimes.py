@@ -1,0 +1,132 @@
+"""ONNX Runtime and OpenVINO, on the processor, in single precision."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from tuckertree.errors import TuckertreeError, UsageError
+from tuckertree.extras import require_extra
+from tuckertree.runtimes.onnx_model import branches_to_onnx, to_onnx
+from tuckertree.runtimes.runtime import Runnable, Runtime
+
+
+class _OnnxRuntime(Runtime):
+    """What runs ONNX models."""
+
+    reads_onnx: ClassVar[bool] = True
+
+    def __init__(self, threads: int, device: str) -> None:
+        if device != "cpu":
+            raise UsageError(f"the runtime {self.name} is used on the cpu alone here, not on {device}")
+        super().__init__(threads, device)
+
+    def load(self, model: nn.Module, inputs: Sequence[Tensor]) -> Runnable:
+        """As :meth:`Runtime.load`, by way of ONNX."""
+        return self.load_onnx(to_onnx(model, inputs).SerializeToString())
+
+    def load_branches(self, models: Sequence[nn.Module], inputs: Sequence[Tensor]) -> list[Runnable]:
+        """As :meth:`Runtime.load_branches`, by one export."""
+        return [self.load_onnx(proto.SerializeToString()) for proto in branches_to_onnx(models, inputs)]
+
+    def open(self, path: Path) -> Runnable:
+        """As :meth:`Runtime.open`."""
+        if not path.is_file():
+            raise TuckertreeError(f"there is no file {path}")
+        return self.load_onnx(str(path))
+
+    def load_onnx(self, model: bytes | str) -> Runnable:
+        """Make an ONNX model ready: its bytes, or the path of its file."""
+        try:
+            return self._make_ready(model)
+        except TuckertreeError:
+            raise
+        except Exception as error:
+            what = model if isinstance(model, str) else "the model"
+            lines = str(error).strip().splitlines() or [type(error).__name__]
+            raise TuckertreeError(f"{self.name} cannot load {what}: {lines[0]}") from error
+
+    def _make_ready(self, model: bytes | str) -> Runnable:
+        raise NotImplementedError
+
+
+class OnnxRuntimeRunnable(Runnable):
+    """An ``onnxruntime.InferenceSession``."""
+
+    def __init__(self, runnable: Any) -> None:
+        self._loaded = runnable
+        self.inputs = [(value.name, value.shape) for value in runnable.get_inputs()]
+
+    def bind(self, inputs: Sequence[Tensor]) -> Callable[[], Any]:
+        """As :meth:`Runnable.bind`."""
+        feed = {
+            name: x.detach().cpu().contiguous().numpy()
+            for (name, _), x in zip(self.inputs, inputs, strict=True)
+        }
+        return lambda: self._loaded.run(None, feed)
+
+    def run(self, inputs: Sequence[Tensor]) -> list[Tensor]:
+        """As :meth:`Runnable.run`."""
+        return [torch.from_numpy(output) for output in self.bind(inputs)()]
+
+
+class OnnxRuntime(_OnnxRuntime):
+    """ONNX Runtime's CPU provider."""
+
+    name: ClassVar[str] = "onnxruntime"
+
+    @property
+    def version(self) -> str:
+        """Version of onnxruntime."""
+        return str(require_extra("onnxruntime", extra="onnx").__version__)
+
+    def _make_ready(self, model: bytes | str) -> Runnable:
+        onnxruntime = require_extra("onnxruntime", extra="onnx")
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads, options.inter_op_num_threads = self.threads, 1
+        options.log_severity_level = 3  # errors alone
+        return OnnxRuntimeRunnable(
+            onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        )
+
+
+class OpenVinoRunnable(Runnable):
+    """An OpenVINO inference request."""
+
+    def __init__(self, compiled: Any) -> None:
+        self._request, self._outputs = compiled.create_infer_request(), len(compiled.outputs)
+
+    def bind(self, inputs: Sequence[Tensor]) -> Callable[[], Any]:
+        """As :meth:`Runnable.bind`."""
+        feed = [x.detach().cpu().contiguous().numpy() for x in inputs]
+        return lambda: self._request.infer(feed, share_inputs=True, share_outputs=True)
+
+    def run(self, inputs: Sequence[Tensor]) -> list[Tensor]:
+        """As :meth:`Runnable.run`."""
+        found = self.bind(inputs)()
+        return [torch.from_numpy(found[number].copy()) for number in range(self._outputs)]
+
+
+class OpenVino(_OnnxRuntime):
+    """OpenVINO's CPU plugin, which is kept from going over to bfloat16 where the processor has it."""
+
+    name: ClassVar[str] = "openvino"
+
+    @property
+    def version(self) -> str:
+        """Version of openvino."""
+        return str(require_extra("openvino", extra="openvino").__version__)
+
+    def _make_ready(self, model: bytes | str) -> Runnable:
+        core = require_extra("openvino", extra="openvino").Core()
+        settings = {
+            "INFERENCE_NUM_THREADS": self.threads,
+            "NUM_STREAMS": 1,
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_PRECISION_HINT": "f32",
+        }
+        return OpenVinoRunnable(core.compile_model(core.read_model(model), "CPU", settings))

@@ -1,0 +1,91 @@
+"""PyTorch as a runtime: as it is, and compiled."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from types import FunctionType
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from tuckertree.errors import TuckertreeError
+from tuckertree.runtimes.runtime import Runnable, Runtime, tensors_of
+
+
+class TorchRunnable(Runnable):
+    """A module, or what torch.compile made of it."""
+
+    def __init__(self, forward: Callable[..., Any], device: str) -> None:
+        self._forward, self._device = forward, device
+
+    def bind(self, inputs: Sequence[Tensor]) -> Callable[[], Any]:
+        """As :meth:`Runnable.bind`."""
+        forward, there = self._forward, tuple(x.to(self._device) for x in inputs)
+        synchronise = torch.cuda.synchronize if self._device.startswith("cuda") else None
+
+        def once() -> Any:
+            with torch.inference_mode():
+                output = forward(*there)
+                if synchronise:
+                    synchronise(self._device)
+                return output
+
+        return once
+
+    def run(self, inputs: Sequence[Tensor]) -> list[Tensor]:
+        """As :meth:`Runnable.run`."""
+        return [tensor.cpu() for tensor in tensors_of(self.bind(inputs)())]
+
+
+class TorchRuntime(Runtime):
+    """Eager PyTorch."""
+
+    name: ClassVar[str] = "torch"
+
+    @property
+    def version(self) -> str:
+        """Version of torch."""
+        return torch.__version__
+
+    def load(self, model: nn.Module, inputs: Sequence[Tensor]) -> Runnable:  # noqa: ARG002
+        """As :meth:`Runtime.load`."""
+        return TorchRunnable(copy.deepcopy(model).eval().to(self.device), self.device)
+
+    @contextmanager
+    def active(self) -> Iterator[None]:
+        """Set torch's number of threads, and set it back."""
+        before = torch.get_num_threads()
+        torch.set_num_threads(self.threads)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
+
+
+class CompiledRuntime(TorchRuntime):
+    """PyTorch with ``torch.compile``, for exactly the shapes it is loaded with."""
+
+    name: ClassVar[str] = "torch-compile"
+
+    def load(self, model: nn.Module, inputs: Sequence[Tensor]) -> Runnable:
+        """As :meth:`Runtime.load`; compiles."""
+        copied = copy.deepcopy(model).eval().to(self.device)
+
+        def forward(*args: Tensor) -> Any:
+            return copied(*args)
+
+        # torch.compile keeps what it has compiled by code object and gives up after eight: each its own.
+        own = FunctionType(
+            forward.__code__.replace(), forward.__globals__, "forward", None, forward.__closure__
+        )
+        runnable = TorchRunnable(torch.compile(own, dynamic=False), self.device)
+        try:
+            with self.active():
+                runnable.run(inputs)
+        except Exception as error:
+            lines = str(error).strip().splitlines() or [type(error).__name__]
+            raise TuckertreeError(f"torch.compile does not work here: {lines[0]}") from error
+        return runnable

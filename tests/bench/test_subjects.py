@@ -1,0 +1,87 @@
+"""What an ONNX file costs, and which files can be timed."""
+
+import pytest
+import torch
+from torch import nn
+
+from tuckertree.bench import open_subject
+from tuckertree.bench.subjects import onnx_macs
+from tuckertree.errors import TuckertreeError, UsageError
+from tuckertree.measure import count_macs
+from tuckertree.runtimes import to_onnx
+
+pytest.importorskip("onnxscript")
+
+
+class Every(nn.Module):
+    """Each kind of layer whose work is counted."""
+
+    def __init__(self):
+        super().__init__()
+        self.down = nn.Conv2d(4, 6, 3, stride=2, padding=1, groups=2)
+        self.up = nn.ConvTranspose2d(6, 4, 2, stride=2)
+        self.chain = nn.Sequential(nn.Conv2d(4, 3, (3, 1)), nn.ReLU(), nn.BatchNorm2d(3))
+        self.head = nn.Linear(3, 5)
+
+    def forward(self, x):
+        x = self.chain(self.up(self.down(x)))
+        y = x.flatten(2)
+        return self.head(x.mean((2, 3))), y @ y.mT
+
+
+@pytest.fixture(scope="module")
+def network():
+    return Every().eval()
+
+
+@pytest.fixture(scope="module")
+def files(network, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("onnx")
+    x = torch.zeros(2, 4, 8, 8)
+    for dynamic in ("none", "batch", "size"):
+        (folder / f"{dynamic}.onnx").write_bytes(to_onnx(network, [x], dynamic).SerializeToString())
+    return folder
+
+
+def test_macs_of_an_onnx_model_are_those_of_the_module(network, files):
+    import onnx
+
+    for name, shape in (("none", (2, 4, 8, 8)), ("batch", (5, 4, 8, 8)), ("size", (3, 4, 12, 8))):
+        proto = onnx.load(files / f"{name}.onnx")
+        before = proto.SerializeToString()
+        x = torch.zeros(shape)
+        assert onnx_macs(proto, x) == count_macs(network, x)
+        assert proto.SerializeToString() == before
+
+
+def test_a_file_is_opened_for_a_batch(network, files):
+    subject = open_subject(str(files / "batch.onnx"), batch=3)
+    assert subject.inputs.shape == (3, 4, 8, 8)
+    assert subject.macs == count_macs(network, torch.zeros(1, 4, 8, 8))
+    assert subject.size == (files / "batch.onnx").stat().st_size
+    assert open_subject(str(files / "size.onnx"), input_size=(4, 16, 8)).inputs.shape == (1, 4, 16, 8)
+
+
+def test_a_network_by_name_is_as_large_as_its_weights():
+    subject = open_subject("demo", batch=2)
+    assert subject.inputs.shape == (2, 3, 32, 32)
+    assert subject.macs == 40_551_040
+    assert subject.size > 4 * 269_722
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "error", "message"),
+    [
+        ("none.onnx", {"batch": 1}, UsageError, r"takes inputs \[2, 4, 8, 8\], not \[1, 4, 8, 8\]"),
+        ("batch.onnx", {"input_size": (4, 9, 9)}, UsageError, r"takes inputs \['\?', 4, 8, 8\]"),
+        ("batch.onnx", {"input_size": (8, 8)}, UsageError, "takes inputs"),
+        ("size.onnx", {}, UsageError, "give --input-size"),
+        ("nowhere.onnx", {}, TuckertreeError, "there is no file"),
+        ("text.onnx", {}, TuckertreeError, "text.onnx is not an ONNX model|must have one input"),
+    ],
+)
+def test_files_that_cannot_be_timed_are_refused(files, name, options, error, message):
+    (files / "text.onnx").write_text("no model at all")
+    with pytest.raises(error, match=message) as caught:
+        open_subject(str(files / name), **options)
+    assert "\n" not in str(caught.value)

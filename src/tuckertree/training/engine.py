@@ -26,7 +26,7 @@ from tuckertree.models import build, resolve
 from tuckertree.progress import progress_bar
 from tuckertree.training.checkpoints import EPOCH, STEP, identity, latest, read_checkpoint
 from tuckertree.training.outcome import Outcome
-from tuckertree.training.quiet import quiet
+from tuckertree.training.quiet import load_lightning, quiet
 from tuckertree.training.randomness import shuffled
 from tuckertree.training.settings import Settings
 from tuckertree.training.sources import make_source
@@ -176,7 +176,7 @@ def _train(
     device: str,
     progress: bool | None,
 ) -> Outcome:
-    require_extra("lightning", extra="training")
+    load_lightning()
     if resume and output is None:
         raise UsageError("give the output folder whose checkpoints are to be resumed from")
     if settings.strategy == "ddp" and output is None:
@@ -348,7 +348,7 @@ def _go_on(folder: Path) -> str:
 
 
 def _trainer(module: TrainingModule, device: str, epochs: int, *, log: bool) -> Any:
-    lightning = require_extra("lightning", extra="training")
+    lightning = load_lightning()
     settings = module.settings
     kind = torch.device(device)
     one_gpu = settings.devices == 1 and kind.index is not None and kind.type != "cpu"
@@ -399,7 +399,7 @@ def _outcome(
     average = final["average"]
     network.to("cpu", memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     network.load_state_dict(average["state"] if average and average["updates"] else final["network"])
-    lightning = require_extra("lightning", extra="training")
+    lightning = load_lightning()
     return Outcome(
         model=network.eval(),
         history=final["history"],

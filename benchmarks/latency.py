@@ -38,7 +38,7 @@ def main() -> None:
     parser.add_argument("--runtimes", nargs="+", default=("onnxruntime",))
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--batch", type=int, default=1)
-    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--rounds", type=int, default=40)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, help="folder for latency.json and latency.md")
     options = parser.parse_args()
@@ -157,8 +157,8 @@ def markdown(report: dict[str, Any]) -> str:
         "",
         "Torchvision's architectures with random weights; every convolution but the first and the 1x1 in HT-2 form,",
         "all ranks at a share of the channels in multiples of 16. Four layers: the chain as it is; contracted: each",
-        f"chain in the exact form measured fastest. Medians of {report['rounds']} rounds in turns; ratios of the least of each",
-        "three. The last column: times faster over how many times less MACs the four layers have. Measured by",
+        f"chain in the exact form measured fastest. Medians of {report['rounds']} rounds in turns; ratios of the least in groups of",
+        "five. The last column: times faster over how many times less MACs the four layers have. Measured by",
         f"`python benchmarks/latency.py --output docs/results`; seed {report['seed']}, tuckertree {machine['tuckertree']}, "
         f"torch {machine['torch']},",
         f"{machine['processor']}, shared with others: read the ratios.",

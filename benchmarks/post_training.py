@@ -49,7 +49,9 @@ CASES = {
     "ResNet-20": Case("cifar10:resnet20", "cifar10_resnet20", "params", (1.5, 2.5, 3.8)),
     "ResNet-20, MACs": Case("cifar10:resnet20", "cifar10_resnet20", "macs", (1.5, 2.5, 3.8)),
     "ResNet-56": Case("cifar10:resnet56", "cifar10_resnet56", "params", (1.5, 2.5)),
+    "ResNet-56, MACs": Case("cifar10:resnet56", "cifar10_resnet56", "macs", (1.5, 2.5)),
     "VGG-19-BN": Case("cifar10:vgg19_bn", "own_cifar10_vgg19_bn_fp16", "params", (4, 8.6, 15)),
+    "VGG-19-BN, MACs": Case("cifar10:vgg19_bn", "own_cifar10_vgg19_bn_fp16", "macs", (4,)),
     "GoogLeNet, MACs": Case(
         "caffe:googlenet", "imagenet_googlenet_bvlc", "macs", (1.6, 2.1), "imagenet-like"
     ),

@@ -13,3 +13,9 @@ def real_data() -> Path:
     if not folder or not Path(folder).is_dir():
         pytest.skip("TUCKERTREE_DATA names no folder of real images and weights")
     return Path(folder)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_search_for_a_driver() -> None:
+    # Lightning sets it when it is imported, and the tests import it before the library can undo that.
+    os.environ.pop("PYTORCH_NVML_BASED_CUDA_CHECK", None)

@@ -36,7 +36,7 @@ def test_export_contracted_for_a_runtime_and_bench_of_the_file(saved, tmp_path):
     assert file.stat().st_size == found["size"]
     chart = tmp_path / "chart.svg"
     code, out, _ = tuckertree(
-        "bench", file, saved, "--rounds", 3, "--no-memory", "--threads", 1, "--plot", chart, "--json"
+        "bench", file, saved, "--rounds", 5, "--no-memory", "--threads", 1, "--plot", chart, "--json"
     )
     assert code == 0
     rows = json.loads(out)["rows"]
@@ -52,7 +52,7 @@ def test_export_and_bench_as_tables(saved, tmp_path):
     loaded = torch.export.load(tmp_path / "net.pt2").module()
     assert loaded(torch.zeros(1, 3, 32, 32)).shape == (1, 10)
     code, out, _ = tuckertree(
-        "bench", "demo", saved, "--runtime", "torch", "--rounds", 3, "--batch", 2, "--no-memory"
+        "bench", "demo", saved, "--runtime", "torch", "--rounds", 5, "--batch", 2, "--no-memory"
     )
     assert code == 0
     assert "fewer MACs, faster" in out
@@ -68,6 +68,13 @@ def test_export_and_bench_as_tables(saved, tmp_path):
         (["export", "demo", "-o", "{tmp}/net.pt2", "--free", "all"], 2, "free sizes can be"),
         (["export", "demo", "-o", "{tmp}/net.pt2", "--contract", "caffe"], 2, "unknown runtime 'caffe'"),
         (["export", "demo", "-o", "{tmp}/net.pt2", "--contract", "torch"], 1, "nothing to contract"),
+        (
+            ["export", "demo", "-o", "{tmp}/net.onnx", "--quantize", "int4"],
+            2,
+            "quantised to int8, not 'int4'",
+        ),
+        (["export", "demo", "-o", "{tmp}/net.onnx", "--quantize", "int8"], 2, "belong together"),
+        (["export", "demo", "-o", "{tmp}/net.pt2", "--data", "demo"], 2, "are for ONNX files"),
         (["export", "nosuch", "-o", "{tmp}/net.pt2"], 2, "unknown model"),
         (["bench", "demo", "--runtime", "torch,caffe"], 2, "unknown runtime 'caffe'"),
         (["bench", "demo", "--plot", "{tmp}/net.png"], 2, "written as SVG"),

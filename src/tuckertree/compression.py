@@ -182,7 +182,7 @@ def compress(
     options = Options(_patterns(include), _patterns(exclude), first, round_to)
     images = None if calibration is None else Calibration(calibration)
     objective = check_objective(rule, objective, images)
-    clock = _Clock()
+    clock = Clock()
     with progress_bar(progress) as tick:
         inventory = take_inventory(model, example_inputs)
         options.check_patterns(inventory.layers)
@@ -208,7 +208,7 @@ def compress(
             spectra = survey(model, inventory, options, tick=tick)
             plan = make_plan(inventory, spectra, rule, options)
         if not plan.compressed:
-            raise UnreachableTargetError(_nothing_to_compress(plan))
+            raise UnreachableTargetError(nothing_to_compress(plan))
         clock.lap("plan")
         if images is None:
             compressed = apply(model, plan, spectra=spectra, tick=tick)
@@ -216,7 +216,7 @@ def compress(
         else:
             compressed = calibrate(model, plan, images, tick=tick)
             clock.lap("calibration")
-        errors, relative_error = _measure_errors(model, compressed, inventory.layers)
+        errors, relative_error = measure_errors(model, compressed, inventory.layers)
         clock.lap("errors")
     return CompressionResult(
         model=compressed,
@@ -228,7 +228,7 @@ def compress(
     )
 
 
-class _Clock:
+class Clock:
     """Seconds of each station of the way."""
 
     def __init__(self) -> None:
@@ -236,6 +236,7 @@ class _Clock:
         self._last = time.perf_counter()
 
     def lap(self, station: str) -> None:
+        """End a station."""
         now = time.perf_counter()
         self.seconds[station] = round(now - self._last, 4)
         self._last = now
@@ -245,9 +246,11 @@ def _patterns(wanted: str | Sequence[str] | Choice) -> Sequence[str] | Choice:
     return (wanted,) if isinstance(wanted, str) else wanted
 
 
-def _measure_errors(
+def measure_errors(
     model: nn.Module, compressed: nn.Module, layers: Sequence[Layer]
 ) -> tuple[dict[str, float], float]:
+    """True relative errors of the weights of chains, by layer, and of all layers' weights together."""
+
     def work(layer: Layer) -> tuple[float | None, float]:
         weight = cast("Tensor", model.get_submodule(layer.name).weight).detach()
         norm = float(torch.linalg.vector_norm(weight.to(torch.float32)))
@@ -263,7 +266,8 @@ def _measure_errors(
     return errors, (lost / total) ** 0.5 if total else 0.0
 
 
-def _nothing_to_compress(plan: Plan) -> str:
+def nothing_to_compress(plan: Plan) -> str:
+    """Say why a plan leaves everything as it is."""
     if not plan.layers:
         return "nothing to compress: the model has no torch convolution or linear layer"
     reasons = sorted({layer.reason for layer in plan.layers if layer.method == DENSE})

@@ -28,7 +28,7 @@ def rows():
     pytest.importorskip("onnxscript")
     pytest.importorskip("onnxruntime")
     runtimes = [get_runtime(name, threads=1) for name in ("torch", "onnxruntime")]
-    return bench(subjects(), runtimes, repeats=6, memory=False)
+    return bench(subjects(), runtimes, repeats=5, memory=False, pause=0)
 
 
 def test_each_network_on_each_runtime_against_the_first(rows):
@@ -65,7 +65,7 @@ def test_memory_of_a_process_of_its_own(name):
     if name == "onnxruntime":
         pytest.importorskip("onnxruntime")
         pytest.importorskip("onnxscript")
-    (row,) = bench(subjects()[:1], [get_runtime(name, threads=1)], repeats=3)
+    (row,) = bench(subjects()[:1], [get_runtime(name, threads=1)], repeats=5, pause=0)
     if row.memory is None:
         pytest.skip("only Linux says how much memory a process holds")
     assert 0 < row.memory < 2**30
@@ -84,5 +84,5 @@ def test_memory_that_cannot_be_measured_says_why(tmp_path):
 def test_nothing_to_compare_is_refused():
     with pytest.raises(UsageError, match="at least one network"):
         bench([], [get_runtime("torch")])
-    with pytest.raises(UsageError, match="at least 3 rounds, got 2"):
+    with pytest.raises(UsageError, match="at least 5 rounds, got 2"):
         bench(subjects(), [get_runtime("torch")], repeats=2)

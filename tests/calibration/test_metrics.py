@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from tuckertree.calibration import collect_metrics
+from tuckertree.calibration.moment import shrinkage
 from tuckertree.errors import TuckertreeError
 from tuckertree.planning import take_inventory
 
@@ -16,12 +17,15 @@ def layers_of(model):
 
 
 @pytest.mark.parametrize("groups", [1, 2])
-def test_the_root_of_the_inputs_is_that_of_their_channel_moment(groups):
+def test_the_root_of_the_inputs_is_that_of_their_shrunk_channel_moment(groups):
     model = nn.Sequential(nn.Conv2d(6, 4, 3, groups=groups)).double()
     (found,) = collect_metrics(model, layers_of(model), IMAGES, gradients=False).values()
     columns = IMAGES.movedim(1, 0).reshape(groups, 6 // groups, -1)
     expected = columns @ columns.mT / columns.shape[-1]
     assert found.roots[0] is None
+    share = shrinkage(expected, len(IMAGES))[:, None, None]
+    level = expected.diagonal(dim1=1, dim2=2).mean(1)[:, None, None]
+    expected = (1 - share) * expected + share * level * torch.eye(6 // groups)
     torch.testing.assert_close(found.roots[1] @ found.roots[1], expected)
 
 
@@ -39,6 +43,17 @@ def test_of_a_linear_network_the_metric_is_exact_and_errors_of_positions_add_up(
     # Logits that rise together are not seen; random directions stand for the average over all.
     change = (change - change.mean(1, keepdim=True)).square().sum(1).mean()
     assert float(seen) == pytest.approx(float(change), rel=0.1)
+
+
+def test_directions_that_few_images_do_not_have_are_not_free():
+    torch.manual_seed(0)
+    model, x = nn.Linear(64, 100).double(), torch.randn(16, 64, dtype=torch.float64)
+    metric = collect_metrics(model, take_inventory(model, x[:1]).layers, x)[""]
+    unseen = torch.linalg.svd(x)[2][16:]
+    error = torch.randn(100, 1, dtype=torch.float64) * unseen[:1]
+    seen = torch.randn(100, 1, dtype=torch.float64) * x[:1] / x[0].norm()
+    lost = [float(metric.of(each[None]).square().sum()) for each in (error, seen)]
+    assert lost[0] > 0.1 * lost[1]
 
 
 def test_the_given_model_keeps_no_gradient_and_no_hook():

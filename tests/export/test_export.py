@@ -33,8 +33,8 @@ def run_file(exported, x):
     if exported.to == "onnx":
         import onnxruntime
 
-        session = onnxruntime.InferenceSession(exported.path, providers=["CPUExecutionProvider"])
-        return torch.from_numpy(session.run(None, {session.get_inputs()[0].name: x.numpy()})[0])
+        runnable = onnxruntime.InferenceSession(exported.path, providers=["CPUExecutionProvider"])
+        return torch.from_numpy(runnable.run(None, {runnable.get_inputs()[0].name: x.numpy()})[0])
     import openvino
 
     compiled = openvino.Core().compile_model(exported.path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})

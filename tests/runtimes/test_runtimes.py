@@ -48,11 +48,11 @@ def test_outputs_are_those_of_the_model_which_is_left_alone(name, inputs):
     with torch.no_grad():
         expected = model(*inputs)
     before = copy.deepcopy(model.state_dict())
-    session = runtime_of(name).load(model, inputs)
-    first, second = session.run(inputs)
+    runnable = runtime_of(name).load(model, inputs)
+    first, second = runnable.run(inputs)
     torch.testing.assert_close(first, expected["sum"])
     torch.testing.assert_close(second, expected["rest"][0])
-    session.bind(inputs)()
+    runnable.bind(inputs)()
     assert all(torch.equal(model.state_dict()[key], value) for key, value in before.items())
 
 
@@ -64,9 +64,9 @@ def test_branches_are_taken_apart_again(name):
         models = [nn.Conv2d(3, 4, 1), nn.Conv2d(3, 4, 1), nn.Sequential(nn.Conv2d(3, 2, 3), nn.ReLU())]
         models[1].bias = models[0].bias
         x = torch.randn(1, 3, 5, 5)
-    sessions = runtime_of(name).load_branches(models, [x])
-    for model, session in zip(models, sessions, strict=True):
-        torch.testing.assert_close(session.run([x]), [model(x).detach()])
+    loaded = runtime_of(name).load_branches(models, [x])
+    for model, runnable in zip(models, loaded, strict=True):
+        torch.testing.assert_close(runnable.run([x]), [model(x).detach()])
 
 
 def test_threads_of_torch_are_set_and_set_back():
@@ -110,3 +110,22 @@ def test_what_cannot_be_exported_is_one_line():
     pytest.importorskip("onnxscript")
     with pytest.raises(TuckertreeError, match=r"^the model cannot be exported to onnx: \w+: [^\n]+$"):
         to_onnx(Lookup(), [torch.ones(2)])
+
+
+def test_torch_compile_is_handed_each_module_by_itself(monkeypatch):
+    # Compiling takes a compiler and a minute; what is tested is what is given to it.
+    seen = []
+
+    def compile_(function, **options):
+        seen.append((function.__code__, options))
+        return function
+
+    monkeypatch.setattr(torch, "compile", compile_)
+    models = [nn.Linear(3, 2), nn.Linear(3, 4)]
+    x = torch.ones(2, 3)
+    loaded = get_runtime("torch-compile", threads=1).load_branches(models, [x])
+    for model, runnable in zip(models, loaded, strict=True):
+        torch.testing.assert_close(runnable.run([x]), [model(x).detach()])
+    (first, options), (second, _) = seen
+    assert first is not second
+    assert options == {"dynamic": False}

@@ -54,9 +54,9 @@ def spoil(loss):
 
 
 def test_a_run_learns_and_says_how():
-    images = demo_images()
+    network, images = tiny_network(), demo_images()
     state = torch.get_rng_state()
-    outcome = train(tiny_network(), images, settings(6, limit_train=None, lr=0.1))
+    outcome = train(network, images, settings(6, limit_train=None, lr=0.1))
     first, *_, last = outcome.history
     assert [row["epoch"] for row in outcome.history] == [1, 2, 3, 4, 5, 6]
     assert last["train_loss"] < first["train_loss"]
@@ -159,6 +159,13 @@ def test_images_in_worker_processes_are_those_in_memory(monkeypatch):
     assert same_weights(resident.model, decoded.model)
 
 
+def test_lower_precision_and_another_layout_train_too():
+    outcome = train(tiny_network(), demo_images(), settings(4, precision="bf16", channels_last=True, lr=0.1))
+    assert outcome.history[-1]["train_loss"] < outcome.history[0]["train_loss"]
+    assert {tensor.dtype for tensor in outcome.model.parameters()} == {torch.float32}
+    assert outcome.model[0].weight.is_contiguous()
+
+
 class Holed(ArrayRecords):
     """Some images cannot be read."""
 
@@ -215,6 +222,8 @@ def test_what_is_missing_is_said():
         train(tiny_network(), "demo", settings(1))
     with pytest.raises(UsageError, match="device 'cuda:99' cannot be used"):
         train(tiny_network(), demo_images(), settings(1), device="cuda:99")
+    with pytest.raises(UsageError, match="need an output folder in common"):
+        train(tiny_network(), demo_images(), settings(1, strategy="ddp"))
     with pytest.raises(UsageError, match="give the output folder"):
         train(tiny_network(), demo_images(), settings(1), resume=True)
 

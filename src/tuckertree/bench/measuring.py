@@ -17,9 +17,10 @@ from tuckertree.measure import Timing, time_in_turns
 from tuckertree.progress import Tick, no_progress
 from tuckertree.runtimes import Runtime, to_onnx
 from tuckertree.runtimes.onnx_model import quiet_export
-from tuckertree.runtimes.runtime import Session
+from tuckertree.runtimes.runtime import Runnable
 
-_LEAST_OF = 3
+_LEAST_OF = 5
+_PAUSE = 0.1
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Measured:
     seconds
         Of one run: median and quartiles.
     time_ratio
-        Its time over the first network's on the same runtime, for each three rounds the least of either:
+        Its time over the first network's on the same runtime, in each group of five rounds the least of either:
         median and quartiles.
     macs, mac_ratio
         Multiply-accumulates of one sample, and over the first network's.
@@ -72,8 +73,9 @@ def bench(
     subjects: Sequence[Subject],
     runtimes: Sequence[Runtime],
     *,
-    repeats: int = 21,
+    repeats: int = 25,
     memory: bool = True,
+    pause: float = _PAUSE,
     tick: Tick = no_progress,
 ) -> list[Measured]:
     """Time networks against the first of them, on each runtime in one process and in turns.
@@ -83,9 +85,11 @@ def bench(
     subjects
         The networks; an ONNX file runs only where ONNX is read.
     repeats
-        Rounds on each runtime; at least three.
+        Rounds on each runtime; at least five.
     memory
         Measure the memory too, in a process for each network and runtime.
+    pause
+        Seconds of rest before each run (:func:`tuckertree.measure.time_in_turns` says what for).
 
     Returns
     -------
@@ -114,7 +118,7 @@ def bench(
         return [
             measured
             for runtime in runtimes
-            for measured in _on(runtime, subjects, files, repeats, memory, Path(folder), tick)
+            for measured in _on(runtime, subjects, files, repeats, memory, pause, Path(folder), tick)
         ]
 
 
@@ -124,13 +128,14 @@ def _on(
     files: Sequence[Path | None],
     repeats: int,
     memory: bool,
+    pause: float,
     folder: Path,
     tick: Tick,
 ) -> list[Measured]:
     with runtime.active():
-        sessions = [_session(runtime, s, file) for s, file in zip(subjects, files, strict=True)]
-        runs = [session.bind([s.inputs]) for session, s in zip(sessions, subjects, strict=True)]
-        times = time_in_turns(runs, repeats=repeats, settle=True, tick=tick)
+        loaded = [_make_ready(runtime, s, file) for s, file in zip(subjects, files, strict=True)]
+        runs = [runnable.bind([s.inputs]) for runnable, s in zip(loaded, subjects, strict=True)]
+        times = time_in_turns(runs, repeats=repeats, settle=True, pause=pause, tick=tick)
     found = []
     for subject, file, seconds in zip(subjects, files, times, strict=True):
         found.append(
@@ -150,7 +155,7 @@ def _on(
     return found
 
 
-def _session(runtime: Runtime, subject: Subject, file: Path | None) -> Session:
+def _make_ready(runtime: Runtime, subject: Subject, file: Path | None) -> Runnable:
     if runtime.reads_onnx:
         assert file is not None
         return runtime.open(file)

@@ -134,10 +134,10 @@ def onnx_macs(proto: Any, inputs: Tensor) -> int:
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 3  # errors alone
     try:
-        session = ort.InferenceSession(
+        runnable = ort.InferenceSession(
             copied.SerializeToString(), options, providers=["CPUExecutionProvider"]
         )
-        found = session.run(wanted, {session.get_inputs()[0].name: inputs.numpy()}) if wanted else []
+        found = runnable.run(wanted, {runnable.get_inputs()[0].name: inputs.numpy()}) if wanted else []
     except Exception as error:
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise TuckertreeError(f"the ONNX model does not run: {first}") from error

@@ -32,7 +32,7 @@ from tuckertree.planning import Layer, Plan, take_inventory
 from tuckertree.progress import Tick, no_progress, spread
 from tuckertree.surgery import apply
 
-RIDGE = 1e-3
+RIDGE = 1e-2
 PER_STAGE = 1
 ACTIVATIONS = 4 * 2**30
 
@@ -105,7 +105,7 @@ def calibrate(
     result = apply(model, plan, tick=tick)
     layers = _to_fit(inventory.layers, plan, dense=dense and correction)
     norms = _norms_after(result, layers, first) if means else {}
-    fitter = _Fitter(model, result, plan, norms, means=means, ridge=ridge)
+    fitter = Fitter(model, result, plan, norms, means=means, ridge=ridge)
     options: dict[str, Any] = {"positions": positions, "seed": seed, "tick": tick}
     if correction and _can_suspend(layers, len(images), per_stage, activations):
         _fit_in_one_pass(model, result, layers, images, fitter, memory, **options)
@@ -146,7 +146,7 @@ def _fit_in_one_pass(
     result: nn.Module,
     layers: Sequence[Layer],
     images: Calibration,
-    fitter: _Fitter,
+    fitter: Fitter,
     memory: int,
     *,
     positions: int,
@@ -164,7 +164,7 @@ def _fit_in_one_pass(
             tick("fitting", done + 1, len(layers))
 
 
-class _Fitter:
+class Fitter:
     """Fits layers of a network and puts the factors and means in their places."""
 
     def __init__(
@@ -183,6 +183,8 @@ class _Fitter:
         self.few: list[str] = []
 
     def fit(self, layers: Sequence[Layer], pairs: Mapping[str, Pair]) -> None:
+        """Fit layers to their pairs, by name; ``few`` gathers those that saw few patches."""
+
         def work(layer: Layer) -> tuple[Factors | Tensor, Tensor]:
             return self._fit_one(layer, pairs[layer.name])
 

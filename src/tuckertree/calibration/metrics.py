@@ -18,7 +18,7 @@ mixed terms vanish on average. So one backward pass for a batch is one sample.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
@@ -26,7 +26,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from tuckertree.calibration.moment import symmetric_roots
+from tuckertree.calibration.moment import shrinkage, symmetric_roots
 from tuckertree.calibration.sources import Calibration, Source, batch_size, floating_outputs, to_model
 from tuckertree.errors import TuckertreeError
 from tuckertree.measure import ExampleInputs, call, evaluating
@@ -94,61 +94,108 @@ def collect_metrics(
         If the model does not run on the images, its activations are not finite, or no output can be derived.
     """
     images = Calibration(Calibration(images).source, batch_size=_BATCH)
-    gather = (_kernel_gradients if gradients else _input_channels)(model, layers, seed)
-    sums: dict[str, list[Tensor]] = {}
+    sums: dict[str, Any] = {layer.name: (GradientSum if gradients else InputSum)(layer) for layer in layers}
+    gather = _gradients(model, sums, seed) if gradients else _inputs(model, sums)
     seen = 0
-    with evaluating(model), gather as moments_of:
+    with evaluating(model), gather as step:
         for inputs in images.part(0, count):
-            for name, moments in moments_of(to_model(inputs, model)).items():
-                found = [moment.to("cpu", torch.float64) for moment in moments]
-                sums[name] = (
-                    [a + b for a, b in zip(sums[name], found, strict=True)] if name in sums else found
-                )
+            step(to_model(inputs, model))
             seen += batch_size(inputs)
             tick("metrics", seen, count)
-    make = _gradient_metric if gradients else _input_metric
-    return {layer.name: make(_finite(layer.name, sums.get(layer.name)), seen) for layer in layers}
+    return {name: each.metric() for name, each in sums.items()}
 
 
-Gather = Callable[[ExampleInputs], dict[str, list[Tensor]]]
+class GradientSum:
+    """Moments of the modes of a layer's gradient, ``[g, n, n]`` each."""
+
+    def __init__(self, layer: Layer) -> None:
+        self.layer, self.images = layer, 0
+        self._sums: list[Tensor] = []
+
+    def add(self, gradient: Tensor, images: int) -> None:
+        """Add the gradient by the weight, of so many images together."""
+        gradient = self.layer.spec.kernel(gradient.detach())
+        modes = (gradient.movedim(mode, 1).flatten(2) for mode in range(1, gradient.ndim))
+        found = [(columns @ columns.mT).to("cpu", torch.float64) for columns in modes]
+        self._sums = [a + b for a, b in zip(self._sums, found, strict=True)] if self._sums else found
+        self.images += images
+
+    def metric(self) -> KernelMetric:
+        """The metric of the network's output; raises TuckertreeError if nothing or NaN was added."""
+        _check(self.layer.name, self._sums)
+        whole = self._sums[0].diagonal(dim1=1, dim2=2).sum(1) / self.images
+        share = whole.clamp_min(torch.finfo(whole.dtype).tiny) ** (1 / len(self._sums) - 1)
+        means = (each / self.images * share[:, None, None] for each in self._sums)
+        return KernelMetric(tuple(_root(mean, self.images) for mean in means))
 
 
-def _finite(name: str, sums: list[Tensor] | None) -> list[Tensor]:
-    if sums is None:
+class InputSum:
+    """Second moment of a layer's input channels, ``[g, C, C]``."""
+
+    def __init__(self, layer: Layer) -> None:
+        self.layer, self.images = layer, 0
+        self._sum: Tensor | None = None
+        self._columns = 0
+
+    def add(self, x: Tensor) -> None:
+        """Add the layer's input for some images."""
+        spec = self.layer.spec
+        channels = x.detach().movedim(x.ndim - spec.order - 1, 0)
+        columns = channels.reshape(spec.groups, spec.in_channels // spec.groups, -1)
+        gram = (columns @ columns.mT).to("cpu", torch.float64)
+        self._sum = gram if self._sum is None else self._sum + gram
+        self._columns += columns.shape[-1]
+        self.images += x.shape[0]
+
+    def metric(self) -> KernelMetric:
+        """The metric of the layer's own output; raises TuckertreeError if nothing or NaN was added."""
+        total = _check(self.layer.name, [] if self._sum is None else [self._sum])[0]
+        return KernelMetric((None, _root(total / self._columns, self.images)))
+
+
+def _check(name: str, sums: list[Tensor]) -> list[Tensor]:
+    if not sums:
         raise TuckertreeError(f"{name}: the calibration images do not reach this layer")
     if not all(each.isfinite().all() for each in sums):
         raise TuckertreeError(f"{name}: the calibration images give NaN or infinite activations")
     return sums
 
 
+def _root(gram: Tensor, images: int) -> Tensor:
+    """Square root of a moment, shrunk: directions that the few images do not have must not be free."""
+    rho = shrinkage(gram, images)[:, None, None]
+    level = gram.diagonal(dim1=1, dim2=2).mean(1)[:, None, None]
+    return symmetric_roots((1 - rho) * gram + rho * level * torch.eye(gram.shape[-1]).to(gram), _FLOOR)[0]
+
+
+Step = Callable[[ExampleInputs], None]
+
+
 @contextmanager
-def _kernel_gradients(model: nn.Module, layers: Sequence[Layer], seed: int) -> Iterator[Gather]:
-    """Moments of the gradient's modes for one batch, ``[g, n, n]`` for each mode of each kernel."""
+def _gradients(model: nn.Module, sums: Mapping[str, GradientSum], seed: int) -> Iterator[Step]:
+    """Send random directions back from the outputs to the weights; no parameter keeps a gradient."""
     generator = torch.Generator().manual_seed(seed)
-    weights = [cast("Tensor", model.get_submodule(layer.name).weight) for layer in layers]
+    weights = [cast("Tensor", model.get_submodule(name).weight) for name in sums]
     frozen = [weight for weight in weights if not weight.requires_grad]
 
     @torch.enable_grad()
-    def gather(inputs: ExampleInputs) -> dict[str, list[Tensor]]:
+    def step(inputs: ExampleInputs) -> None:
         returned = call(model, inputs, "the calibration images")
         outputs = [y for y in floating_outputs(returned) if y.requires_grad]
         if not outputs:
             raise TuckertreeError(
                 "no derivative leads from the model's outputs to its weights; use another objective"
             )
-        found = torch.autograd.grad(
-            outputs, weights, [_direction(y, generator) for y in outputs], allow_unused=True
-        )
-        return {
-            layer.name: _mode_moments(layer.spec.kernel(gradient))
-            for layer, gradient in zip(layers, found, strict=True)
-            if gradient is not None
-        }
+        directions = [_direction(y, generator) for y in outputs]
+        found = torch.autograd.grad(outputs, weights, directions, allow_unused=True)
+        for total, gradient in zip(sums.values(), found, strict=True):
+            if gradient is not None:
+                total.add(gradient, batch_size(inputs))
 
     for weight in frozen:
         weight.requires_grad_(True)
     try:
-        yield gather
+        yield step
     finally:
         for weight in frozen:
             weight.requires_grad_(False)
@@ -160,49 +207,20 @@ def _direction(output: Tensor, generator: torch.Generator) -> Tensor:
     return v - v.mean(1, keepdim=True) if output.ndim == 2 else v
 
 
-def _mode_moments(gradient: Tensor) -> list[Tensor]:
-    modes = (gradient.movedim(mode, 1).flatten(2) for mode in range(1, gradient.ndim))
-    return [columns @ columns.mT for columns in modes]
-
-
-def _gradient_metric(sums: list[Tensor], images: int) -> KernelMetric:
-    whole = sums[0].diagonal(dim1=1, dim2=2).sum(1) / images
-    share = whole.clamp_min(torch.finfo(whole.dtype).tiny) ** (1 / len(sums) - 1)
-    return KernelMetric(
-        tuple(symmetric_roots(each / images * share[:, None, None], _FLOOR)[0] for each in sums)
-    )
-
-
 @contextmanager
-def _input_channels(model: nn.Module, layers: Sequence[Layer], seed: int) -> Iterator[Gather]:  # noqa: ARG001
-    """Second moment of the input channels for one batch, ``[g, C, C]``, and how many columns it has."""
-    found: dict[str, list[Tensor]] = {}
-
-    def hook(layer: Layer) -> Any:
-        def listen(module: nn.Module, args: tuple[Tensor, ...]) -> None:  # noqa: ARG001
-            spec, x = layer.spec, args[0].detach()
-            x = x.movedim(x.ndim - spec.order - 1, 0)
-            columns = x.reshape(spec.groups, spec.in_channels // spec.groups, -1)
-            gram, count = columns @ columns.mT, columns.new_tensor(columns.shape[-1])
-            gram_before, count_before = found.get(layer.name, (0, 0))
-            found[layer.name] = [gram_before + gram, count_before + count]
-
-        return listen
+def _inputs(model: nn.Module, sums: Mapping[str, InputSum]) -> Iterator[Step]:
+    """Listen to what goes into the layers."""
 
     @torch.no_grad()
-    def gather(inputs: ExampleInputs) -> dict[str, list[Tensor]]:
-        found.clear()
+    def step(inputs: ExampleInputs) -> None:
         call(model, inputs, "the calibration images")
-        return dict(found)
 
-    handles = [model.get_submodule(layer.name).register_forward_pre_hook(hook(layer)) for layer in layers]
+    handles = [
+        model.get_submodule(name).register_forward_pre_hook(lambda _, args, total=total: total.add(args[0]))
+        for name, total in sums.items()
+    ]
     try:
-        yield gather
+        yield step
     finally:
         for handle in handles:
             handle.remove()
-
-
-def _input_metric(sums: list[Tensor], images: int) -> KernelMetric:  # noqa: ARG001
-    gram, count = sums
-    return KernelMetric((None, symmetric_roots(gram / count, _FLOOR)[0]))

@@ -71,19 +71,29 @@ class Moment:
     def shrunk(self) -> Moment:
         """Shrink towards the channel moment at every tap, as far as the number of patches asks for.
 
-        ``(1 - rho) Sigma + rho (Sigma_C x I)`` with the intensity of the oracle approximating shrinkage (Chen
-        et al., IEEE Trans. Signal Processing 58, 2010, eq. 23), and then a little towards the identity.
+        ``(1 - rho) Sigma + rho (Sigma_C x I)`` with the intensity of :func:`shrinkage`, and then a little
+        towards the identity.
         """
         size = self.patch.shape[-1]
         trace = self.patch.diagonal(dim1=1, dim2=2).sum(1)
-        square = (self.patch * self.patch).sum((1, 2))
-        above = (1 - 2 / size) * square + trace**2
-        below = (self.samples + 1 - 2 / size) * (square - trace**2 / size)
-        rho = torch.where(below > 0, above / below.clamp_min(1e-300), 1.0).clamp(max=1.0)[:, None, None]
+        rho = shrinkage(self.patch, self.samples)[:, None, None]
         eye = torch.eye(self.taps, dtype=self.patch.dtype, device=self.patch.device)
         target = torch.einsum("gcd,kl->gckdl", self.channel, eye).reshape(self.patch.shape)
         target = (1 - rho) * target + rho * (trace / size)[:, None, None] * torch.eye(size).to(target)
         return replace(self, patch=(1 - rho) * self.patch + rho * target)
+
+
+def shrinkage(gram: Tensor, samples: int) -> Tensor:
+    """Share of the identity that a second moment ``[g, n, n]`` of so few samples should get, ``[g]``.
+
+    The oracle approximating shrinkage (Chen et al., IEEE Trans. Signal Processing 58, 2010, eq. 23).
+    """
+    size = gram.shape[-1]
+    trace = gram.diagonal(dim1=1, dim2=2).sum(1)
+    square = (gram * gram).sum((1, 2))
+    above = (1 - 2 / size) * square + trace**2
+    below = (samples + 1 - 2 / size) * (square - trace**2 / size)
+    return torch.where(below > 0, above / below.clamp_min(1e-300), 1.0).clamp(max=1.0)
 
 
 def moment_bytes(spec: LayerSpec) -> int:

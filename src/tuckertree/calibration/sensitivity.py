@@ -62,16 +62,16 @@ def measure_sensitivity(
     for done, layer in enumerate(layers):
         own = candidates[layer.name]
         curve = [(0.0, 0.0)]
-        for pick in _picks(own, errors):
-            chain = _fitted(model, layer, own.methods[pick], own.ranks[pick], metrics[layer.name])
+        for pick in picks_near(own, errors):
+            chain = whitened_chain(model, layer, own.methods[pick], own.ranks[pick], metrics[layer.name])
             tried = replace_layers(model, {layer.name: chain})
             curve.append((float(own.error[pick]), output_distances(model, (tried,), images)[0] ** 2))
-        found[layer.name] = own.measured(partial(_interpolated, curve=curve))
+        found[layer.name] = own.measured(partial(interpolated, curve=curve))
         tick("sensitivity", done + 1, len(layers))
     return found
 
 
-def _picks(candidates: Candidates, errors: Sequence[float]) -> list[int]:
+def picks_near(candidates: Candidates, errors: Sequence[float]) -> list[int]:
     """Candidates nearest to the given errors, by rising error, each error once and never 0."""
     picks: dict[float, int] = {}
     for wanted in errors:
@@ -84,8 +84,10 @@ def _picks(candidates: Candidates, errors: Sequence[float]) -> list[int]:
     return [picks[error] for error in sorted(picks)]
 
 
-def _fitted(model: nn.Module, layer: Layer, method: str, ranks: Sequence[int], metric: KernelMetric) -> Chain:
-    """The layer's chain, decomposed in the metric of its inputs."""
+def whitened_chain(
+    model: nn.Module, layer: Layer, method: str, ranks: Sequence[int], metric: KernelMetric
+) -> Chain:
+    """A layer's chain, decomposed in the metric of its inputs."""
     module = model.get_submodule(layer.name)
     kernel = LayerSpec.of(module).kernel(cast("Tensor", module.weight).detach())
     cuts = method_cuts(method, kernel.ndim - 3)
@@ -95,7 +97,7 @@ def _fitted(model: nn.Module, layer: Layer, method: str, ranks: Sequence[int], m
     return factorize(module, method, ranks, factors=Factors((first, *rest)))
 
 
-def _interpolated(error: Tensor, curve: Sequence[tuple[float, float]]) -> Tensor:
+def interpolated(error: Tensor, curve: Sequence[tuple[float, float]]) -> Tensor:
     """Piecewise linear through the points, which are made to rise; beyond the last as steep as up to it."""
     x = torch.tensor([point[0] for point in curve], dtype=torch.float64)
     y = torch.tensor([point[1] for point in curve], dtype=torch.float64).cummax(0).values

@@ -4,8 +4,7 @@ Results go to stdout, progress and errors to stderr. Exit codes: 0 done, 1 faile
 cannot be reached, 130 interrupted.
 """
 
-# Commands register themselves.
-from tuckertree.cli import (  # noqa: F401
+from tuckertree.cli import (  # noqa: F401  (commands register themselves)
     bench,
     compress,
     demo,

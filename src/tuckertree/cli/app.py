@@ -42,7 +42,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Compress trained convolutional networks by hierarchical Tucker-2 decomposition.",
     epilog="MODEL is demo, cifar10:resnet20, caffe:googlenet, torchvision:NAME, timm:NAME, a folder saved by "
-    "compress, or package.module:factory.",
+    "compress, package.module:factory, or an .onnx file.",
 )
 
 

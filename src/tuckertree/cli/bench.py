@@ -23,7 +23,7 @@ def bench(
     ] = "onnxruntime",
     threads: Annotated[int | None, typer.Option(help="Threads a run may use.", min=1)] = None,
     batch: Annotated[int, typer.Option(help="Samples in one run.", min=1)] = 1,
-    rounds: Annotated[int, typer.Option(help="Timed runs of each network.", min=3)] = 21,
+    rounds: Annotated[int, typer.Option(help="Timed runs of each network.", min=5)] = 25,
     memory: Annotated[bool, typer.Option(help="Measure the memory, in processes of their own.")] = True,
     plot: Annotated[Path | None, typer.Option(help="Draw a bar chart: FILE.svg.")] = None,
     architecture: BuiltBy = None,

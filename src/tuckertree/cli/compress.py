@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,25 +12,35 @@ from tuckertree.cli.app import app, print_json, print_table, stdout
 from tuckertree.cli.options import (
     AsJson,
     Calibration,
-    CalibrationImages,
+    Channels,
     Device,
     InputSize,
+    Mean,
     Model,
     Overwrite,
+    Scale,
+    Std,
     Weights,
     calibration_images_of,
+    is_onnx,
+    onnx_images_of,
     parse_size,
+    refuse_options,
 )
 from tuckertree.errors import UsageError
 
 if TYPE_CHECKING:
+    from tuckertree.compression import CompressionResult
     from tuckertree.objectives import AnyRule
+    from tuckertree.onnx_models import OnnxResult
 
 
 @app.command()
 def compress(
     model: Model,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to save to.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder to save to; for an ONNX model a file.")
+    ],
     energy: Annotated[float | None, typer.Option(help="Share of energy kept at each cut, in (0, 1].")] = None,
     error: Annotated[
         float | None, typer.Option(help="Bound of each layer's relative error, in [0, 1).")
@@ -48,7 +59,10 @@ def compress(
     threads: Annotated[int | None, typer.Option(help="With --latency: threads a run may use.", min=1)] = None,
     batch: Annotated[int | None, typer.Option(help="With --latency: samples in one run.", min=1)] = None,
     calibration: Calibration = None,
-    calibration_images: CalibrationImages = 1024,
+    calibration_images: Annotated[
+        int | None,
+        typer.Option(help="Look at this many calibration images; 1024, for ONNX 128.", min=1),
+    ] = None,
     objective: Annotated[
         str | None, typer.Option(help="What a budget makes small: outputs, sensitivity, moments or weight.")
     ] = None,
@@ -64,18 +78,54 @@ def compress(
     ] = None,
     weights: Weights = None,
     input_size: InputSize = None,
+    mean: Mean = None,
+    std: Std = None,
+    scale: Scale = None,
+    channels: Channels = None,
     device: Device = "cpu",
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
-    """Compress a model and save it as a folder."""
+    """Compress a model and save it as a folder; an ONNX model becomes another ONNX model."""
     import tuckertree
     from tuckertree.formats import check_output
     from tuckertree.opening import open_model
-    from tuckertree.report import plan_table, totals
 
     timing = {"runtime": runtime, "threads": threads, "batch": batch}
     rule = _rule(energy, error, params, macs, latency, timing)
+    if is_onnx(model):
+        refuse_options(
+            "is of no use to an ONNX model", weights=weights, device=device if device != "cpu" else None
+        )
+        refuse_options("is not available for ONNX models yet; give --macs", latency=latency)
+        size = parse_size(input_size)
+        from tuckertree.onnx_models import compress_onnx
+
+        smaller = compress_onnx(
+            model,
+            output,
+            rule,
+            input_size=size,
+            calibration=onnx_images_of(
+                calibration,
+                model,
+                calibration_images or 128,
+                input_size=size,
+                mean=mean,
+                std=std,
+                scale=scale,
+                channels=channels,
+            ),
+            objective=objective,
+            include=include or ("*",),
+            exclude=exclude or (),
+            first=first,
+            round_to=round_to or 1,
+            overwrite=overwrite,
+        )
+        _show(smaller, output, smaller.lines(), as_json=as_json)
+        return
+    refuse_options("belongs to an ONNX model", mean=mean, std=std, scale=scale, channels=channels)
     check_output(output, overwrite=overwrite)
     opened = open_model(model, weights=weights, input_size=parse_size(input_size), device=device)
     if opened.plan is not None:
@@ -88,16 +138,25 @@ def compress(
         exclude=exclude or (),
         first=first,
         round_to=round_to,
-        calibration=calibration_images_of(calibration, opened, calibration_images),
+        calibration=calibration_images_of(calibration, opened, calibration_images or 1024),
         objective=objective,
     )
     result.save(output, overwrite=overwrite)
+    _show(result, output, [], as_json=as_json)
+
+
+def _show(
+    result: CompressionResult | OnnxResult, output: Path, more: Sequence[str], *, as_json: bool
+) -> None:
+    """Print a result, and more lines after its totals."""
+    from tuckertree.report import plan_table, totals
+
     if as_json:
         print_json({**result.summary(), "plan": result.plan.to_json(), "output": str(output)})
         return
     print_table(plan_table(result.plan, result.errors))
-    for line in totals(result):
-        stdout.print(line)
+    for line in [*totals(result), *more]:
+        stdout.print(line, soft_wrap=True)
     stdout.print(f"saved       {output}", soft_wrap=True)
 
 

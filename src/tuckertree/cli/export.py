@@ -9,7 +9,18 @@ from typing import Annotated, cast
 import typer
 
 from tuckertree.cli.app import app, print_json, print_table, stdout
-from tuckertree.cli.options import AsJson, BuiltBy, InputSize, Model, Weights, parse_size
+from tuckertree.cli.options import (
+    AsJson,
+    BuiltBy,
+    Calibration,
+    CalibrationImages,
+    InputSize,
+    Model,
+    Weights,
+    calibration_images_of,
+    parse_size,
+)
+from tuckertree.errors import UsageError
 
 
 @app.command()
@@ -30,6 +41,15 @@ def export(
     ] = None,
     threads: Annotated[int | None, typer.Option(help="Threads that --contract measures with.", min=1)] = None,
     batch: Annotated[int, typer.Option(help="Batch that --contract measures with.", min=1)] = 1,
+    quantize: Annotated[
+        str | None, typer.Option(help="int8: quantise an ONNX file by the --calibration images.")
+    ] = None,
+    calibration: Calibration = None,
+    calibration_images: CalibrationImages = 256,
+    data: Annotated[
+        str | None, typer.Option(help="Labelled images to measure the accuracy of model and ONNX file on.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(help="Look at this many of them only.", min=1)] = None,
     tolerance: Annotated[
         float | None, typer.Option(help="Largest difference of the outputs, relative to their largest.")
     ] = None,
@@ -40,15 +60,24 @@ def export(
     as_json: AsJson = False,
 ) -> None:
     """Write a model as ONNX, torch.export or OpenVINO, and compare the file with the model."""
-    from tuckertree.export import check_target
+    from tuckertree.data import batches as batches_of
+    from tuckertree.data import open_images
+    from tuckertree.export import FileNetwork, check_target
     from tuckertree.export import export as export_model
+    from tuckertree.measure import evaluate
     from tuckertree.opening import open_model
     from tuckertree.progress import progress_bar
     from tuckertree.report import contraction_table
     from tuckertree.runtimes import ContractedLayer, Dynamic, get_runtime
     from tuckertree.runtimes import contract as contract_model
 
-    check_target(output, to, overwrite=overwrite)
+    to = check_target(output, to, overwrite=overwrite)
+    if quantize not in (None, "int8"):
+        raise UsageError(f"networks can be quantised to int8, not {quantize!r}")
+    if (quantize is None) != (calibration is None):
+        raise UsageError("--quantize int8 and the images it needs, --calibration, belong together")
+    if (quantize or data) and to != "onnx":
+        raise UsageError("--quantize and --data are for ONNX files")
     runtime = None if contract is None else get_runtime(contract, threads=threads)
     opened = open_model(model, weights=weights, architecture=architecture, input_size=parse_size(input_size))
     network, layers = opened.model, tuple[ContractedLayer, ...]()
@@ -57,18 +86,33 @@ def export(
             inputs = opened.example_inputs.expand(batch, *opened.example_inputs.shape[1:]).contiguous()
             contraction = contract_model(network, runtime, inputs, tick=tick)
         network, layers = contraction.model, contraction.layers
+    images = calibration_images_of(calibration, opened, calibration_images)
+    batches = None if images is None else (x for x, _ in batches_of(images, 32))
+    labelled = None if data is None else open_images(data, opened.preprocessing, limit=limit)
     written = export_model(
         network,
         output,
         opened.example_inputs,
         to=to,
         dynamic=cast("Dynamic", free),
+        calibration=batches,
         tolerance=tolerance,
         overwrite=overwrite,
     )
+    accuracy = {}
+    if labelled is not None:
+        for name, module in (("model", network), ("file", FileNetwork(output))):
+            accuracy[name] = evaluate(module, batches_of(labelled, 1 if free == "none" else 64)).top1
     if as_json:
         found = {**asdict(written), "path": str(written.path)}
-        print_json({"model": model, **found, "contracted": {layer.name: layer.form.name for layer in layers}})
+        print_json(
+            {
+                "model": model,
+                **found,
+                "top1": accuracy,
+                "contracted": {layer.name: layer.form.name for layer in layers},
+            }
+        )
         return
     if layers:
         print_table(contraction_table(layers))
@@ -79,4 +123,6 @@ def export(
     stdout.print(
         f"difference  {written.difference:.2g} of the largest output ({written.tolerance:.0e} allowed)"
     )
+    if accuracy:
+        stdout.print(f"top-1       {accuracy['model']:.2f} % -> {accuracy['file']:.2f} % in the file")
     stdout.print(f"saved       {output}", soft_wrap=True)

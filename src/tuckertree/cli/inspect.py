@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,13 +13,23 @@ from tuckertree.cli.options import (
     AsJson,
     Calibration,
     CalibrationImages,
+    Channels,
     Device,
     InputSize,
+    Mean,
     Model,
+    Scale,
+    Std,
     Weights,
     calibration_images_of,
+    is_onnx,
+    onnx_images_of,
     parse_size,
+    refuse_options,
 )
+
+if TYPE_CHECKING:
+    from tuckertree.planning import Inventory, TradeOff
 
 
 @app.command()
@@ -31,27 +42,67 @@ def inspect(
     by: Annotated[str, typer.Option(help="Budget of the curve: params, macs or both.")] = "params",
     calibration: Calibration = None,
     calibration_images: CalibrationImages = 256,
+    mean: Mean = None,
+    std: Std = None,
+    scale: Scale = None,
+    channels: Channels = None,
     as_json: AsJson = False,
 ) -> None:
     """List the layers of a model, what they cost, and why some cannot be compressed; or its trade-off curve."""
     from tuckertree.objectives import trade_off_curve
     from tuckertree.opening import open_model
     from tuckertree.planning import take_inventory
-    from tuckertree.report import curve_table, inventory_table, short
 
-    opened = open_model(model, weights=weights, input_size=parse_size(input_size), device=device)
+    size = parse_size(input_size)
+    if is_onnx(model):
+        from tuckertree.onnx_models import onnx_inventory, onnx_trade_off_curve
+
+        refuse_options(
+            "is of no use to an ONNX model", weights=weights, device=device if device != "cpu" else None
+        )
+        if curve:
+            pictures = onnx_images_of(
+                calibration,
+                model,
+                calibration_images,
+                input_size=size,
+                mean=mean,
+                std=std,
+                scale=scale,
+                channels=channels,
+            )
+            _show_curve(
+                onnx_trade_off_curve(model, input_size=size, by=by, calibration=pictures), as_json=as_json
+            )
+        else:
+            _show_inventory(onnx_inventory(model, input_size=size), "", as_json=as_json)
+        return
+    refuse_options("belongs to an ONNX model", mean=mean, std=std, scale=scale, channels=channels)
+    opened = open_model(model, weights=weights, input_size=size, device=device)
     if curve:
         images = calibration_images_of(calibration, opened, calibration_images)
         points = trade_off_curve(opened.model, opened.example_inputs, by=by, calibration=images)
-        if as_json:
-            print_json([asdict(point) for point in points])
-        else:
-            print_table(curve_table(points))
+        _show_curve(points, as_json=as_json)
         return
+    shape = "x".join(map(str, opened.example_inputs.shape))
     inventory = take_inventory(opened.model, opened.example_inputs)
+    _show_inventory(inventory, f" at input {shape}", as_json=as_json)
+
+
+def _show_curve(points: Sequence[TradeOff], *, as_json: bool) -> None:
+    from tuckertree.report import curve_table
+
+    if as_json:
+        print_json([asdict(point) for point in points])
+    else:
+        print_table(curve_table(points))
+
+
+def _show_inventory(inventory: Inventory, where: str, *, as_json: bool) -> None:
+    from tuckertree.report import inventory_table, short
+
     if as_json:
         print_json(asdict(inventory))
         return
     print_table(inventory_table(inventory))
-    shape = "x".join(map(str, opened.example_inputs.shape))
-    stdout.print(f"{short(inventory.parameters)} parameters, {short(inventory.macs)} MACs at input {shape}")
+    stdout.print(f"{short(inventory.parameters)} parameters, {short(inventory.macs)} MACs{where}")

@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 
 from tuckertree.data.cifar import cifar_splits
 from tuckertree.data.folder import folder_splits
+from tuckertree.data.hub import HUB, hub_splits
 from tuckertree.data.parquet import parquet_file_splits, parquet_folder_splits
 from tuckertree.data.preprocessing import Preprocessing
 from tuckertree.data.records import Records, Splits
@@ -121,7 +122,9 @@ def open_images(
         - a folder that is or holds ``cifar-10-batches-py`` or ``cifar-10-batches-bin``;
         - a folder ``root/{train,val,test}/class/*.jpg`` or ``root/class/*.jpg``, the classes numbered in the
           order of their names;
-        - a folder of images, without labels.
+        - a folder of images, without labels;
+        - ``hf:NAME``: a data set of the Hugging Face hub, or a folder of one, read with their package
+          ``datasets``, which keeps it in its cache.
     preprocessing
         What the network expects.
     split
@@ -202,6 +205,8 @@ def _batch(images: ImageSet, numbers: range) -> tuple[Tensor, Tensor]:
 def _splits(source: str | Path) -> Splits:
     if source == "demo":
         return sample_splits()
+    if str(source).startswith(HUB):
+        return hub_splits(str(source))
     path = Path(source)
     if path.is_dir():
         return parquet_folder_splits(path) or cifar_splits(path) or folder_splits(path)

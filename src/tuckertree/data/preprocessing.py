@@ -45,7 +45,8 @@ class Preprocessing:
     Raises
     ------
     UsageError
-        If a length, a scale or a deviation is not positive, or ``resize`` is shorter than the crop.
+        If a length, a scale or a deviation is not positive, ``resize`` is shorter than the crop, or ``channels`` is
+        no such order.
     """
 
     size: tuple[int, int]
@@ -61,6 +62,8 @@ class Preprocessing:
             raise UsageError(f"size must be positive, not {self.size}")
         if self.resize is not None and self.resize < max(self.size):
             raise UsageError(f"resize {self.resize} is shorter than the crop {self.size}; make it larger")
+        if self.channels not in ("rgb", "bgr"):
+            raise UsageError(f"channels are in the order rgb or bgr, not {self.channels!r}")
         if self.scale <= 0 or min(self.std) <= 0:
             raise UsageError(f"scale and std must be positive, not {self.scale} and {self.std}")
 

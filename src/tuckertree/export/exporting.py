@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from tuckertree.errors import TuckertreeError, UsageError
+from tuckertree.export.quantisation import quantise
 from tuckertree.extras import require_extra
 from tuckertree.formats.atomic import atomic_files, check_free_file
 from tuckertree.measure import ExampleInputs
@@ -24,6 +25,7 @@ from tuckertree.runtimes.runtime import reference_outputs, tensors_of
 FORMATS = {"onnx": ".onnx", "pt2": ".pt2", "openvino": ".xml"}
 """Formats, and how the names of their files end."""
 _TOLERANCES = {torch.float16: 1e-2, torch.bfloat16: 5e-2, torch.float64: 1e-9}
+_TOLERANCE_INT8 = 0.5
 _LARGEST_PROTOBUF = 2**31 - 2**20
 Compute = Callable[[Sequence[Tensor]], list[Tensor]]
 
@@ -63,6 +65,7 @@ def export(
     *,
     to: str | None = None,
     dynamic: Dynamic = "batch",
+    calibration: Iterable[Tensor] | None = None,
     tolerance: float | None = None,
     overwrite: bool = False,
 ) -> Exported:
@@ -84,6 +87,10 @@ def export(
         ``onnx``, ``pt2`` or ``openvino``; by default what the ending of the path says.
     dynamic
         Sizes that stay free: ``"none"``, ``"batch"``, or ``"size"`` for the batch and all spatial sizes.
+    calibration
+        Batches of inputs to quantise an ONNX file by, to 8 bits; the network has one input then. The file is
+        compared before it is quantised, and again after it on the first batch, where 0.5 is allowed: rounding to
+        8 bits does change the outputs, and only labelled data say what that costs.
     tolerance
         Largest difference allowed, relative to the largest output: by default 1e-4 in single precision.
     overwrite
@@ -99,6 +106,8 @@ def export(
     path = Path(path)
     to = check_target(path, to, overwrite=overwrite)
     inputs = _positional(example_inputs)
+    if calibration is not None and (to != "onnx" or len(inputs) != 1):
+        raise UsageError("quantisation is for ONNX files of networks with one input")
     run_once(model, inputs)  # what does not run is said before anything else
     model = copy.deepcopy(model).eval().cpu()
     inputs = tuple(x.detach().cpu() for x in inputs)
@@ -108,16 +117,28 @@ def export(
         run_once(model, sample, "inputs of another size, which is to be free:")
     with atomic_files(path, overwrite=overwrite) as new:
         compute = _WRITERS[to](model, inputs, dynamic, new)
-        difference = max(_difference(model, compute, sample) for sample in samples)
-        if not difference <= allowed:
-            raise TuckertreeError(
-                f"the {to} file computes something else than the model: the outputs differ by {difference:.2g} of "
-                f"their largest, {allowed:.2g} is allowed; nothing was written"
-            )
+        before = allowed if calibration is None else _TOLERANCES.get(inputs[0].dtype, 1e-4)
+        difference = _check(to, model, compute, samples, before)
+        if calibration is not None:
+            sample, compute = quantise(new, calibration, inputs)
+            samples, allowed = [sample], _TOLERANCE_INT8 if tolerance is None else tolerance
+            difference = _check(to, model, compute, samples, allowed)
         size = sum(file.stat().st_size for file in new.parent.iterdir())
         del compute  # a file that is still open cannot be moved everywhere
     shapes = tuple(tuple(tuple(x.shape) for x in sample) for sample in samples)
     return Exported(path, to, size, difference, allowed, shapes)
+
+
+def _check(
+    to: str, model: nn.Module, compute: Compute, samples: Sequence[Sequence[Tensor]], allowed: float
+) -> float:
+    difference = max(_difference(model, compute, sample) for sample in samples)
+    if not difference <= allowed:
+        raise TuckertreeError(
+            f"the {to} file computes something else than the model: the outputs differ by {difference:.2g} of "
+            f"their largest, {allowed:.2g} is allowed; nothing was written"
+        )
+    return difference
 
 
 def check_target(path: Path, to: str | None, *, overwrite: bool) -> str:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from tuckertree.measure.forward import evaluating
 from tuckertree.progress import Tick, no_progress
 
-_LONG = 0.02
+_LONG = 0.1
 
 
 @dataclass(frozen=True)
@@ -43,16 +43,17 @@ class Timing:
     def of_ratios(cls, values: Sequence[float], reference: Sequence[float], least_of: int = 1) -> Timing:
         """Summarise the ratios to a reference, round by round: 0.5 is half its time.
 
-        With ``least_of`` the least time of each so many rounds counts, of either: what disturbs a run only
-        ever adds to it, on a busy machine ten times what a small layer takes.
+        With ``least_of`` the least time in each group of so many rounds counts, of either: what disturbs a run
+        only ever adds to it, on a busy machine ten times what a small layer takes.
         """
         pairs = zip(least_of_each(values, least_of), least_of_each(reference, least_of), strict=True)
         return cls.of([a / b for a, b in pairs])
 
 
 def least_of_each(values: Sequence[float], count: int) -> list[float]:
-    """Least value of each ``count`` in a row; what is left over at the end does not count."""
-    return [min(values[i : i + count]) for i in range(0, len(values) - count + 1, count)]
+    """Least value of each group of at least ``count``, dealt out in turn so that all see the whole time."""
+    groups = max(len(values) // count, 1)
+    return [min(values[i::groups]) for i in range(groups)]
 
 
 def compare_latency(
@@ -86,6 +87,7 @@ def time_in_turns(
     warm_up: int = 2,
     shortest: float = 0.0,
     settle: bool = False,
+    pause: float = 0.0,
     tick: Tick = no_progress,
 ) -> list[list[float]]:
     """Time functions against each other: each has its turn in every round, so that all share a disturbance.
@@ -101,8 +103,11 @@ def time_in_turns(
     shortest
         Seconds a turn takes at least: what is shorter is run several times in a turn, and the mean counts.
     settle
-        Let each function run once untimed at the start of its turn, where it takes less than 20 ms: threads
+        Let each function run once untimed at the start of its turn, where it takes less than 0.1 s: threads
         of the one before may still be spinning, and the caches hold its data.
+    pause
+        Seconds to sleep before each turn. On a shared machine the scheduler lets a process that has just used
+        its processors wait, so that without a pause a long run slows those after it.
 
     Returns
     -------
@@ -110,14 +115,16 @@ def time_in_turns(
         Seconds of one run, for each function and each round.
     """
     times: list[list[float]] = [[] for _ in runs]
-    last = [0.0] * len(runs)
+    least = [0.0] * len(runs)
     for turn in range(warm_up + repeats):
         for number, work in enumerate(runs):
-            if settle and last[number] < _LONG:
+            time.sleep(pause)
+            if settle and least[number] < _LONG:
                 work()
-            last[number] = _one_turn(work, shortest)
+            seconds = _one_turn(work, shortest)
+            least[number] = min(least[number] or seconds, seconds)
             if turn >= warm_up:
-                times[number].append(last[number])
+                times[number].append(seconds)
         tick("timing", turn + 1, warm_up + repeats)
     return times
 

@@ -4,25 +4,43 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from io import StringIO
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from tuckertree.layers import Form, LayerSpec, chain_stages
 from tuckertree.planning import DENSE, Inventory, LayerPlan, Plan, TradeOff
 
-if TYPE_CHECKING:
-    from tuckertree.compression import CompressionResult
+
+class Compressed(Protocol):
+    """What the tables need of a result."""
+
+    @property
+    def plan(self) -> Plan:
+        """What was done to each layer."""
+
+    @property
+    def errors(self) -> Mapping[str, float]:
+        """True relative error of each compressed layer's weight."""
+
+    @property
+    def relative_error(self) -> float:
+        """The same over all layers together."""
+
+    @property
+    def seconds(self) -> Mapping[str, float]:
+        """Time of each station."""
 
 
-def result_text(result: CompressionResult) -> str:
+def result_text(result: Compressed) -> str:
     """Table of a compression: layers, totals, error and time, as plain text."""
     return _plain(plan_table(result.plan, result.errors)) + "\n".join(totals(result))
 
 
-def totals(result: CompressionResult) -> list[str]:
+def totals(result: Compressed) -> list[str]:
     """Lines that sum a compression up."""
     plan = result.plan
     return [
@@ -168,8 +186,13 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
     for column in columns:
         made.add_column(column.lstrip(">"), justify="right" if column.startswith(">") else "left")
     for row in rows:
-        made.add_row(*row)
+        made.add_row(*(_plainly(cell) for cell in row))
     return made
+
+
+def _plainly(cell: str) -> Text:
+    """A cell as it stands: names from a file may hold what rich or a terminal would take for an instruction."""
+    return Text("".join(sign if sign.isprintable() else "?" for sign in cell))
 
 
 def kernel_text(layer: LayerPlan) -> str:

@@ -10,7 +10,7 @@ from tuckertree.runtimes.candidates import CandidateTime, time_candidates
 from tuckertree.runtimes.contract import ContractedLayer, Contraction, contract
 from tuckertree.runtimes.onnx_model import DYNAMIC, Dynamic, to_onnx
 from tuckertree.runtimes.onnx_runtimes import OnnxRuntime, OpenVino
-from tuckertree.runtimes.runtime import Runtime, Session
+from tuckertree.runtimes.runtime import Runnable, Runtime
 from tuckertree.runtimes.torch_runtimes import CompiledRuntime, TorchRuntime
 
 _KINDS: tuple[type[Runtime], ...] = (TorchRuntime, CompiledRuntime, OnnxRuntime, OpenVino)
@@ -54,8 +54,8 @@ __all__ = [
     "Contraction",
     "Dynamic",
     "LatencyCache",
+    "Runnable",
     "Runtime",
-    "Session",
     "cache_folder",
     "contract",
     "get_runtime",

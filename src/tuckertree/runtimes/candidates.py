@@ -20,6 +20,9 @@ from tuckertree.runtimes.runtime import Runtime
 _TOGETHER = 8
 _SHORTEST = 5e-4
 _BLOCK = 5
+_PAUSE = 0.02
+_SETTLED = 1.1
+_PATIENCE = 4
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,7 @@ class CandidateTime:
     seconds
         Of one run: ``ratio.median`` times the seconds of the reference.
     ratio
-        Its time over the reference's, for each five rounds the least of either: median and quartiles.
+        Its time over the reference's, the least of either in each group of rounds: median and quartiles.
     """
 
     seconds: float
@@ -56,7 +59,9 @@ def time_candidates(
     They run in turns, a few at a time, each few together with the reference: what counts is the ratio, which
     a busy machine disturbs far less than the seconds. That is also what is kept in the cache, so that times
     of one reference taken on different days can be compared. A layer takes a millisecond, a thread that has
-    to wait for its processor tens of them, and it only ever adds: so the least time of each five rounds counts.
+    to wait for its processor tens of them, and it only ever adds. So the rounds are dealt out to groups of five,
+    of which the least time counts; and where the groups do not agree within a tenth, up to four times as many
+    rounds are made.
 
     Parameters
     ----------
@@ -114,14 +119,21 @@ def _measure(
 ) -> list[dict[str, float]]:
     with ExitStack() as stack:
         stack.enter_context(runtime.active())
-        runs = [session.bind([inputs]) for session in runtime.load_branches(modules, [inputs])]
-        times = time_in_turns(runs, repeats=repeats, shortest=_SHORTEST, settle=True, tick=tick)
+        runs = [runnable.bind([inputs]) for runnable in runtime.load_branches(modules, [inputs])]
+        times: list[list[float]] = [[] for _ in runs]
+        for _ in range(_PATIENCE):
+            more = time_in_turns(
+                runs, repeats=repeats, warm_up=1, shortest=_SHORTEST, settle=True, pause=_PAUSE, tick=tick
+            )
+            for seconds, added in zip(times, more, strict=True):
+                seconds += added
+            least_of = len(times[0]) // (repeats // _BLOCK)
+            ratios = [Timing.of_ratios(seconds, times[0], least_of) for seconds in times]
+            if all(ratio.high < _SETTLED * ratio.low for ratio in ratios):
+                break
     return [
-        {
-            "seconds": Timing.of(least_of_each(seconds, _BLOCK)).median,
-            **asdict(Timing.of_ratios(seconds, times[0], _BLOCK)),
-        }
-        for seconds in times
+        {"seconds": Timing.of(least_of_each(seconds, least_of)).median, **asdict(ratio)}
+        for seconds, ratio in zip(times, ratios, strict=True)
     ]
 
 

@@ -87,10 +87,12 @@ def dynamic_shapes(inputs: Sequence[Tensor], dynamic: Dynamic) -> tuple[dict[int
     """The free sizes as torch.export takes them."""
     if dynamic == "none":
         return None
-    batch = torch.export.Dim("batch")
+    if dynamic == "batch":
+        batch = torch.export.Dim("batch")
+        return tuple({0: batch} for _ in inputs)
+    # Named sizes cannot be mixed with these in every version of torch.
     free = torch.export.Dim.DYNAMIC
-    spatial = {"batch": 0, "size": 1}[dynamic]
-    return tuple({0: batch} | {axis: free for axis in range(2, x.ndim) if spatial} for x in inputs)
+    return tuple(dict.fromkeys((0, *range(2, x.ndim)), free) for x in inputs)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from tuckertree.errors import TuckertreeError, UsageError
 from tuckertree.extras import require_extra
 from tuckertree.runtimes.onnx_model import branches_to_onnx, to_onnx
-from tuckertree.runtimes.runtime import Runtime, Session
+from tuckertree.runtimes.runtime import Runnable, Runtime
 
 
 class _OnnxRuntime(Runtime):
@@ -25,24 +25,24 @@ class _OnnxRuntime(Runtime):
             raise UsageError(f"the runtime {self.name} is used on the cpu alone here, not on {device}")
         super().__init__(threads, device)
 
-    def load(self, model: nn.Module, inputs: Sequence[Tensor]) -> Session:
+    def load(self, model: nn.Module, inputs: Sequence[Tensor]) -> Runnable:
         """As :meth:`Runtime.load`, by way of ONNX."""
         return self.load_onnx(to_onnx(model, inputs).SerializeToString())
 
-    def load_branches(self, models: Sequence[nn.Module], inputs: Sequence[Tensor]) -> list[Session]:
+    def load_branches(self, models: Sequence[nn.Module], inputs: Sequence[Tensor]) -> list[Runnable]:
         """As :meth:`Runtime.load_branches`, by one export."""
         return [self.load_onnx(proto.SerializeToString()) for proto in branches_to_onnx(models, inputs)]
 
-    def open(self, path: Path) -> Session:
+    def open(self, path: Path) -> Runnable:
         """As :meth:`Runtime.open`."""
         if not path.is_file():
             raise TuckertreeError(f"there is no file {path}")
         return self.load_onnx(str(path))
 
-    def load_onnx(self, model: bytes | str) -> Session:
+    def load_onnx(self, model: bytes | str) -> Runnable:
         """Make an ONNX model ready: its bytes, or the path of its file."""
         try:
-            return self._session(model)
+            return self._make_ready(model)
         except TuckertreeError:
             raise
         except Exception as error:
@@ -50,27 +50,27 @@ class _OnnxRuntime(Runtime):
             lines = str(error).strip().splitlines() or [type(error).__name__]
             raise TuckertreeError(f"{self.name} cannot load {what}: {lines[0]}") from error
 
-    def _session(self, model: bytes | str) -> Session:
+    def _make_ready(self, model: bytes | str) -> Runnable:
         raise NotImplementedError
 
 
-class OnnxRuntimeSession(Session):
+class OnnxRuntimeRunnable(Runnable):
     """An ``onnxruntime.InferenceSession``."""
 
-    def __init__(self, session: Any) -> None:
-        self._session = session
-        self.inputs = [(value.name, value.shape) for value in session.get_inputs()]
+    def __init__(self, runnable: Any) -> None:
+        self._loaded = runnable
+        self.inputs = [(value.name, value.shape) for value in runnable.get_inputs()]
 
     def bind(self, inputs: Sequence[Tensor]) -> Callable[[], Any]:
-        """As :meth:`Session.bind`."""
+        """As :meth:`Runnable.bind`."""
         feed = {
             name: x.detach().cpu().contiguous().numpy()
             for (name, _), x in zip(self.inputs, inputs, strict=True)
         }
-        return lambda: self._session.run(None, feed)
+        return lambda: self._loaded.run(None, feed)
 
     def run(self, inputs: Sequence[Tensor]) -> list[Tensor]:
-        """As :meth:`Session.run`."""
+        """As :meth:`Runnable.run`."""
         return [torch.from_numpy(output) for output in self.bind(inputs)()]
 
 
@@ -84,29 +84,29 @@ class OnnxRuntime(_OnnxRuntime):
         """Version of onnxruntime."""
         return str(require_extra("onnxruntime", extra="onnx").__version__)
 
-    def _session(self, model: bytes | str) -> Session:
+    def _make_ready(self, model: bytes | str) -> Runnable:
         onnxruntime = require_extra("onnxruntime", extra="onnx")
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = self.threads, 1
         options.log_severity_level = 3  # errors alone
-        return OnnxRuntimeSession(
+        return OnnxRuntimeRunnable(
             onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         )
 
 
-class OpenVinoSession(Session):
+class OpenVinoRunnable(Runnable):
     """An OpenVINO inference request."""
 
     def __init__(self, compiled: Any) -> None:
         self._request, self._outputs = compiled.create_infer_request(), len(compiled.outputs)
 
     def bind(self, inputs: Sequence[Tensor]) -> Callable[[], Any]:
-        """As :meth:`Session.bind`."""
+        """As :meth:`Runnable.bind`."""
         feed = [x.detach().cpu().contiguous().numpy() for x in inputs]
         return lambda: self._request.infer(feed, share_inputs=True, share_outputs=True)
 
     def run(self, inputs: Sequence[Tensor]) -> list[Tensor]:
-        """As :meth:`Session.run`."""
+        """As :meth:`Runnable.run`."""
         found = self.bind(inputs)()
         return [torch.from_numpy(found[number].copy()) for number in range(self._outputs)]
 
@@ -121,7 +121,7 @@ class OpenVino(_OnnxRuntime):
         """Version of openvino."""
         return str(require_extra("openvino", extra="openvino").__version__)
 
-    def _session(self, model: bytes | str) -> Session:
+    def _make_ready(self, model: bytes | str) -> Runnable:
         core = require_extra("openvino", extra="openvino").Core()
         settings = {
             "INFERENCE_NUM_THREADS": self.threads,
@@ -129,4 +129,4 @@ class OpenVino(_OnnxRuntime):
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_PRECISION_HINT": "f32",
         }
-        return OpenVinoSession(core.compile_model(core.read_model(model), "CPU", settings))
+        return OpenVinoRunnable(core.compile_model(core.read_model(model), "CPU", settings))

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from tuckertree.errors import TuckertreeError
 
 
-class Session(ABC):
+class Runnable(ABC):
     """A network made ready by a runtime."""
 
     @abstractmethod
@@ -56,14 +56,14 @@ class Runtime(ABC):
         return torch.cuda.get_device_name(self.device) if self.device.startswith("cuda") else ""
 
     @abstractmethod
-    def load(self, model: nn.Module, inputs: Sequence[Tensor]) -> Session:
+    def load(self, model: nn.Module, inputs: Sequence[Tensor]) -> Runnable:
         """Make a module ready to run on inputs of these shapes and types; the module is not changed."""
 
-    def load_branches(self, models: Sequence[nn.Module], inputs: Sequence[Tensor]) -> list[Session]:
+    def load_branches(self, models: Sequence[nn.Module], inputs: Sequence[Tensor]) -> list[Runnable]:
         """Make several small modules ready that take the same inputs."""
         return [self.load(model, inputs) for model in models]
 
-    def open(self, path: Path) -> Session:
+    def open(self, path: Path) -> Runnable:
         """Make an ONNX file ready to run.
 
         Raises
@@ -75,7 +75,7 @@ class Runtime(ABC):
 
     @contextmanager
     def active(self) -> Iterator[None]:
-        """Settings of the process while sessions of this runtime run."""
+        """Settings of the process while it runs networks."""
         yield
 
 

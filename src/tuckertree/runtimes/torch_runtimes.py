@@ -12,17 +12,17 @@ import torch
 from torch import Tensor, nn
 
 from tuckertree.errors import TuckertreeError
-from tuckertree.runtimes.runtime import Runtime, Session, tensors_of
+from tuckertree.runtimes.runtime import Runnable, Runtime, tensors_of
 
 
-class TorchSession(Session):
+class TorchRunnable(Runnable):
     """A module, or what torch.compile made of it."""
 
     def __init__(self, forward: Callable[..., Any], device: str) -> None:
         self._forward, self._device = forward, device
 
     def bind(self, inputs: Sequence[Tensor]) -> Callable[[], Any]:
-        """As :meth:`Session.bind`."""
+        """As :meth:`Runnable.bind`."""
         forward, there = self._forward, tuple(x.to(self._device) for x in inputs)
         synchronise = torch.cuda.synchronize if self._device.startswith("cuda") else None
 
@@ -36,7 +36,7 @@ class TorchSession(Session):
         return once
 
     def run(self, inputs: Sequence[Tensor]) -> list[Tensor]:
-        """As :meth:`Session.run`."""
+        """As :meth:`Runnable.run`."""
         return [tensor.cpu() for tensor in tensors_of(self.bind(inputs)())]
 
 
@@ -50,9 +50,9 @@ class TorchRuntime(Runtime):
         """Version of torch."""
         return torch.__version__
 
-    def load(self, model: nn.Module, inputs: Sequence[Tensor]) -> Session:  # noqa: ARG002
+    def load(self, model: nn.Module, inputs: Sequence[Tensor]) -> Runnable:  # noqa: ARG002
         """As :meth:`Runtime.load`."""
-        return TorchSession(copy.deepcopy(model).eval().to(self.device), self.device)
+        return TorchRunnable(copy.deepcopy(model).eval().to(self.device), self.device)
 
     @contextmanager
     def active(self) -> Iterator[None]:
@@ -70,7 +70,7 @@ class CompiledRuntime(TorchRuntime):
 
     name: ClassVar[str] = "torch-compile"
 
-    def load(self, model: nn.Module, inputs: Sequence[Tensor]) -> Session:
+    def load(self, model: nn.Module, inputs: Sequence[Tensor]) -> Runnable:
         """As :meth:`Runtime.load`; compiles."""
         copied = copy.deepcopy(model).eval().to(self.device)
 
@@ -81,11 +81,11 @@ class CompiledRuntime(TorchRuntime):
         own = FunctionType(
             forward.__code__.replace(), forward.__globals__, "forward", None, forward.__closure__
         )
-        session = TorchSession(torch.compile(own, dynamic=False), self.device)
+        runnable = TorchRunnable(torch.compile(own, dynamic=False), self.device)
         try:
             with self.active():
-                session.run(inputs)
+                runnable.run(inputs)
         except Exception as error:
             lines = str(error).strip().splitlines() or [type(error).__name__]
             raise TuckertreeError(f"torch.compile does not work here: {lines[0]}") from error
-        return session
+        return runnable

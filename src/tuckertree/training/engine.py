@@ -26,7 +26,7 @@ from tuckertree.models import build, resolve
 from tuckertree.progress import progress_bar
 from tuckertree.training.checkpoints import EPOCH, STEP, identity, latest, read_checkpoint
 from tuckertree.training.outcome import Outcome
-from tuckertree.training.quiet import quiet
+from tuckertree.training.quiet import load_lightning, quiet
 from tuckertree.training.randomness import shuffled
 from tuckertree.training.settings import Settings
 from tuckertree.training.sources import make_source
@@ -96,11 +96,8 @@ def finetune(
     result = compressed if isinstance(compressed, CompressionResult) else None
     model = compressed.model if isinstance(compressed, CompressionResult) else compressed
     architecture = result.architecture if result else getattr(model, "architecture_name", None)
-    network = copy.deepcopy(model).to("cpu", torch.float32)
-    if settings.gauge:
-        network = rebalance(network)
     outcome = _train(
-        network,
+        copy.deepcopy(model).to("cpu", torch.float32),
         _opened(data, preprocessing, architecture),
         settings,
         teacher=teacher if settings.distill else None,
@@ -179,9 +176,11 @@ def _train(
     device: str,
     progress: bool | None,
 ) -> Outcome:
-    require_extra("lightning", extra="training")
+    load_lightning()
     if resume and output is None:
         raise UsageError("give the output folder whose checkpoints are to be resumed from")
+    if settings.strategy == "ddp" and output is None:
+        raise UsageError("processes that are started apart (strategy ddp) need an output folder in common")
     if checkpoint_steps is not None and checkpoint_steps < 1:
         raise UsageError(f"checkpoint_steps must be at least 1, not {checkpoint_steps}")
     _check_device(device)
@@ -195,6 +194,8 @@ def _train(
     held = 0 if validation is None else len(validation)
     described = f"{images.source}: {len(train_images)} images, {held} for validation"
     wanted = identity(settings, network, teacher, described)
+    if settings.gauge:  # after the identity, which must not depend on the rounding of a decomposition
+        network = rebalance(network)
     with contextlib.ExitStack() as stack:
         if output is None:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tuckertree-")))
@@ -320,7 +321,7 @@ def _fit(module: TrainingModule, device: str, *, log: bool) -> bool:
             trainer.fit(module)
         except (SystemExit, KeyboardInterrupt):  # Lightning turns Ctrl-C into the former
             _end_processes(trainer)
-            raise KeyboardInterrupt(_go_on(module.folder)) from None
+            raise KeyboardInterrupt(f"interrupted; {_go_on(module.folder)}") from None
         except Exception as error:
             ended = module.folder / ENDED
             reason = ended.read_text(encoding="utf-8") if ended.is_file() else ""
@@ -338,16 +339,16 @@ def _fit(module: TrainingModule, device: str, *, log: bool) -> bool:
                 for number, handler in handlers.items():
                     signal.signal(number, handler)
     if reason and reason != DIVERGED:
-        raise KeyboardInterrupt(_go_on(module.folder))
+        raise KeyboardInterrupt(f"interrupted; {_go_on(module.folder)}")
     return reason == DIVERGED
 
 
 def _go_on(folder: Path) -> str:
-    return f"interrupted; the last checkpoint is in {folder}, go on with --resume"
+    return f"the last checkpoint is in {folder}, go on with --resume"
 
 
 def _trainer(module: TrainingModule, device: str, epochs: int, *, log: bool) -> Any:
-    lightning = require_extra("lightning", extra="training")
+    lightning = load_lightning()
     settings = module.settings
     kind = torch.device(device)
     one_gpu = settings.devices == 1 and kind.index is not None and kind.type != "cpu"
@@ -398,7 +399,7 @@ def _outcome(
     average = final["average"]
     network.to("cpu", memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     network.load_state_dict(average["state"] if average and average["updates"] else final["network"])
-    lightning = require_extra("lightning", extra="training")
+    lightning = load_lightning()
     return Outcome(
         model=network.eval(),
         history=final["history"],

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import multiprocessing
 import signal
 import threading
 import time
@@ -80,8 +79,7 @@ class TrainingModule(lightning.LightningModule):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        if multiprocessing.parent_process() is not None:  # one of several processes, which has just begun
-            hush()
+        hush()  # it is unpickled nowhere but in the processes that a run starts
 
     # What is saved and restored
 

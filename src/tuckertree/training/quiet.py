@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import warnings
 from collections.abc import Iterator
+from types import ModuleType
+
+from tuckertree.extras import require_extra
 
 _LOGGERS = ("lightning.pytorch", "lightning.fabric")
 _MESSAGES = (
@@ -13,6 +17,22 @@ _MESSAGES = (
     ".*GPU available but not used.*",  # the device is the user's choice
     ".*treespec, LeafSpec.*",  # Lightning's own use of torch
 )
+
+
+_CHECK = "PYTORCH_NVML_BASED_CUDA_CHECK"
+
+
+def load_lightning() -> ModuleType:
+    """Import Lightning, and undo the environment variable that it sets.
+
+    With it torch looks for the driver's library whenever it is asked for a GPU, thousands of times in an export, and
+    where there is none that takes minutes.
+    """
+    before = os.environ.get(_CHECK)
+    lightning = require_extra("lightning", extra="training")
+    if before is None:
+        os.environ.pop(_CHECK, None)
+    return lightning
 
 
 def hush() -> None:

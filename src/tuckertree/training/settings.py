@@ -73,7 +73,8 @@ class Settings:
     workers
         Processes that decode images; none for small images, which are decoded once and kept in memory.
     devices
-        Number of devices, each with a copy of the network and its share of each batch.
+        Number of devices, each with a copy of the network and its share of each batch. BatchNorm takes its
+        statistics over all of them on CUDA; on the processor over each share, so its results differ there.
     strategy
         How several devices work together, as Lightning calls it: ``auto``, which starts a process for each,
         ``ddp_spawn``, which is the same, or ``ddp``, for scripts started by ``torchrun``.

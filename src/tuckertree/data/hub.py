@@ -1,0 +1,80 @@
+"""Data sets of the Hugging Face hub, by the package ``datasets``, which keeps them on disk and maps them."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tuckertree.data.parquet import IMAGE_COLUMNS, LABEL_COLUMNS
+from tuckertree.data.records import Splits
+from tuckertree.errors import TuckertreeError
+from tuckertree.extras import require_extra
+
+HUB = "hf:"
+
+
+def hub_splits(source: str) -> Splits:
+    """Return the splits of ``hf:NAME``; fetched when they are not in the cache.
+
+    Raises
+    ------
+    TuckertreeError
+        If the data set is unknown, cannot be fetched, or is not made of images.
+    """
+    datasets = require_extra("datasets", extra="training")
+    name = source.removeprefix(HUB)
+    try:
+        # No code of a data set is run: the package reads files of data alone unless it is told to trust more.
+        splits = datasets.load_dataset(name)
+    except Exception as error:  # whatever the package, the network and the file formats raise
+        complaint = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise TuckertreeError(f"{source} cannot be opened: {complaint}") from error
+    return {split: partial(HubRecords, rows, f"{source} ({split})") for split, rows in splits.items()}
+
+
+class HubRecords:
+    """The rows of one split, read and decoded when they are asked for.
+
+    Raises
+    ------
+    TuckertreeError
+        If there is no column of images.
+    """
+
+    def __init__(self, rows: Any, source: str) -> None:
+        datasets = require_extra("datasets", extra="training")
+        image = next((name for name in IMAGE_COLUMNS if name in rows.column_names), None)
+        if image is None or not isinstance(rows.features[image], datasets.Image):
+            names = ", ".join(rows.column_names)
+            raise TuckertreeError(
+                f"{source}: no image column; it has {names}, and images must be in 'img' or 'image'"
+            )
+        label = next((name for name in LABEL_COLUMNS if name in rows.column_names), None)
+        self.source = source
+        self.labels: Tensor | None = None
+        self.classes: list[str] | None = None
+        if label is not None:
+            labels = torch.tensor(rows.with_format("numpy")[label][:], dtype=torch.int64)
+            self.labels = None if (labels < 0).all() else labels  # the hub marks withheld labels with -1
+            self.classes = getattr(rows.features[label], "names", None)
+        self.mixed = self.labels is None or not bool((self.labels.diff() >= 0).all())
+        self._image = image
+        self._rows = rows.select_columns([image]).cast_column(image, datasets.Image(decode=False))
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def read(self, index: int) -> bytes:
+        """Return the bytes of the image file in row ``index``."""
+        value = self._rows[index][self._image]
+        if value is None or value["bytes"] is None:
+            raise TuckertreeError(f"{self.where(index)}: holds no image bytes; drop the row or fill it")
+        encoded: bytes = value["bytes"]
+        return encoded
+
+    def where(self, index: int) -> str:
+        """Return the source and the row of image ``index``."""
+        return f"{self.source}, row {index}"

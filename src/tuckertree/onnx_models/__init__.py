@@ -1,0 +1,24 @@
+"""ONNX files compressed as they are, with no framework that made them; needs the extra ``onnx``.
+
+result = compress_onnx("model.onnx", "small.onnx", Budget(macs=0.6), calibration=images)
+print(result)
+"""
+
+from tuckertree.onnx_models.compression import (
+    OnnxResult,
+    compress_onnx,
+    onnx_inventory,
+    onnx_trade_off_curve,
+)
+from tuckertree.onnx_models.files import read_onnx
+from tuckertree.onnx_models.images import OnnxImages, open_onnx_calibration
+
+__all__ = [
+    "OnnxImages",
+    "OnnxResult",
+    "compress_onnx",
+    "onnx_inventory",
+    "onnx_trade_off_curve",
+    "open_onnx_calibration",
+    "read_onnx",
+]

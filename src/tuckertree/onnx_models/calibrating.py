@@ -1,0 +1,259 @@
+"""Calibration of an ONNX model: what its layers see, from images run through ONNX Runtime.
+
+The values in the middle of a graph are made outputs of it, a few layers at a time, so memory is bounded. Layers
+are fitted as a torch network's are (:mod:`tuckertree.calibration.correct`): in stages, each to the inputs that it
+gets in the network as compressed so far and the outputs it gave in the original one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from math import ceil, prod
+from typing import Any
+
+import torch
+from torch import nn
+
+from tuckertree.calibration import Calibration, KernelMetric
+from tuckertree.calibration.correct import RIDGE, Fitter
+from tuckertree.calibration.metrics import InputSum
+from tuckertree.calibration.moments import MEMORY, POSITIONS, Captured, chunks_within, warn_of_few
+from tuckertree.calibration.pairs import PairSum
+from tuckertree.calibration.sensitivity import ERRORS, interpolated, picks_near, whitened_chain
+from tuckertree.errors import TuckertreeError
+from tuckertree.layers import Chain
+from tuckertree.onnx_models.files import OnnxFile
+from tuckertree.onnx_models.graph import Graph
+from tuckertree.onnx_models.layers import OnnxLayer, Skeleton, attributes_of
+from tuckertree.onnx_models.rewriting import rewrite
+from tuckertree.onnx_models.runtime import Feed, Session, as_feed, fixed_batch, probing, relative_change
+from tuckertree.planning import Candidates, Layer, Plan
+from tuckertree.progress import Tick, no_progress
+from tuckertree.surgery import apply
+
+BATCH = 8
+STAGES = 12
+"""Layers are fitted in about so many stages: each runs all images through both networks."""
+METRIC_IMAGES = 256
+SENSITIVITY_IMAGES = 16
+_ACTIVATIONS = 256 * 2**20
+
+
+def batched(images: Calibration, graph: Graph) -> Calibration:
+    """The images in batches that the model takes."""
+    return Calibration(images.source, batch_size=fixed_batch(graph) or BATCH)
+
+
+def feeds_of(images: Calibration, graph: Graph, count: int | None = None) -> Iterator[Feed]:
+    """Go through (at most ``count``) images; what does not fill a batch of prescribed size is left out.
+
+    Raises
+    ------
+    TuckertreeError
+        If they do not belong to the model, or do not fill one batch.
+    """
+    prescribed, given = fixed_batch(graph), False
+    for inputs in images if count is None else images.part(0, count):
+        feed = as_feed(inputs, graph)
+        if prescribed is None or len(next(iter(feed.values()))) == prescribed:
+            given = True
+            yield feed
+    if not given:
+        raise TuckertreeError(f"the model takes {prescribed} samples at a time; there are fewer images")
+
+
+def onnx_metrics(
+    file: OnnxFile,
+    graph: Graph,
+    layers: Sequence[OnnxLayer],
+    images: Calibration,
+    *,
+    tick: Tick = no_progress,
+) -> dict[str, KernelMetric]:
+    """Roots of the second moments of layers' input channels, by name: the metric of the objective ``moments``.
+
+    Raises
+    ------
+    TuckertreeError
+        If the model does not run on the images, or an activation is not finite.
+    """
+    metrics: dict[str, KernelMetric] = {}
+    chunks = list(_within_activations(layers, images.batch_size))
+    for number, chunk in enumerate(chunks):
+        sums = {found.layer.name: InputSum(found.layer) for found in chunk}
+        probe = Probe(file, graph, chunk)
+        for done, feed in enumerate(feeds_of(images, graph, METRIC_IMAGES)):
+            for name, x, _ in probe.capture(feed):
+                sums[name].add(x)
+            tick(f"metrics {number + 1}/{len(chunks)}", done + 1, min(images.batches, METRIC_IMAGES) or 1)
+        metrics.update({name: total.metric() for name, total in sums.items()})
+    return metrics
+
+
+def calibrate_onnx(
+    file: OnnxFile,
+    graph: Graph,
+    layers: Mapping[str, OnnxLayer],
+    skeleton: Skeleton,
+    plan: Plan,
+    images: Calibration,
+    *,
+    stages: int = STAGES,
+    memory: int = MEMORY,
+    positions: int = POSITIONS,
+    seed: int = 0,
+    tick: Tick = no_progress,
+) -> dict[str, Chain]:
+    """Chains of a plan, by name, with factors and biases fitted to images.
+
+    Parameters
+    ----------
+    skeleton
+        Weights of the layers; not changed.
+    stages
+        About so many passes over the images, more where the memory asks for it.
+    memory, positions, seed
+        As :func:`~tuckertree.calibration.moments.collect_moments`.
+
+    Raises
+    ------
+    TuckertreeError
+        If the model does not run on the images, or an activation is not finite.
+
+    Warns
+    -----
+    CalibrationWarning
+        If there are few images, or layers too large for the memory; those keep the plain decomposition.
+    """
+    planned = [layers[layer.name] for layer in plan.compressed]
+    own = Skeleton({found.layer.name: skeleton.get_submodule(found.layer.name) for found in planned})
+    result = apply(own, plan, tick=tick)
+    chains = chains_of(result, plan)
+    fitter = Fitter(own, result, plan, {}, means=True, ridge=RIDGE)
+    fitted: dict[str, Chain] = {}
+    work = list(_stages(planned, stages, memory, images.batch_size))
+    for number, stage in enumerate(work):
+        original = Probe(file, graph, stage)
+        compressed = original
+        if fitted:
+            compressed = Probe(file, Graph(rewrite(graph, layers, fitted, biases=True)), stage)
+        sums = {found.layer.name: PairSum(found.layer, positions, seed) for found in stage}
+        for done, feed in enumerate(feeds_of(images, graph)):
+            before = original.capture(feed)
+            after = compressed.capture(feed) if fitted else before
+            for ours, theirs in zip(before, after, strict=True):
+                sums[ours[0]].add(ours, theirs)
+            tick(f"fitting {number + 1}/{len(work)}", done + 1, images.batches)
+        fitter.fit([found.layer for found in stage], {name: total.result() for name, total in sums.items()})
+        fitted.update({found.layer.name: chains[found.layer.name] for found in stage})
+    warn_of_few(fitter.few)
+    return chains
+
+
+def onnx_sensitivity(
+    file: OnnxFile,
+    graph: Graph,
+    layers: Mapping[str, OnnxLayer],
+    skeleton: Skeleton,
+    candidates: Mapping[str, Candidates],
+    metrics: Mapping[str, KernelMetric],
+    images: Calibration,
+    *,
+    errors: Sequence[float] = ERRORS,
+    count: int = SENSITIVITY_IMAGES,
+    tick: Tick = no_progress,
+) -> dict[str, Candidates]:
+    """Candidates whose loss is the squared relative change of the model's outputs, measured by trying each.
+
+    As :func:`tuckertree.calibration.measure_sensitivity`, with a model written and loaded for each try.
+
+    Raises
+    ------
+    TuckertreeError
+        If the model does not run on the images.
+    """
+    feeds = list(feeds_of(images, graph, count))
+    before = probing(graph.proto, file.folder, graph.outputs)
+    expected = [before.run(feed) for feed in feeds]
+    found = {}
+    for done, (name, own) in enumerate(candidates.items()):
+        curve = [(0.0, 0.0)]
+        for pick in picks_near(own, errors):
+            chain = whitened_chain(
+                skeleton, layers[name].layer, own.methods[pick], own.ranks[pick], metrics[name]
+            )
+            tried = probing(rewrite(graph, layers, {name: chain}), file.folder, graph.outputs)
+            change = relative_change(expected, (tried.run(feed) for feed in feeds))
+            curve.append((float(own.error[pick]), change**2))
+        found[name] = own.measured(partial(interpolated, curve=curve))
+        tick("sensitivity", done + 1, len(candidates))
+    return found
+
+
+class Probe:
+    """Runs a model as far as some layers' inputs."""
+
+    def __init__(self, file: OnnxFile, graph: Graph, layers: Sequence[OnnxLayer]) -> None:
+        self._layers = layers
+        values = dict.fromkeys(found.node.input[0] for found in layers)
+        wanted = [value for value in values if value not in graph.inputs]
+        self._session: Session | None = probing(graph.proto, file.folder, wanted) if wanted else None
+
+    def capture(self, feed: Feed) -> list[Captured]:
+        """Input and output size of each layer.
+
+        Raises
+        ------
+        TuckertreeError
+            If the model does not run on the feed, or the feed has another size than the example input.
+        """
+        seen = {**feed, **(self._session.run(feed) if self._session else {})}
+        return [_captured(found, seen[found.node.input[0]]) for found in self._layers]
+
+
+def _captured(found: OnnxLayer, values: Any) -> Captured:
+    layer = found.layer
+    x = torch.from_numpy(values)
+    x = (x.mT if attributes_of(found.node).get("transA") else x).to(torch.float32)
+    if not layer.spec.order:
+        return layer.name, x, (prod(x.shape[1:-1]),)
+    (use,) = layer.calls
+    if tuple(x.shape[2:]) != use.size_in:
+        raise TuckertreeError(
+            f"{layer.name}: the calibration images give {list(x.shape[2:])} here, the example input "
+            f"{list(use.size_in)}; they must be of one size"
+        )
+    return layer.name, x, use.size_out
+
+
+def chains_of(result: nn.Module, plan: Plan) -> dict[str, Chain]:
+    """Chains of a plan that was carried out, by name."""
+    chains = {layer.name: result.get_submodule(layer.name) for layer in plan.compressed}
+    return {name: chain for name, chain in chains.items() if isinstance(chain, Chain)}
+
+
+def _stages(layers: Sequence[OnnxLayer], count: int, memory: int, batch: int) -> Iterator[list[OnnxLayer]]:
+    """Consecutive layers in about ``count`` stages, whose moments and inputs fit in memory."""
+    by_name = {found.layer.name: found for found in layers}
+    most = ceil(len(layers) / count)
+    plain: list[Layer] = [found.layer for found in layers]
+    for chunk in chunks_within(plain, memory, copies=2):
+        for start in range(0, len(chunk), most):
+            part = [by_name[layer.name] for layer in chunk[start : start + most]]
+            yield from _within_activations(part, batch)
+
+
+def _within_activations(layers: Sequence[OnnxLayer], batch: int) -> Iterator[list[OnnxLayer]]:
+    """Consecutive layers whose inputs for one batch fit in memory."""
+    chunk: list[OnnxLayer] = []
+    left = _ACTIVATIONS
+    for found in layers:
+        size = sum(4 * batch * found.layer.spec.in_channels * prod(use.size_in) for use in found.layer.calls)
+        if chunk and size > left:
+            yield chunk
+            chunk, left = [], _ACTIVATIONS
+        chunk.append(found)
+        left -= size
+    if chunk:
+        yield chunk

@@ -1,0 +1,390 @@
+"""compress_onnx(): an ONNX file in, a smaller one out, with no framework that made it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from tuckertree.calibration import Calibration, Source
+from tuckertree.compression import Clock, measure_errors, nothing_to_compress
+from tuckertree.errors import UnreachableTargetError, UsageError
+from tuckertree.layers import Chain
+from tuckertree.objectives import OBJECTIVES, AnyRule
+from tuckertree.onnx_models.calibrating import (
+    batched,
+    calibrate_onnx,
+    chains_of,
+    feeds_of,
+    onnx_metrics,
+    onnx_sensitivity,
+)
+from tuckertree.onnx_models.files import (
+    OnnxFile,
+    all_tensors,
+    check_onnx_output,
+    data_file,
+    is_external,
+    place_of,
+    read_onnx,
+    written,
+)
+from tuckertree.onnx_models.graph import Graph
+from tuckertree.onnx_models.layers import OnnxInventory, Skeleton, build_skeleton, take_onnx_inventory
+from tuckertree.onnx_models.rewriting import rewrite
+from tuckertree.onnx_models.runtime import Feed, Session, example_feed, fixed_batch, relative_difference
+from tuckertree.planning import (
+    DENSE,
+    Budget,
+    Candidates,
+    Inventory,
+    NetworkRule,
+    Options,
+    Plan,
+    Ranks,
+    TradeOff,
+    make_plan,
+    survey,
+    survey_candidates,
+    trade_off,
+)
+from tuckertree.planning.planner import Choice
+from tuckertree.progress import Tick, progress_bar
+from tuckertree.surgery import apply
+
+_COMPARED = 32
+"""At most so many calibration images are run through the saved file."""
+
+
+@dataclass(frozen=True)
+class OnnxResult:
+    """What was done to an ONNX model.
+
+    Attributes
+    ----------
+    path
+        The file that was written; external data, if any, lie beside it under the name with ``.data`` added.
+    plan
+        What was done to each layer, and why.
+    errors
+        True relative error of each compressed layer's weight, as it is stored.
+    relative_error
+        The same over all layers together that could be compressed.
+    output_error
+        ``||y' - y|| / ||y||`` over all floating-point outputs of the saved file and the original, in ONNX
+        Runtime.
+    compared_on
+        What the outputs were compared on.
+    bytes
+        Size of the model before and after, external data included.
+    seconds
+        Time of each station.
+    """
+
+    path: Path
+    plan: Plan
+    errors: Mapping[str, float]
+    relative_error: float
+    output_error: float
+    compared_on: str
+    bytes: tuple[int, int]
+    seconds: Mapping[str, float]
+
+    def __str__(self) -> str:
+        """Table of the layers and the totals."""
+        from tuckertree.report import result_text
+
+        return "\n".join([result_text(self), *self.lines()])
+
+    def lines(self) -> list[str]:
+        """What there is to say beside the plan."""
+        before, after = (size / 1e6 for size in self.bytes)
+        return [
+            f"outputs     {self.output_error:.3g} relative error in ONNX Runtime on {self.compared_on}",
+            f"file        {before:.2f} MB -> {after:.2f} MB",
+        ]
+
+    def summary(self) -> dict[str, Any]:
+        """What was measured, as JSON data."""
+        return {
+            "parameters": list(self.plan.parameters),
+            "macs": list(self.plan.macs),
+            "bytes": list(self.bytes),
+            "relative_error": self.relative_error,
+            "output_error": self.output_error,
+            "compared_on": self.compared_on,
+            "errors": dict(self.errors),
+            "seconds": dict(self.seconds),
+        }
+
+
+def compress_onnx(
+    model: str | Path,
+    output: str | Path,
+    rule: AnyRule,
+    *,
+    input_size: Sequence[int] | None = None,
+    calibration: Source | None = None,
+    objective: str | None = None,
+    include: str | Sequence[str] | Choice = ("*",),
+    exclude: str | Sequence[str] | Choice = (),
+    first: str = "svd",
+    round_to: int = 1,
+    overwrite: bool = False,
+    progress: bool | None = None,
+) -> OnnxResult:
+    """Compress an ONNX model; no framework's model is needed.
+
+    Conv, ConvTranspose, Gemm and MatMul nodes with constant weights become chains of such nodes. Every other
+    node and tensor is written as it was, and inputs and outputs keep their names and shapes.
+
+    Parameters
+    ----------
+    model, output
+        ONNX files.
+    rule
+        ``Budget(macs=0.6)``, ``Energy(0.9)``, ``Error(0.1)`` or ``Ranks({...})``.
+    input_size
+        Size of the input without the batch, in the model's own order of axes, where the file leaves it open.
+        MACs are counted at it.
+    calibration
+        Unlabelled inputs in the form the model takes: a tensor, a data set of tensors, batches, or mappings by the
+        names of the inputs. Factors and biases are then fitted to the layers' outputs on them.
+    objective
+        What a budget makes small: ``moments``, the sum of the layers' squared relative output errors (default with
+        calibration); ``sensitivity``, the change of the model's outputs, measured by trying each layer alone
+        (slower, and better where layers differ much in what they mean to the outputs); ``weight``, the sum of the
+        relative weight errors (default without). A file has no derivatives, so ``outputs`` is not available.
+    include, exclude, first, round_to, progress
+        As of :func:`tuckertree.compress`; layers have the names of their nodes.
+    overwrite
+        Whether ``output`` may be replaced.
+
+    Returns
+    -------
+    OnnxResult
+        Once the written file has been checked and run against the original.
+
+    Raises
+    ------
+    UsageError
+        If the size of an input is not known, or an option has a value it cannot have.
+    UnreachableTargetError
+        If no layer can be compressed, with the reasons, or the budget cannot be met.
+    TuckertreeError
+        If a file cannot be read, run or written.
+    """
+    source, path = Path(model), Path(output)
+    if isinstance(rule, Budget) and rule.latency is not None:
+        raise UsageError("a budget of latency is not available for ONNX models yet; give macs or params")
+    check_onnx_output(path, source, overwrite=overwrite)
+    options = Options(_patterns(include), _patterns(exclude), first, round_to)
+    objective = check_onnx_objective(rule, objective, calibrated=calibration is not None)
+    clock = Clock()
+    file = read_onnx(source)
+    graph = Graph(file.proto)
+    images = None if calibration is None else batched(Calibration(calibration), graph)
+    with progress_bar(progress) as tick:
+        found = take_onnx_inventory(file, graph, _example(graph, input_size, images))
+        options.check_patterns(found.inventory.layers)
+        _refuse_if_all_stay(found.inventory, options)
+        skeleton = _skeleton(file, found)
+        clock.lap("inventory")
+        if isinstance(rule, NetworkRule):
+            candidates = _candidates(file, graph, found, skeleton, options, objective, images, tick)
+            plan = make_plan(found.inventory, candidates, rule, options)
+            plan = replace(plan, rule={**plan.rule, "objective": objective})
+        else:
+            spectra = survey(skeleton, found.inventory, options, tick=tick)
+            plan = make_plan(found.inventory, spectra, rule, options)
+        if not plan.compressed:
+            raise UnreachableTargetError(nothing_to_compress(plan))
+        clock.lap("plan")
+        if images is None:
+            chains = _chains(skeleton, plan, tick)
+            clock.lap("factors")
+        else:
+            chains = calibrate_onnx(file, graph, found.layers, skeleton, plan, images, tick=tick)
+            clock.lap("calibration")
+        errors, relative_error = _errors(found, skeleton, chains)
+        clock.lap("errors")
+        smaller = rewrite(graph, found.layers, chains, biases=images is not None)
+        size_before = _bytes(source, file)
+        with written(path, smaller, file, overwrite=overwrite) as new:
+            output_error, compared_on = _compare(source, new, graph, input_size, images)
+            size_after = new.stat().st_size + _size(data_file(new))
+        clock.lap("output")
+    return OnnxResult(
+        path=path,
+        plan=plan,
+        errors=errors,
+        relative_error=relative_error,
+        output_error=output_error,
+        compared_on=compared_on,
+        bytes=(size_before, size_after),
+        seconds=clock.seconds,
+    )
+
+
+def onnx_inventory(model: str | Path, *, input_size: Sequence[int] | None = None) -> Inventory:
+    """List the layers of an ONNX model and what they cost, by running it once on a random input.
+
+    Raises
+    ------
+    TuckertreeError
+        As :func:`compress_onnx`.
+    """
+    file = read_onnx(model)
+    graph = Graph(file.proto)
+    return take_onnx_inventory(file, graph, example_feed(graph, input_size)).inventory
+
+
+def onnx_trade_off_curve(
+    model: str | Path,
+    *,
+    input_size: Sequence[int] | None = None,
+    by: str = "params",
+    points: int = 25,
+    calibration: Source | None = None,
+    progress: bool | None = None,
+) -> tuple[TradeOff, ...]:
+    """Predict what every budget would cost an ONNX model; see :func:`tuckertree.objectives.trade_off_curve`.
+
+    With calibration the loss is that of the objective ``moments``.
+
+    Raises
+    ------
+    TuckertreeError
+        As :func:`compress_onnx`.
+    """
+    file = read_onnx(model)
+    graph = Graph(file.proto)
+    images = None if calibration is None else batched(Calibration(calibration), graph)
+    with progress_bar(progress) as tick:
+        found = take_onnx_inventory(file, graph, _example(graph, input_size, images))
+        objective = "weight" if images is None else "moments"
+        skeleton = _skeleton(file, found)
+        candidates = _candidates(file, graph, found, skeleton, Options(), objective, images, tick)
+    return trade_off(found.inventory, candidates, by=by, points=points)
+
+
+def check_onnx_objective(rule: AnyRule, objective: str | None, *, calibrated: bool) -> str:
+    """The objective that holds: the one asked for, or the default.
+
+    Raises
+    ------
+    UsageError
+        If it is unknown, not available for ONNX, does not belong to the rule, or needs images.
+    """
+    if objective is None:
+        return "moments" if calibrated else "weight"
+    if objective not in OBJECTIVES:
+        raise UsageError(f"unknown objective {objective!r}; for ONNX models: moments, sensitivity, weight")
+    if objective == "outputs":
+        raise UsageError(
+            "objective 'outputs' needs the network in torch (an ONNX file has no derivatives); "
+            "use moments, the default with calibration images, sensitivity or weight"
+        )
+    if not isinstance(rule, NetworkRule):
+        raise UsageError("an objective belongs to a budget")
+    if objective != "weight" and not calibrated:
+        raise UsageError(f"objective {objective!r} needs calibration images")
+    return objective
+
+
+def _example(graph: Graph, input_size: Sequence[int] | None, images: Calibration | None) -> Feed:
+    """One sample: a calibration image where there are any, so that sizes are theirs."""
+    if images is None:
+        return example_feed(graph, input_size)
+    feed = next(feeds_of(images, graph, images.batch_size))
+    if fixed_batch(graph) is None:
+        feed = {name: x[:1] for name, x in feed.items()}
+    if input_size is not None:
+        wanted = {name: x.shape[1:] for name, x in example_feed(graph, input_size).items()}
+        for name, x in feed.items():
+            if x.shape[1:] != wanted[name]:
+                raise UsageError(
+                    f"the calibration images are {list(x.shape[1:])}, --input-size says {wanted[name]}"
+                )
+    return feed
+
+
+def _refuse_if_all_stay(inventory: Inventory, options: Options) -> None:
+    """Say why nothing can be compressed before a rule says that its target cannot be reached."""
+    if not inventory.layers:
+        raise UnreachableTargetError(
+            "nothing to compress: the model has no convolution or matrix product with a constant weight"
+        )
+    if all(options.method(layer)[0] == DENSE for layer in inventory.layers):
+        raise UnreachableTargetError(nothing_to_compress(make_plan(inventory, {}, Ranks({"*": 1}), options)))
+
+
+def _skeleton(file: OnnxFile, found: OnnxInventory) -> Skeleton:
+    return build_skeleton(file, [layer for layer in found.layers.values() if not layer.layer.refusal])
+
+
+def _candidates(
+    file: OnnxFile,
+    graph: Graph,
+    found: OnnxInventory,
+    skeleton: Skeleton,
+    options: Options,
+    objective: str,
+    images: Calibration | None,
+    tick: Tick,
+) -> dict[str, Candidates]:
+    if images is None or objective == "weight":
+        return survey_candidates(skeleton, found.inventory, options, tick=tick)
+    chosen = [layer for layer in found.layers.values() if options.method(layer.layer)[0] != DENSE]
+    metrics = onnx_metrics(file, graph, chosen, images, tick=tick)
+    candidates = survey_candidates(
+        skeleton,
+        found.inventory,
+        options,
+        metric=lambda layer, kernel: metrics[layer.name].of(kernel),
+        tick=tick,
+    )
+    if objective == "moments":
+        return candidates
+    return onnx_sensitivity(file, graph, found.layers, skeleton, candidates, metrics, images, tick=tick)
+
+
+def _chains(skeleton: Skeleton, plan: Plan, tick: Tick) -> dict[str, Chain]:
+    own = Skeleton({layer.name: skeleton.get_submodule(layer.name) for layer in plan.compressed})
+    return chains_of(apply(own, plan, tick=tick), plan)
+
+
+def _errors(
+    found: OnnxInventory, skeleton: Skeleton, chains: Mapping[str, Chain]
+) -> tuple[dict[str, float], float]:
+    layers = [layer for layer in found.inventory.layers if not layer.refusal]
+    dense = {layer.name: skeleton.get_submodule(layer.name) for layer in layers}
+    compressed = Skeleton({**dense, **chains})
+    return measure_errors(skeleton, compressed, layers)
+
+
+def _compare(
+    source: Path, new: Path, graph: Graph, input_size: Sequence[int] | None, images: Calibration | None
+) -> tuple[float, str]:
+    """Run the written file and the original one on the same inputs."""
+    before, after = Session(source), Session(new)
+    if images is None:
+        return relative_difference(before, after, [example_feed(graph, input_size)]), "one random input"
+    feeds = list(feeds_of(images, graph, max(_COMPARED, images.batch_size)))
+    count = sum(len(next(iter(feed.values()))) for feed in feeds)
+    return relative_difference(before, after, feeds), f"{count} calibration images"
+
+
+def _bytes(path: Path, file: OnnxFile) -> int:
+    """Size of a model with its external data."""
+    places = {place_of(tensor, path) for tensor in all_tensors(file.proto) if is_external(tensor)}
+    return path.stat().st_size + sum(length for _, _, length in places)
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _patterns(wanted: str | Sequence[str] | Choice) -> Sequence[str] | Choice:
+    return (wanted,) if isinstance(wanted, str) else wanted

@@ -88,7 +88,7 @@ def dynamic_shapes(inputs: Sequence[Tensor], dynamic: Dynamic) -> tuple[dict[int
     if dynamic == "none":
         return None
     if dynamic == "batch":
-        batch = torch.export.Dim("batch")
+        batch = torch.export.Dim("batch", max=2**31 - 1)  # torch 2.6 trips over its own largest integer
         return tuple({0: batch} for _ in inputs)
     # Named sizes cannot be mixed with these in every version of torch.
     free = torch.export.Dim.DYNAMIC

@@ -32,7 +32,7 @@ from tuckertree.planning import Layer, Plan, take_inventory
 from tuckertree.progress import Tick, no_progress, spread
 from tuckertree.surgery import apply
 
-RIDGE = 1e-2
+RIDGE = 10.0
 PER_STAGE = 1
 ACTIVATIONS = 4 * 2**30
 
@@ -47,7 +47,7 @@ def calibrate(
     batch_norm: bool = True,
     per_stage: int = PER_STAGE,
     dense: bool = True,
-    ridge: float = RIDGE,
+    ridge: float | None = None,
     memory: int = MEMORY,
     activations: int = ACTIVATIONS,
     positions: int = POSITIONS,
@@ -80,7 +80,8 @@ def calibrate(
     dense
         With correction: fit the layers that stay dense, too, to the inputs they get.
     ridge
-        Of the correction, see :func:`~tuckertree.calibration.pairs.least_squares_kernel`.
+        Of the correction, see :func:`~tuckertree.calibration.pairs.least_squares_kernel`; by default 10 over the
+        number of images, since few of them leave more to chance.
     memory, positions, seed
         As :func:`~tuckertree.calibration.moments.collect_moments`.
 
@@ -105,6 +106,7 @@ def calibrate(
     result = apply(model, plan, tick=tick)
     layers = _to_fit(inventory.layers, plan, dense=dense and correction)
     norms = _norms_after(result, layers, first) if means else {}
+    ridge = RIDGE / len(images) if ridge is None else ridge
     fitter = Fitter(model, result, plan, norms, means=means, ridge=ridge)
     options: dict[str, Any] = {"positions": positions, "seed": seed, "tick": tick}
     if correction and _can_suspend(layers, len(images), per_stage, activations):

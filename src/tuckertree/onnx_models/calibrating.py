@@ -130,7 +130,7 @@ def calibrate_onnx(
     own = Skeleton({found.layer.name: skeleton.get_submodule(found.layer.name) for found in planned})
     result = apply(own, plan, tick=tick)
     chains = chains_of(result, plan)
-    fitter = Fitter(own, result, plan, {}, means=True, ridge=RIDGE)
+    fitter = Fitter(own, result, plan, {}, means=True, ridge=RIDGE / len(images))
     fitted: dict[str, Chain] = {}
     work = list(_stages(planned, stages, memory, images.batch_size))
     for number, stage in enumerate(work):

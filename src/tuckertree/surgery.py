@@ -35,7 +35,7 @@ def apply(
     TuckertreeError
         If a layer of the plan is not in the model or has another shape, or its weight is not finite.
     """
-    layers = {layer.name: _layer_for(model, layer) for layer in plan.compressed}
+    layers = {layer.name: layer_for(model, layer) for layer in plan.compressed}
 
     def work(layer: LayerPlan) -> Chain:
         known = spectra.get(layer.name) if spectra else None
@@ -60,7 +60,7 @@ def build_structure(model: nn.Module, plan: Plan) -> nn.Module:
     """
     chains: dict[nn.Module, nn.Module] = {}
     for layer in plan.compressed:
-        dense = _layer_for(model, layer)
+        dense = layer_for(model, layer)
         weight = cast("Tensor", dense.weight)
         try:
             chain = empty_chain(
@@ -90,7 +90,14 @@ def _copy_with(model: nn.Module, chains: Mapping[nn.Module, nn.Module]) -> nn.Mo
     return copy.deepcopy(model, memo)
 
 
-def _layer_for(model: nn.Module, layer: LayerPlan) -> nn.Module:
+def layer_for(model: nn.Module, layer: LayerPlan) -> nn.Module:
+    """Find the layer that a plan speaks of.
+
+    Raises
+    ------
+    TuckertreeError
+        If it is not in the model, or has another shape.
+    """
     try:
         module = model.get_submodule(layer.name)
     except AttributeError as error:

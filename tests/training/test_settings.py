@@ -35,6 +35,8 @@ def test_settings_are_plain_data():
         ({"ema": 1.0}, r"ema must be in \(0, 1\)"),
         ({"limit_train": 0}, "limit_train must be at least 1"),
         ({"seed": -1}, "seed must be at least 0"),
+        ({"admm_rho": 0.0}, "admm_rho must be a positive number"),
+        ({"admm_every": 0}, "admm_every must be at least 1"),
         ({"devices": 3}, "batch_size 128 must be a multiple of the 3 devices"),
         ({"learning_rate": 1.0}, "unknown setting 'learning_rate'; there are epochs, batch_size"),
     ],

@@ -37,6 +37,19 @@ def train(
     limit_train: given.LimitTrain = None,
     workers: given.Workers = 0,
     devices: given.Devices = 1,
+    weights: Annotated[
+        Path | None, typer.Option(help="Weights to start from, a .safetensors file, instead of random ones.")
+    ] = None,
+    plan: Annotated[
+        Path | None,
+        typer.Option(help="The plan to train towards: a .json file, or a folder saved by compress."),
+    ] = None,
+    admm_rho: Annotated[
+        float | None, typer.Option(help="Weight of the pull towards the ranks of --plan: 1e-3.")
+    ] = None,
+    admm_every: Annotated[
+        int, typer.Option(help="Steps between two truncations to the ranks of --plan.", min=1)
+    ] = 100,
     resume: given.Resume = False,
     checkpoint_steps: given.CheckpointSteps = None,
     test: given.Test = False,
@@ -44,11 +57,12 @@ def train(
     overwrite: Annotated[bool, typer.Option(help="Replace the output if it exists.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Train a network from scratch and save its weights."""
+    """Train a network, from scratch or from --weights, and save its weights."""
     from tuckertree.data import batches, open_calibration, open_images
+    from tuckertree.formats import read_plan
     from tuckertree.formats.tensors import save_tensors
     from tuckertree.measure import evaluate
-    from tuckertree.models import resolve
+    from tuckertree.models import build, resolve
     from tuckertree.report import history_table
     from tuckertree.training import Settings
     from tuckertree.training import train as run
@@ -78,14 +92,17 @@ def train(
         limit_train=limit_train,
         workers=workers,
         devices=devices,
+        admm_rho=admm_rho,
+        admm_every=admm_every,
     )
     images = open_calibration(data, preprocessing)
     test_images = open_images(data, preprocessing, split="test") if test else None
     partial = given.unfinished(output, resume=resume, overwrite=overwrite)
     outcome = run(
-        model,
+        model if weights is None else build(model, weights=weights),
         images,
         settings,
+        plan=None if plan is None else read_plan(plan),
         output=partial,
         resume=resume,
         checkpoint_steps=checkpoint_steps,

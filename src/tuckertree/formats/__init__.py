@@ -5,8 +5,17 @@ from tuckertree.formats.folder import (
     check_output,
     load_folder,
     read_config,
+    read_plan,
     read_report,
     save_folder,
 )
 
-__all__ = ["SavedConfig", "check_output", "load_folder", "read_config", "read_report", "save_folder"]
+__all__ = [
+    "SavedConfig",
+    "check_output",
+    "load_folder",
+    "read_config",
+    "read_plan",
+    "read_report",
+    "save_folder",
+]

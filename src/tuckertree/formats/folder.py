@@ -125,6 +125,26 @@ def read_config(path: str | Path) -> SavedConfig:
     return SavedConfig(FORMAT, data["tuckertree"], data["architecture"], data["tensors"], plan)
 
 
+def read_plan(path: str | Path) -> Plan:
+    """Read a plan from a file of :meth:`~tuckertree.planning.Plan.dumps`, or that of a saved folder.
+
+    Raises
+    ------
+    TuckertreeError
+        If there is none, or it is damaged.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return read_config(path).plan
+    if not path.exists():
+        raise TuckertreeError(f"{path}: no such file or folder; give a plan, or a folder saved by compress")
+    data = _read_json(path)
+    try:
+        return Plan.from_json(data)
+    except TuckertreeError as error:
+        raise TuckertreeError(f"{path} is not a plan: {error}") from error
+
+
 def read_report(path: str | Path) -> dict[str, Any]:
     """Read ``report.json`` of a saved folder.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import pickle
 from collections.abc import Mapping
@@ -13,6 +14,7 @@ import torch
 from torch import nn
 
 from tuckertree.errors import TuckertreeError, UsageError
+from tuckertree.planning import Plan
 from tuckertree.training.settings import Settings
 
 FORMAT = 1
@@ -21,12 +23,16 @@ EPOCH, STEP = "epoch.ckpt", "step.ckpt"
 FREE = ("workers", "devices", "strategy", "compile")
 
 
-def identity(settings: Settings, network: nn.Module, teacher: nn.Module | None, data: str) -> dict[str, Any]:
+def identity(
+    settings: Settings, network: nn.Module, teacher: nn.Module | None, data: str, plan: Plan | None = None
+) -> dict[str, Any]:
     """What a run must have in common with a checkpoint to go on from it, as plain data."""
+    ranks = None if plan is None else [[layer.name, layer.method, layer.ranks] for layer in plan.compressed]
     return {
         **{name: value for name, value in settings.to_json().items() if name not in FREE},
         "network": digest(network),
         "teacher": None if teacher is None else digest(teacher),
+        "plan": None if ranks is None else hashlib.sha256(json.dumps(ranks).encode()).hexdigest()[:16],
         "data": data,
     }
 

@@ -23,7 +23,9 @@ from tuckertree.extras import require_extra
 from tuckertree.measure import environment
 from tuckertree.measure.forward import run as run_once
 from tuckertree.models import build, resolve
+from tuckertree.planning import Plan
 from tuckertree.progress import progress_bar
+from tuckertree.training.admm import Admm
 from tuckertree.training.checkpoints import EPOCH, STEP, identity, latest, read_checkpoint
 from tuckertree.training.outcome import Outcome
 from tuckertree.training.quiet import load_lightning, quiet
@@ -41,6 +43,7 @@ def finetune(
     settings: Settings,
     *,
     teacher: nn.Module | None = None,
+    plan: Plan | None = None,
     validation: ImageSet | None = None,
     preprocessing: Preprocessing | None = None,
     output: str | Path | None = None,
@@ -61,6 +64,9 @@ def finetune(
         How to train.
     teacher
         The original network, for distillation; without it, or with ``distill=0``, labels alone count.
+    plan
+        With ``admm_rho`` in the settings: what a network that is still dense is to be compressed to
+        afterwards, by :func:`tuckertree.apply`; it is trained towards these ranks.
     validation
         Images to look at after each epoch; by default the settings' share of the training images, which are
         then not trained on.
@@ -86,7 +92,9 @@ def finetune(
     Raises
     ------
     UsageError
-        If data and network do not fit, a split is missing, or a checkpoint is of another run.
+        If data and network do not fit, a split is missing, or a checkpoint is of another run; if one of
+        ``plan`` and ``admm_rho`` is given without the other, or for a network that is compressed already or
+        of which the plan is not.
     TuckertreeError
         If Lightning is not installed, images cannot be read, a checkpoint cannot be written, a process dies,
         or the loss becomes infinite in the first epoch.
@@ -101,6 +109,7 @@ def finetune(
         _opened(data, preprocessing, architecture),
         settings,
         teacher=teacher if settings.distill else None,
+        plan=plan,
         validation=validation,
         output=output,
         resume=resume,
@@ -118,6 +127,7 @@ def train(
     data: ImageSet | str | Path,
     settings: Settings,
     *,
+    plan: Plan | None = None,
     validation: ImageSet | None = None,
     preprocessing: Preprocessing | None = None,
     output: str | Path | None = None,
@@ -144,6 +154,7 @@ def train(
         _opened(data, preprocessing, architecture),
         settings,
         teacher=None,
+        plan=plan,
         validation=validation,
         output=output,
         resume=resume,
@@ -169,6 +180,7 @@ def _train(
     settings: Settings,
     *,
     teacher: nn.Module | None,
+    plan: Plan | None,
     validation: ImageSet | None,
     output: str | Path | None,
     resume: bool,
@@ -184,6 +196,7 @@ def _train(
     if checkpoint_steps is not None and checkpoint_steps < 1:
         raise UsageError(f"checkpoint_steps must be at least 1, not {checkpoint_steps}")
     _check_device(device)
+    admm = _admm(network, plan, settings)
     train_images, validation = split_validation(images, settings, validation)
     for part in (train_images, validation):
         if part is not None:
@@ -193,8 +206,10 @@ def _train(
         check_teacher(teacher, network, train_images)
     held = 0 if validation is None else len(validation)
     described = f"{images.source}: {len(train_images)} images, {held} for validation"
-    wanted = identity(settings, network, teacher, described)
-    if settings.gauge:  # after the identity, which must not depend on the rounding of a decomposition
+    wanted = identity(settings, network, teacher, described, plan)
+    if (
+        settings.gauge and admm is None
+    ):  # after the identity, which must not depend on the rounding of a decomposition
         network = rebalance(network)
     with contextlib.ExitStack() as stack:
         if output is None:
@@ -220,12 +235,23 @@ def _train(
             wanted,
             checkpoint_steps,
             tick if settings.devices == 1 else None,  # a bar cannot be sent to other processes
+            admm,
         )
         if state is not None:
             module.restore(state)
         diverged = _fit(module, device, log=output is not None)
         final = read_checkpoint(folder / EPOCH)
     return _outcome(network, final, settings, described, teacher is not None, diverged)
+
+
+def _admm(network: nn.Module, plan: Plan | None, settings: Settings) -> Admm | None:
+    if settings.admm_rho is None:
+        if plan is not None:
+            raise UsageError("a plan is of use in training with admm_rho alone; give admm_rho, such as 1e-3")
+        return None
+    if plan is None:
+        raise UsageError("admm_rho needs a plan, the ranks that the network is to be trained towards")
+    return Admm(network, plan, settings.admm_rho, settings.admm_every)
 
 
 def split_validation(

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from tuckertree.progress import Tick
+from tuckertree.training.admm import Admm
 from tuckertree.training.checkpoints import EPOCH, STEP, write_checkpoint
 from tuckertree.training.optimisation import RunningAverage, learning_rate, loss_of, make_optimizer
 from tuckertree.training.quiet import hush
@@ -61,6 +62,7 @@ class TrainingModule(lightning.LightningModule):
         identity: dict[str, Any],
         checkpoint_steps: int | None,
         tick: Tick | None,
+        admm: Admm | None = None,
     ) -> None:
         super().__init__()
         self.network = network
@@ -69,6 +71,7 @@ class TrainingModule(lightning.LightningModule):
         self.order = Order(len(train), settings.batch_size, settings.seed)
         self.position = Position()
         self.average = RunningAverage(network, settings.ema) if settings.ema else None
+        self.admm = admm
         self.sums = torch.zeros(3, dtype=torch.float64)  # loss, right answers, images
         self.checkpoint_steps, self.tick = checkpoint_steps, tick
         self._optimizer_state: dict[str, Any] | None = None
@@ -96,6 +99,7 @@ class TrainingModule(lightning.LightningModule):
             "network": self.network.state_dict(),
             "optimizer": optimizer,
             "average": None if self.average is None else self.average.to_data(),
+            "admm": None if self.admm is None else self.admm.to_data(),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -103,6 +107,8 @@ class TrainingModule(lightning.LightningModule):
         self.network.load_state_dict(state["network"])
         if self.average is not None:
             self.average.from_data(state["average"])
+        if self.admm is not None:
+            self.admm.from_data(state["admm"])
         self.position = Position(state["epoch"], state["batch"], list(state["history"]), state["seconds"])
         self.sums = state["sums"].clone()
         self._optimizer_state = state["optimizer"]
@@ -156,6 +162,8 @@ class TrainingModule(lightning.LightningModule):
             teacher.to(self.device).eval().requires_grad_(False)
         if self.average is not None:
             self.average.to(self.device)
+        if self.admm is not None:
+            self.admm.to(self.device)
         if self.settings.channels_last:
             self.network.to(memory_format=torch.channels_last)
         if self.settings.compile:
@@ -197,7 +205,7 @@ class TrainingModule(lightning.LightningModule):
                 wanted = teacher(images)
         loss = loss_of(logits, labels, self.settings, wanted)
         self._count(loss, logits, labels)
-        return loss
+        return loss if self.admm is None else loss + self.admm.penalty()
 
     def _count(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
         right = (logits.detach().argmax(1) == labels).sum()
@@ -211,6 +219,8 @@ class TrainingModule(lightning.LightningModule):
         rate = self._rate()
         self.position.batch += 1
         done, total = self.position.batch, self.order.batches
+        if self.admm is not None:
+            self.admm.after_step(self.position.epoch * total + done)
         alone = self.device.type == "cpu" and self.trainer.world_size == 1
         if alone or done % CHECK_EVERY == 0:
             loss = float(self._totals()[0])
@@ -267,6 +277,7 @@ class TrainingModule(lightning.LightningModule):
             "learning_rate": learning_rate(self.settings, last, self.settings.epochs * self.order.batches),
             **_shares("train", totals),
             **({} if validation is None else _shares("validation", validation)),
+            **({} if self.admm is None else {"truncation_error": self.admm.truncation_error()}),
         }
         self.position.history = [*self.position.history, row]
         self.position.epoch, self.position.batch = self.position.epoch + 1, 0

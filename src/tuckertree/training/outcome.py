@@ -26,7 +26,9 @@ class Outcome:
         ask for one.
     history
         One row for each epoch: ``epoch`` from 1, ``learning_rate`` at its end, ``train_loss`` (with
-        distillation), ``train_top1`` on augmented images, ``validation_loss`` and ``validation_top1``.
+        distillation), ``train_top1`` on augmented images, ``validation_loss`` and ``validation_top1``; with
+        ``admm_rho`` also ``truncation_error``, the relative error that truncating the weights to the plan's
+        ranks would make then.
     settings
         As they were given.
     seconds

@@ -80,6 +80,14 @@ class Settings:
         ``ddp_spawn``, which is the same, or ``ddp``, for scripts started by ``torchrun``.
     gauge
         Make the factors of a compressed network orthonormal and of equal norm first; its function stays.
+    admm_rho
+        Weight rho of the pull of a dense network towards the ranks of a plan, which must then be given:
+        ``rho/2 ||W - Z + U||^2`` is added to the loss that is descended (not to the one reported), with ``Z``
+        the truncation of ``W + U`` and ``U`` the sum of what was missing (ADMM, arXiv 2107.12422). None does
+        without.
+    admm_every
+        Steps between two renewals of ``Z`` and ``U``, counted over the whole run; each decomposes all planned
+        layers once.
 
     Raises
     ------
@@ -110,6 +118,8 @@ class Settings:
     devices: int = 1
     strategy: str = "auto"
     gauge: bool = True
+    admm_rho: float | None = None
+    admm_every: int = 100
 
     def __post_init__(self) -> None:
         self._check_types()
@@ -123,13 +133,20 @@ class Settings:
             value = getattr(self, name)
             if value not in allowed:
                 raise UsageError(f"{name} must be one of {', '.join(allowed)}, not {value!r}")
-        for name, least in (("epochs", 1), ("batch_size", 1), ("devices", 1), ("workers", 0), ("seed", 0)):
+        for name, least in (
+            ("epochs", 1),
+            ("batch_size", 1),
+            ("devices", 1),
+            ("workers", 0),
+            ("seed", 0),
+            ("admm_every", 1),
+        ):
             _require(name, getattr(self, name), getattr(self, name) >= least, f"at least {least}")
         _require(
             "limit_train", self.limit_train, self.limit_train is None or self.limit_train >= 1, "at least 1"
         )
         _require("seed", self.seed, self.seed < 2**63, "less than 2^63")
-        for name in ("lr", "temperature", "clip"):
+        for name in ("lr", "temperature", "clip", "admm_rho"):
             value = getattr(self, name)
             _require(name, value, value is None or 0 < value < math.inf, "a positive number")
         _require("weight_decay", self.weight_decay, 0 <= self.weight_decay < math.inf, "zero or more")

@@ -93,3 +93,15 @@ def test_bad_arguments_are_one_line_and_nothing_is_written(arguments, code, mess
     assert err.count("\n") == 1
     assert message in err
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_folder_is_exported_beside_itself(saved):
+    code, out, _ = tuckertree("export", saved, "--to", "pt2", "--free", "none", "--json")
+    assert code == 0
+    assert saved.with_suffix(".pt2").stat().st_size == json.loads(out)["size"]
+
+
+def test_a_format_that_is_not_known_is_refused(saved):
+    code, _, error = tuckertree("export", saved, "--to", "tflite")
+    assert code == 2
+    assert "tflite" in error

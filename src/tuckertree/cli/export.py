@@ -22,11 +22,16 @@ from tuckertree.cli.options import (
 )
 from tuckertree.errors import UsageError
 
+_ENDINGS = {"onnx": ".onnx", "pt2": ".pt2", "openvino": ".xml"}
+
 
 @app.command()
 def export(
     model: Model,
-    output: Annotated[Path, typer.Option("--output", "-o", help="File to write.")],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="File to write; by default beside the folder, named as it."),
+    ] = None,
     to: Annotated[
         str | None, typer.Option(help="Format: onnx, pt2 or openvino; by default by the file's ending.")
     ] = None,
@@ -71,6 +76,8 @@ def export(
     from tuckertree.runtimes import ContractedLayer, Dynamic, get_runtime
     from tuckertree.runtimes import contract as contract_model
 
+    if output is None:
+        output = Path(model.rstrip("/").replace(":", "_") + _ENDINGS.get(to or "onnx", ""))
     to = check_target(output, to, overwrite=overwrite)
     if quantize not in (None, "int8"):
         raise UsageError(f"networks can be quantised to int8, not {quantize!r}")

@@ -60,7 +60,7 @@ def finetune(
     as_json: AsJson = False,
 ) -> None:
     """Train a compressed model further and save it as a folder."""
-    from tuckertree.data import batches, open_calibration, open_images
+    from tuckertree.data import batches, open_images, open_training
     from tuckertree.formats import check_output, read_config, read_report
     from tuckertree.measure import evaluate
     from tuckertree.opening import open_model
@@ -101,7 +101,7 @@ def finetune(
                 "training without distillation: give the original network by --teacher-weights FILE",
                 soft_wrap=True,
             )
-    images = open_calibration(data, opened.preprocessing)
+    images = open_training(data, opened.preprocessing)
     test_images = open_images(data, opened.preprocessing, split="test") if test else None
     partial = given.unfinished(output, resume=resume, overwrite=overwrite)
     outcome = run(

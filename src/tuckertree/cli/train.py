@@ -58,7 +58,7 @@ def train(
     as_json: AsJson = False,
 ) -> None:
     """Train a network, from scratch or from --weights, and save its weights."""
-    from tuckertree.data import batches, open_calibration, open_images
+    from tuckertree.data import batches, open_images, open_training
     from tuckertree.formats import read_plan
     from tuckertree.formats.tensors import save_tensors
     from tuckertree.measure import evaluate
@@ -95,7 +95,7 @@ def train(
         admm_rho=admm_rho,
         admm_every=admm_every,
     )
-    images = open_calibration(data, preprocessing)
+    images = open_training(data, preprocessing)
     test_images = open_images(data, preprocessing, split="test") if test else None
     partial = given.unfinished(output, resume=resume, overwrite=overwrite)
     outcome = run(

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from tuckertree.data import Preprocessing
     from tuckertree.training import Outcome
 
-Data = Annotated[str, typer.Option(help="Training images: folder, .parquet file or demo.")]
+Data = Annotated[
+    str, typer.Option(help="Training images: folder, .parquet file, demo, hf:NAME or hf:NAME?streaming.")
+]
 Epochs = Annotated[int, typer.Option(help="Times that all training images are seen.")]
 BatchSize = Annotated[int, typer.Option(help="Images of one step, over all devices.")]
 Optimizer = Annotated[str, typer.Option(help="sgd or adamw.")]

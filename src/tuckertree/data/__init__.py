@@ -2,13 +2,16 @@
 
 from tuckertree.data.images import ImageSet, batches, open_calibration, open_images
 from tuckertree.data.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
+from tuckertree.data.streams import ImageStream, open_training
 
 __all__ = [
     "IMAGENET_MEAN",
     "IMAGENET_STD",
     "ImageSet",
+    "ImageStream",
     "Preprocessing",
     "batches",
     "open_calibration",
     "open_images",
+    "open_training",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -10,10 +11,11 @@ from torch import Tensor
 
 from tuckertree.data.parquet import IMAGE_COLUMNS, LABEL_COLUMNS
 from tuckertree.data.records import Splits
-from tuckertree.errors import TuckertreeError
+from tuckertree.errors import TuckertreeError, UsageError
 from tuckertree.extras import require_extra
 
 HUB = "hf:"
+STREAMING = "?streaming"
 
 
 def hub_splits(source: str) -> Splits:
@@ -23,16 +25,31 @@ def hub_splits(source: str) -> Splits:
     ------
     TuckertreeError
         If the data set is unknown, cannot be fetched, or is not made of images.
+    UsageError
+        If a stream is asked for: it has no images by number (see :mod:`tuckertree.data.streams`).
+    """
+    if source.endswith(STREAMING):
+        raise UsageError(f"{source}: a stream is only to be trained on; leave out {STREAMING} here")
+    splits = open_hub(source, streaming=False)
+    return {split: partial(HubRecords, rows, f"{source} ({split})") for split, rows in splits.items()}
+
+
+def open_hub(source: str, *, streaming: bool) -> Mapping[str, Any]:
+    """The splits of ``hf:NAME`` as the package gives them.
+
+    Raises
+    ------
+    TuckertreeError
+        If the data set is unknown or cannot be fetched.
     """
     datasets = require_extra("datasets", extra="training")
-    name = source.removeprefix(HUB)
     try:
         # No code of a data set is run: the package reads files of data alone unless it is told to trust more.
-        splits = datasets.load_dataset(name)
+        splits: Mapping[str, Any] = datasets.load_dataset(source.removeprefix(HUB), streaming=streaming)
     except Exception as error:  # whatever the package, the network and the file formats raise
         complaint = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise TuckertreeError(f"{source} cannot be opened: {complaint}") from error
-    return {split: partial(HubRecords, rows, f"{source} ({split})") for split, rows in splits.items()}
+    return splits
 
 
 class HubRecords:

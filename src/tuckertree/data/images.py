@@ -78,7 +78,7 @@ class ImageSet(Dataset[tuple[Tensor, int]]):
         try:
             if isinstance(record, Tensor):
                 return self.preprocessing.fit_pixels(record)
-            return self.preprocessing.fit(_decoded(record))
+            return self.preprocessing.fit(decoded(record))
         except TuckertreeError as error:
             raise TuckertreeError(f"{self._records.where(number)}: {error}") from error
 
@@ -95,7 +95,7 @@ class ImageSet(Dataset[tuple[Tensor, int]]):
         if isinstance(record, Tensor):
             return record
         try:
-            image = _decoded(record)
+            image = decoded(record)
             return replace(self.preprocessing, size=(image.height, image.width), resize=None).fit(image)
         except TuckertreeError as error:
             raise TuckertreeError(f"{self._records.where(number)}: {error}") from error
@@ -223,7 +223,14 @@ def _chosen(available: int, limit: int | None, *, mixed: bool) -> Sequence[int]:
     return range(limit) if mixed else [number * available // limit for number in range(limit)]
 
 
-def _decoded(encoded: bytes) -> "Image":
+def decoded(encoded: bytes) -> "Image":
+    """Decode the bytes of an image file.
+
+    Raises
+    ------
+    TuckertreeError
+        If they are not an image, or a damaged one.
+    """
     pillow = require_extra("PIL.Image", extra="vision")
     try:
         image: Image = pillow.open(io.BytesIO(encoded))

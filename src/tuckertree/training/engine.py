@@ -17,7 +17,7 @@ from torch import nn
 
 from tuckertree.calibration.gauge import rebalance
 from tuckertree.compression import CompressionResult
-from tuckertree.data import ImageSet, Preprocessing, open_calibration
+from tuckertree.data import ImageSet, ImageStream, Preprocessing, open_training
 from tuckertree.errors import TuckertreeError, UsageError
 from tuckertree.extras import require_extra
 from tuckertree.measure import environment
@@ -31,7 +31,8 @@ from tuckertree.training.outcome import Outcome
 from tuckertree.training.quiet import load_lightning, quiet
 from tuckertree.training.randomness import shuffled
 from tuckertree.training.settings import Settings
-from tuckertree.training.sources import make_source
+from tuckertree.training.sources import Source, make_source
+from tuckertree.training.streams import StreamedImages
 
 if TYPE_CHECKING:
     from tuckertree.training.module import TrainingModule
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 
 def finetune(
     compressed: CompressionResult | nn.Module,
-    data: ImageSet | str | Path,
+    data: ImageSet | ImageStream | str | Path,
     settings: Settings,
     *,
     teacher: nn.Module | None = None,
@@ -60,6 +61,9 @@ def finetune(
         The result of :func:`tuckertree.compress`, or a model; it is not changed.
     data
         Labelled training images, or where they are: the training split is read, never the test split.
+        ``hf:NAME?streaming`` reads a data set of the Hugging Face hub shard by shard, without keeping it: the
+        order is shuffled within a buffer, each process and worker has shards of its own (so the order depends
+        on their number too), and no images can be held back for validation.
     settings
         How to train.
     teacher
@@ -124,7 +128,7 @@ def finetune(
 
 def train(
     model: nn.Module | str,
-    data: ImageSet | str | Path,
+    data: ImageSet | ImageStream | str | Path,
     settings: Settings,
     *,
     plan: Plan | None = None,
@@ -164,19 +168,21 @@ def train(
     )
 
 
-def _opened(data: ImageSet | str | Path, preprocessing: Preprocessing | None, name: str | None) -> ImageSet:
-    if isinstance(data, ImageSet):
+def _opened(
+    data: ImageSet | ImageStream | str | Path, preprocessing: Preprocessing | None, name: str | None
+) -> ImageSet | ImageStream:
+    if isinstance(data, ImageSet | ImageStream):
         return data
     if preprocessing is None:
         if name is None:
             raise UsageError("give preprocessing, or an ImageSet: the network has no name to know it by")
         preprocessing = resolve(name).preprocessing
-    return open_calibration(data, preprocessing)
+    return open_training(data, preprocessing)
 
 
 def _train(
     network: nn.Module,
-    images: ImageSet,
+    images: ImageSet | ImageStream,
     settings: Settings,
     *,
     teacher: nn.Module | None,
@@ -218,7 +224,11 @@ def _train(
             folder = Path(output)
         state = _resumed(folder, wanted, resume=resume)
         tick = stack.enter_context(progress_bar(progress))
-        source = make_source(train_images, settings.augment, settings.seed, tick)
+        source: Source | StreamedImages
+        if isinstance(train_images, ImageStream):
+            source = StreamedImages(train_images, settings.augment, settings.seed)
+        else:
+            source = make_source(train_images, settings.augment, settings.seed, tick)
         if len(source) < settings.devices:
             raise UsageError(f"{len(source)} training images are too few for {settings.devices} devices")
         held_source = None if validation is None else make_source(validation, "none", settings.seed, tick)
@@ -255,9 +265,22 @@ def _admm(network: nn.Module, plan: Plan | None, settings: Settings) -> Admm | N
 
 
 def split_validation(
-    images: ImageSet, settings: Settings, validation: ImageSet | None = None
-) -> tuple[ImageSet, ImageSet | None]:
-    """Take the validation images out of the training images; which, does not depend on the seed."""
+    images: ImageSet | ImageStream, settings: Settings, validation: ImageSet | None = None
+) -> tuple[ImageSet | ImageStream, ImageSet | None]:
+    """Take the validation images out of the training images; which, does not depend on the seed.
+
+    Raises
+    ------
+    UsageError
+        If there are no labels, too few images, or a part of a stream is asked for.
+    """
+    if isinstance(images, ImageStream):
+        if (settings.validation and validation is None) or settings.limit_train:
+            raise UsageError(
+                f"{images.source} is a stream, of which no part can be taken: set validation to 0, "
+                "or give validation images, and leave out limit_train"
+            )
+        return images, validation
     if not images.labelled:
         raise UsageError(f"{images.source} has no labels to train with")
     order = shuffled(len(images), "validation").tolist()[: settings.limit_train]
@@ -270,7 +293,7 @@ def split_validation(
     return images.subset(sorted(order[held:])), validation
 
 
-def check_classes(network: nn.Module, images: ImageSet) -> None:
+def check_classes(network: nn.Module, images: ImageSet | ImageStream) -> None:
     """Refuse images whose classes are not those of the network's outputs.
 
     Raises
@@ -280,7 +303,9 @@ def check_classes(network: nn.Module, images: ImageSet) -> None:
     """
     outputs = _outputs(network, images)
     known = len(images.classes) if images.classes else None
-    largest = max(images.label(number) for number in range(len(images)))
+    largest = -1  # a stream's labels are looked at as they come
+    if isinstance(images, ImageSet):
+        largest = max(images.label(number) for number in range(len(images)))
     if (known or outputs) != outputs or largest >= outputs:
         found = known or largest + 1
         raise UsageError(
@@ -288,7 +313,7 @@ def check_classes(network: nn.Module, images: ImageSet) -> None:
         )
 
 
-def check_teacher(teacher: nn.Module, network: nn.Module, images: ImageSet) -> None:
+def check_teacher(teacher: nn.Module, network: nn.Module, images: ImageSet | ImageStream) -> None:
     """Refuse a teacher of other outputs.
 
     Raises
@@ -303,7 +328,7 @@ def check_teacher(teacher: nn.Module, network: nn.Module, images: ImageSet) -> N
         )
 
 
-def _outputs(network: nn.Module, images: ImageSet) -> int:
+def _outputs(network: nn.Module, images: ImageSet | ImageStream) -> int:
     example = torch.zeros(1, 3, *images.preprocessing.size)
     logits = run_once(network, example, "images")
     if not isinstance(logits, torch.Tensor) or logits.ndim != 2:

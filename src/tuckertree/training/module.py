@@ -23,6 +23,7 @@ from tuckertree.training.quiet import hush
 from tuckertree.training.randomness import seed_of
 from tuckertree.training.settings import Settings
 from tuckertree.training.sources import Order, Source, in_order
+from tuckertree.training.streams import Share, StreamedImages
 
 CHECK_EVERY = 50
 """Steps between looks at the loss where a look costs: it waits for the device, and for the other processes."""
@@ -55,7 +56,7 @@ class TrainingModule(lightning.LightningModule):
         self,
         network: nn.Module,
         settings: Settings,
-        train: Source,
+        train: Source | StreamedImages,
         validation: Source | None,
         teacher: nn.Module | None,
         folder: Path,
@@ -129,13 +130,21 @@ class TrainingModule(lightning.LightningModule):
 
     def train_dataloader(self) -> Any:
         """The share of this process in the training batches."""
-        return self.train_source.loader(self._training_batches, self.settings.workers)
+        workers = self.settings.workers
+        if isinstance(self.train_source, StreamedImages):
+            return self.train_source.loader(self._share, workers)
+        return self.train_source.loader(self._training_batches, workers)
 
     def val_dataloader(self) -> Any:
         """The share of this process in the validation images."""
         if self.validation_source is None:
             return []
         return self.validation_source.loader(self._validation_batches, self.settings.workers)
+
+    def _share(self) -> Share:
+        where, world = self.position, self.trainer.world_size
+        size = self._batch() // world
+        return Share(where.epoch, where.batch, self.order.batches, size, self.global_rank, world)
 
     def _training_batches(self) -> Iterator[Any]:
         where = self.position

@@ -98,7 +98,7 @@ class ResidentImages:
     def __init__(self, images: ImageSet, augment: str, seed: int, tick: Tick = no_progress) -> None:
         self.preprocessing = images.preprocessing
         self.augment, self.seed = augment, seed
-        unreadable = _Unreadable(len(images))
+        unreadable = Unreadable(len(images))
         pixels, labels = [], []
         for number in range(len(images)):
             try:
@@ -141,7 +141,7 @@ class DecodedImages:
 
     def __init__(self, images: ImageSet, augment: str, seed: int) -> None:
         self.images, self.augment, self.seed = images, augment, seed
-        self._unreadable = _Unreadable(len(images))
+        self._unreadable = Unreadable(len(images))
 
     def __len__(self) -> int:
         return len(self.images)
@@ -153,7 +153,7 @@ class DecodedImages:
             batch_sampler=_Pairs(batches),
             num_workers=workers,
             generator=torch.Generator(),  # or it would draw from the global one
-            collate_fn=_collate,
+            collate_fn=collate,
             persistent_workers=workers > 0,
             pin_memory=torch.cuda.is_available(),
         )
@@ -220,14 +220,8 @@ class _Items(Dataset[Any]):
     def _read(self, number: int, epoch: int | None) -> Tensor:
         if epoch is None or self.augment != "imagenet":
             return self.images.pixels(number)
-        transforms = require_extra("torchvision.transforms.v2", extra="vision")
         picture = self.images.picture(number)
-        size = self.images.preprocessing.size
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed_of("crop", self.seed, epoch, number))
-            crop = transforms.RandomResizedCrop(size, scale=(0.08, 1.0), antialias=True)
-            cropped: Tensor = transforms.RandomHorizontalFlip()(crop(picture))
-        return cropped
+        return random_crop(picture, self.images.preprocessing.size, self.seed, epoch, number)
 
     def _moves(self, place: tuple[int, int | None]) -> Tensor | None:
         number, epoch = place
@@ -236,7 +230,18 @@ class _Items(Dataset[Any]):
         return draw_moves(1, self.images.preprocessing.size, self.seed, epoch, number)[0]
 
 
-def _collate(items: list[Any]) -> Any:
+def random_crop(picture: Tensor, size: tuple[int, int], *place: int) -> Tensor:
+    """A part of a picture resized to the input, mirrored or not: a function of the place."""
+    transforms = require_extra("torchvision.transforms.v2", extra="vision")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed_of("crop", *place))
+        crop = transforms.RandomResizedCrop(size, scale=(0.08, 1.0), antialias=True)
+        cropped: Tensor = transforms.RandomHorizontalFlip()(crop(picture))
+    return cropped
+
+
+def collate(items: list[Any]) -> Any:
+    """A batch of items: images, labels, moves and complaints."""
     pixels, labels, moves, complaints = zip(*items, strict=True)
     return (
         torch.stack(pixels),
@@ -246,7 +251,7 @@ def _collate(items: list[Any]) -> Any:
     )
 
 
-class _Unreadable:
+class Unreadable:
     """Images that could not be read: each is named once, and too many are an error."""
 
     def __init__(self, images: int) -> None:
@@ -254,6 +259,7 @@ class _Unreadable:
         self._seen: set[str] = set()
 
     def add(self, complaint: str) -> None:
+        """Tell of one, and end the run where they are too many."""
         if complaint in self._seen:
             return
         self._seen.add(complaint)

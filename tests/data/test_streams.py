@@ -1,0 +1,71 @@
+"""Streams: every process reads shards of its own, in an order of the seed and the epoch."""
+
+import pytest
+
+from tests.data.test_hub import rows
+from tuckertree.data import Preprocessing, open_images, open_training
+from tuckertree.data.streams import ImageStream
+from tuckertree.errors import TuckertreeError, UsageError
+
+datasets = pytest.importorskip("datasets")
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_OFFLINE", True)
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True, raising=False)
+    datasets.disable_progress_bars()
+
+
+@pytest.fixture
+def folder(tmp_path):
+    folder = tmp_path / "set"
+    folder.mkdir()
+    for shard in range(4):
+        colours = [(10 * shard + i, 0, 0) for i in range(5)]
+        rows(colours).to_parquet(folder / f"train-0000{shard}-of-00004.parquet")
+    return folder
+
+
+def seen(stream, seed=0, epoch=0, rank=0, world=1):
+    return [int(stream.pixels(value)[0, 0, 0]) for value, _ in stream.encoded(seed, epoch, rank, world)]
+
+
+EVERY = [10 * shard + i for shard in range(4) for i in range(5)]
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_processes_see_different_images_that_together_are_all(folder, world):
+    stream = open_training(f"hf:{folder}?streaming", Preprocessing((4, 4)))
+    assert isinstance(stream, ImageStream)
+    assert (len(stream), stream.classes, stream.labelled) == (20, ["cat", "dog"], True)
+    shares = [seen(stream, epoch=1, rank=rank, world=world) for rank in range(world)]
+    assert sorted(image for share in shares for image in share) == EVERY
+    assert [stream.shards(rank, 2) for rank in range(2)] == [2, 2]
+
+
+def test_the_order_is_that_of_seed_and_epoch(folder):
+    stream = open_training(f"hf:{folder}?streaming", Preprocessing((4, 4)))
+    again = open_training(f"hf:{folder}?streaming", Preprocessing((4, 4)))
+    orders = [seen(stream, seed, epoch) for seed, epoch in ((0, 0), (0, 1), (1, 0))]
+    assert all(sorted(order) == EVERY != order for order in orders)
+    assert len({tuple(order) for order in orders}) == 3
+    assert seen(again) == orders[0]
+
+
+def test_the_label_is_that_of_the_image(folder):
+    stream = open_training(f"hf:{folder}?streaming", Preprocessing((4, 4)))
+    for value, label in stream.encoded(0, 0, 0, 1):
+        assert label == int(stream.picture(value)[0, 0, 0]) % 10 % 2
+
+
+def test_what_cannot_be_streamed(folder, tmp_path):
+    with pytest.raises(UsageError, match="a stream is only to be trained on"):
+        open_images(f"hf:{folder}?streaming", Preprocessing((4, 4)))
+    with pytest.raises(TuckertreeError, match="cannot be opened"):
+        open_training(f"hf:{tmp_path / 'nowhere'}?streaming", Preprocessing((4, 4)))
+    (tmp_path / "texts").mkdir()
+    datasets.Dataset.from_dict({"text": ["a"]}).to_parquet(tmp_path / "texts/train.parquet")
+    with pytest.raises(TuckertreeError, match="no columns of images and labels to train with; it has text"):
+        open_training(f"hf:{tmp_path / 'texts'}?streaming", Preprocessing((4, 4)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -134,7 +135,7 @@ def open_training(source: str | Path, preprocessing: Preprocessing) -> ImageSet 
         return open_calibration(source, preprocessing)
     name = str(source).removesuffix(STREAMING)
     splits = open_hub(name, streaming=True)
-    rows = choose_split({split: (lambda rows=rows: rows) for split, rows in splits.items()}, "train", name)()
+    rows = choose_split({split: partial(splits.__getitem__, split) for split in splits}, "train", name)()
     return ImageStream(rows, f"{name} (train)", preprocessing)
 
 

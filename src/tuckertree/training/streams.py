@@ -110,7 +110,8 @@ class _Batches(IterableDataset[Any]):
 
     def _batch(self, taken: list[tuple[int, tuple[Any, int]]], worker: int) -> Any:
         """Decode a batch; in the place of an image that cannot be read another of the batch is taken again."""
-        items, complaints = [], []
+        items: list[Any] = []
+        complaints: list[str] = []
         for position, (value, label) in taken:
             place = (self.seed, self.share.epoch, self.share.rank, worker, position)
             try:

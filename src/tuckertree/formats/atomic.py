@@ -38,6 +38,22 @@ def check_free(path: Path, *, marker: str, overwrite: bool) -> None:
 
 
 @contextmanager
+def _workshop(path: Path) -> Iterator[Path]:
+    """Give a folder beside ``path`` for as long as the block lasts; what the disk says becomes one line."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        workshop = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    except OSError as error:
+        raise TuckertreeError(f"cannot write {path}: {error.strerror or error}") from error
+    try:
+        yield workshop
+    except OSError as error:
+        raise TuckertreeError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(workshop, ignore_errors=True)
+
+
+@contextmanager
 def atomic_folder(path: Path, *, marker: str, overwrite: bool) -> Iterator[Path]:
     """Give an empty folder to write in, which becomes ``path`` when the block ends without an error.
 
@@ -49,12 +65,7 @@ def atomic_folder(path: Path, *, marker: str, overwrite: bool) -> Iterator[Path]
         If ``path`` may not be replaced, or cannot be written.
     """
     check_free(path, marker=marker, overwrite=overwrite)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        workshop = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    except OSError as error:
-        raise TuckertreeError(f"cannot write {path}: {error.strerror or error}") from error
-    try:
+    with _workshop(path) as workshop:
         new, old = workshop / "new", workshop / "old"
         new.mkdir()
         yield new
@@ -66,10 +77,6 @@ def atomic_folder(path: Path, *, marker: str, overwrite: bool) -> Iterator[Path]
             if old.exists():
                 old.rename(path)
             raise
-    except OSError as error:
-        raise TuckertreeError(f"cannot write {path}: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(workshop, ignore_errors=True)
 
 
 @contextmanager
@@ -85,19 +92,10 @@ def atomic_files(path: Path, *, overwrite: bool) -> Iterator[Path]:
         If ``path`` exists and may not be replaced, or cannot be written.
     """
     check_free_file(path, overwrite=overwrite)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        workshop = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    except OSError as error:
-        raise TuckertreeError(f"cannot write {path}: {error.strerror or error}") from error
-    try:
+    with _workshop(path) as workshop:
         yield workshop / path.name
         for made in sorted(workshop.iterdir(), key=lambda file: file.name == path.name):
             made.replace(path.parent / made.name)
-    except OSError as error:
-        raise TuckertreeError(f"cannot write {path}: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(workshop, ignore_errors=True)
 
 
 def check_free_file(path: Path, *, overwrite: bool) -> None:

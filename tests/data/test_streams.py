@@ -67,5 +67,28 @@ def test_what_cannot_be_streamed(folder, tmp_path):
         open_training(f"hf:{tmp_path / 'nowhere'}?streaming", Preprocessing((4, 4)))
     (tmp_path / "texts").mkdir()
     datasets.Dataset.from_dict({"text": ["a"]}).to_parquet(tmp_path / "texts/train.parquet")
-    with pytest.raises(TuckertreeError, match="no columns of images and labels to train with; it has text"):
+    with pytest.raises(TuckertreeError, match=r"texts \(train\): no image column; it has text"):
         open_training(f"hf:{tmp_path / 'texts'}?streaming", Preprocessing((4, 4)))
+    rows([(0, 0, 0)]).remove_columns("label").to_parquet(tmp_path / "texts/train.parquet")
+    with pytest.raises(TuckertreeError, match="no column of labels to train with; it has image"):
+        open_training(f"hf:{tmp_path / 'texts'}?streaming", Preprocessing((4, 4)))
+    (tmp_path / "files/train/cat").mkdir(parents=True)
+    rows([(0, 0, 0)])[0]["image"].save(tmp_path / "files/train/cat/a.png")
+    with pytest.raises(TuckertreeError, match=r"only parquet files can be streamed, and .*a\.png is none"):
+        open_training(f"hf:{tmp_path / 'files'}?streaming", Preprocessing((4, 4)))
+
+
+def test_a_damaged_shard_is_named(folder):
+    stream = open_training(f"hf:{folder}?streaming", Preprocessing((4, 4)))
+    shard = folder / "train-00002-of-00004.parquet"
+    shard.write_bytes(shard.read_bytes()[:-100])
+    with pytest.raises(TuckertreeError, match=r"train-00002-of-00004\.parquet: cannot be read: "):
+        seen(stream)
+
+
+def test_a_buffer_smaller_than_the_shards_loses_no_image(folder):
+    shards = sorted(map(str, folder.glob("*.parquet")))
+    stream = ImageStream(shards, "set", Preprocessing((4, 4)), buffer=3)
+    assert len(stream) == 20
+    order = seen(stream)
+    assert sorted(order) == EVERY != order

@@ -1,7 +1,5 @@
 """Training towards the ranks of a plan: the penalty, its updates, and runs with it."""
 
-import os
-import signal
 from dataclasses import replace
 
 import pytest
@@ -9,7 +7,7 @@ import torch
 
 import tuckertree
 from tests.test_cli import tuckertree as run_cli
-from tests.training.cases import demo_images, same_weights
+from tests.training.cases import demo_images, same_weights, terminate
 from tuckertree.decomposition import decompose, method_cuts
 from tuckertree.errors import TuckertreeError, UsageError
 from tuckertree.formats import read_plan
@@ -123,7 +121,7 @@ def test_a_run_that_is_told_to_end_goes_on_exactly(tmp_path, monkeypatch, demo, 
     def loss_of(*arguments):
         seen.append(1)
         if len(seen) == 13:  # of 8 in each epoch: Z and U are neither those of the start nor of an epoch
-            os.kill(os.getpid(), signal.SIGTERM)
+            terminate()
         return plain(*arguments)
 
     monkeypatch.setattr(module, "loss_of", loss_of)

@@ -1,6 +1,5 @@
 """Runs of the engine: what they give, how they go on, and what ends them."""
 
-import os
 import signal
 import warnings
 
@@ -9,7 +8,7 @@ import torch
 from torch import nn
 
 import tuckertree
-from tests.training.cases import demo_images, same_weights, tiny_network
+from tests.training.cases import demo_images, same_weights, terminate, tiny_network
 from tuckertree.data import ImageSet, Preprocessing
 from tuckertree.data.arrays import ArrayRecords
 from tuckertree.errors import TuckertreeError, UsageError
@@ -44,8 +43,8 @@ def after(monkeypatch):
     monkeypatch.setattr(module, "loss_of", plain)
 
 
-def terminate(loss):
-    os.kill(os.getpid(), signal.SIGTERM)
+def told_to_end(loss):
+    terminate()
     return loss
 
 
@@ -87,7 +86,7 @@ def test_a_run_that_is_told_to_end_goes_on_exactly(tmp_path, after, more):
     run = settings(3, **more)
     whole = finetune(tiny_network(), demo_images(), run, teacher=teacher)
     handlers = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
-    after(6, terminate)  # of 4 steps in each epoch
+    after(6, told_to_end)  # of 4 steps in each epoch
     with pytest.raises(KeyboardInterrupt, match="go on with --resume"):
         finetune(tiny_network(), demo_images(), run, teacher=teacher, output=tmp_path)
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == handlers
@@ -229,7 +228,7 @@ def test_what_is_missing_is_said():
 
 
 def test_the_start_of_every_run_is_a_checkpoint(tmp_path, after):
-    after(1, terminate)
+    after(1, told_to_end)
     with pytest.raises(KeyboardInterrupt):
         train(tiny_network(), demo_images(), settings(1), output=tmp_path)
     assert read_checkpoint(tmp_path / EPOCH)["epoch"] == 0

@@ -1,14 +1,11 @@
 """Training from a stream: all images, in each process its own, and on from where it stopped."""
 
-import os
-import signal
-
 import pytest
 import torch
 from torch import nn
 
 from tests.data.test_streams import cache, folder  # noqa: F401
-from tests.training.cases import same_weights
+from tests.training.cases import same_weights, terminate
 from tuckertree.data import Preprocessing, open_training
 from tuckertree.errors import UsageError
 from tuckertree.training import Settings, train
@@ -59,7 +56,7 @@ def test_a_run_goes_on_exactly(folder, tmp_path, monkeypatch):  # noqa: F811
     def loss_of(*arguments):
         steps.append(1)
         if len(steps) == 7:  # of 5 in each epoch
-            os.kill(os.getpid(), signal.SIGTERM)
+            terminate()
         return plain(*arguments)
 
     monkeypatch.setattr(module, "loss_of", loss_of)

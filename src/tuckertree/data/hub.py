@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -30,26 +29,40 @@ def hub_splits(source: str) -> Splits:
     """
     if source.endswith(STREAMING):
         raise UsageError(f"{source}: a stream is only to be trained on; leave out {STREAMING} here")
-    splits = open_hub(source, streaming=False)
+    splits = _opened(source, "load_dataset")
     return {split: partial(HubRecords, rows, f"{source} ({split})") for split, rows in splits.items()}
 
 
-def open_hub(source: str, *, streaming: bool) -> Mapping[str, Any]:
-    """The splits of ``hf:NAME`` as the package gives them.
+def hub_shards(source: str) -> dict[str, tuple[list[str], int | None]]:
+    """The files of each split of ``hf:NAME``, none of them fetched, and how many images they hold, if known.
 
     Raises
     ------
     TuckertreeError
-        If the data set is unknown or cannot be fetched.
+        If the data set is unknown or cannot be reached, or is not kept in parquet files.
     """
+    builder = _opened(source, "load_dataset_builder")
+    known = builder.info.splits or {}
+    splits: dict[str, tuple[list[str], int | None]] = {}
+    for split, files in (builder.config.data_files or {}).items():
+        if not all(str(file).endswith(".parquet") for file in files):
+            raise TuckertreeError(
+                f"{source}: only parquet files can be streamed, and {files[0]} is none; leave out {STREAMING}"
+            )
+        count = known[split].num_examples if split in known else None
+        splits[str(split)] = [str(file) for file in files], count or None
+    return splits
+
+
+def _opened(source: str, how: str) -> Any:
+    """What a function of the package gives for ``hf:NAME``."""
     datasets = require_extra("datasets", extra="training")
     try:
         # No code of a data set is run: the package reads files of data alone unless it is told to trust more.
-        splits: Mapping[str, Any] = datasets.load_dataset(source.removeprefix(HUB), streaming=streaming)
+        return getattr(datasets, how)(source.removeprefix(HUB))
     except Exception as error:  # whatever the package, the network and the file formats raise
         complaint = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise TuckertreeError(f"{source} cannot be opened: {complaint}") from error
-    return splits
 
 
 class HubRecords:

@@ -72,8 +72,8 @@ class ParquetRecords:
         group, row = self._locate(index)
         try:
             value = self._cache.images(group)[row].as_py()
-        except _arrow_errors() as error:
-            raise TuckertreeError(f"{self.where(index)}: cannot be read: {_one_line(error)}") from error
+        except arrow_errors() as error:
+            raise TuckertreeError(f"{self.where(index)}: cannot be read: {one_line(error)}") from error
         if value is None or value["bytes"] is None:
             raise TuckertreeError(f"{self.where(index)}: holds no image bytes; drop the row or fill it")
         encoded: bytes = value["bytes"]
@@ -143,20 +143,27 @@ def _inspect(path: Path) -> _Contents:
     try:
         with parquet.ParquetFile(path) as file:
             schema, metadata = file.schema_arrow, file.metadata
-            image, label = _image_column(schema, path), _label_column(schema, path)
+            image, label = image_column(schema, path), label_column(schema, path)
             table = file.read(columns=[label], use_threads=False) if label else None
-    except _arrow_errors() as error:
-        raise TuckertreeError(f"{path}: not a whole parquet file: {_one_line(error)}") from error
+    except arrow_errors() as error:
+        raise TuckertreeError(f"{path}: not a whole parquet file: {one_line(error)}") from error
     rows = [metadata.row_group(number).num_rows for number in range(metadata.num_row_groups)]
     starts = accumulate(rows, initial=0)
     return _Contents(
         groups=[_RowGroup(path, number, image, next(starts), count) for number, count in enumerate(rows)],
         labels=None if table is None else _label_tensor(table.column(0), path),
-        classes=_class_names(schema.metadata or {}, label),
+        classes=class_names(schema.metadata or {}, label),
     )
 
 
-def _image_column(schema: Any, path: Path) -> str:
+def image_column(schema: Any, path: Path | str) -> str:
+    """Return the name of the column of encoded images.
+
+    Raises
+    ------
+    TuckertreeError
+        If there is none of that name and type.
+    """
     arrow = require_extra("pyarrow", extra="vision")
     for name in IMAGE_COLUMNS:
         if name in schema.names:
@@ -168,7 +175,14 @@ def _image_column(schema: Any, path: Path) -> str:
     raise TuckertreeError(f"{path}: no image column; it has {names}, and images must be in 'img' or 'image'")
 
 
-def _label_column(schema: Any, path: Path) -> str | None:
+def label_column(schema: Any, path: Path | str) -> str | None:
+    """Return the name of the column of labels, if there is one.
+
+    Raises
+    ------
+    TuckertreeError
+        If it is not one of integers.
+    """
     arrow = require_extra("pyarrow", extra="vision")
     for name in LABEL_COLUMNS:
         if name in schema.names:
@@ -188,7 +202,7 @@ def _label_tensor(column: Any, path: Path) -> Tensor | None:
     return None if (labels < 0).all() else labels
 
 
-def _class_names(metadata: dict[bytes, bytes], label: str | None) -> list[str] | None:
+def class_names(metadata: dict[bytes, bytes], label: str | None) -> list[str] | None:
     """Return the names that the ``datasets`` library keeps in the schema, if they are there."""
     try:
         names = json.loads(metadata[b"huggingface"])["info"]["features"][label]["names"]
@@ -223,10 +237,12 @@ def _split_and_count(file: Path) -> tuple[str, int | None]:
     return match["split"], int(match["files"]) if match["files"] else None
 
 
-def _arrow_errors() -> tuple[type[Exception], ...]:
+def arrow_errors() -> tuple[type[Exception], ...]:
+    """What pyarrow raises for a file that is damaged or cannot be read."""
     arrow = require_extra("pyarrow", extra="vision")
     return (arrow.ArrowException, OSError)
 
 
-def _one_line(error: Exception) -> str:
+def one_line(error: Exception) -> str:
+    """Return the text of an error in one line."""
     return " ".join(str(error).split())

@@ -1,9 +1,12 @@
 """The names of splits, and the choice of one."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Mapping
+from typing import TypeVar
 
-from tuckertree.data.records import Records, Splits
 from tuckertree.errors import UsageError
+
+_Name = TypeVar("_Name", bound=str | None)
+_Split = TypeVar("_Split")
 
 ALIASES = {"test": "test", "validation": "val", "valid": "val", "val": "val", "train": "train"}
 """The names a split goes by, and the one name for each that is used here."""
@@ -12,8 +15,8 @@ BY_DEFAULT = ("test", "val", "train")
 """The first of these that is present is taken when none is asked for: never train where there is a choice."""
 
 
-def choose_split(splits: Splits, wanted: str | None, source: str) -> Callable[[], Records]:
-    """Return the opener of the split ``wanted``, or of the default one.
+def choose_split(splits: Mapping[_Name, _Split], wanted: str | None, source: str) -> _Split:
+    """Return what stands for the split ``wanted``, or for the default one.
 
     Raises
     ------
@@ -21,9 +24,9 @@ def choose_split(splits: Splits, wanted: str | None, source: str) -> Callable[[]
         If the source has no such split, or several and none of them is a default. The message names them.
     """
     for name in BY_DEFAULT if wanted is None else (wanted,):
-        for present, opener in splits.items():
+        for present, found in splits.items():
             if present is not None and _canonical(present) == _canonical(name):
-                return opener
+                return found
     if wanted is None and len(splits) == 1:
         return next(iter(splits.values()))
     if wanted is None:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from torch import Tensor
+from torch.utils.data import get_worker_info
 
-from tuckertree.data.hub import HUB, STREAMING, open_hub
+from tuckertree.data.hub import HUB, STREAMING, hub_shards
 from tuckertree.data.images import ImageSet, decoded, open_calibration
-from tuckertree.data.parquet import IMAGE_COLUMNS, LABEL_COLUMNS
+from tuckertree.data.parquet import arrow_errors, class_names, image_column, label_column, one_line
 from tuckertree.data.preprocessing import Preprocessing
 from tuckertree.data.splits import choose_split
 from tuckertree.errors import TuckertreeError
@@ -21,46 +23,58 @@ from tuckertree.extras import require_extra
 
 BUFFER = 1000
 """Images that are held to be drawn from, still encoded."""
+_ROWS = 64
 
 
 class ImageStream:
     """Labelled images in an order that depends on seed and epoch, without access by number.
 
+    Shards are parquet files, read here and not by the package ``datasets``: that one leaves a scanner with
+    threads of its own behind wherever a stream is not read to its end, and such scanners may crash the
+    process (https://github.com/apache/arrow/issues/45214).
+
     Parameters
     ----------
-    rows
-        A ``datasets.IterableDataset``.
+    shards
+        Paths or addresses of parquet files, all with the columns of the first.
     source
-        What it is, for messages.
+        What they are, for messages.
     preprocessing
         What is done to each image.
+    count
+        Images in all shards; None has it read from them.
     buffer
-        The shards are shuffled, and the images of a shard within so many.
+        The shards are shuffled, and the images of the shards of one reader within so many.
 
     Raises
     ------
     TuckertreeError
-        If there is no column of images, or none of labels.
+        If a shard cannot be read, or there is no column of images, or none of labels.
     """
 
     labelled = True
 
-    def __init__(self, rows: Any, source: str, preprocessing: Preprocessing, buffer: int = BUFFER) -> None:
-        datasets = require_extra("datasets", extra="training")
-        names = rows.column_names or []
-        image = next((name for name in IMAGE_COLUMNS if name in names), None)
-        label = next((name for name in LABEL_COLUMNS if name in names), None)
-        if image is None or label is None:
-            raise TuckertreeError(
-                f"{source}: no columns of images and labels to train with; it has {', '.join(names)}"
-            )
+    def __init__(
+        self,
+        shards: Sequence[str],
+        source: str,
+        preprocessing: Preprocessing,
+        *,
+        count: int | None = None,
+        buffer: int = BUFFER,
+    ) -> None:
         self.source, self.preprocessing, self.buffer = source, preprocessing, buffer
-        self.classes: list[str] | None = getattr((rows.features or {}).get(label), "names", None)
-        self._image, self._label = image, label
-        self._rows = rows.select_columns([image, label]).cast_column(image, datasets.Image(decode=False))
-        known = (rows.info.splits or {}).get(str(rows.split))
-        # Most data sets of the hub say how many they are; others are gone through once.
-        self._count = known.num_examples if known else sum(1 for _ in self._rows)
+        self._shards = list(shards)
+        with _open_shard(shards[0]) as first:
+            schema = first.schema_arrow
+        self._image, label = image_column(schema, source), label_column(schema, source)
+        if label is None:
+            raise TuckertreeError(
+                f"{source}: no column of labels to train with; it has {', '.join(schema.names)}"
+            )
+        self._label = label
+        self.classes = class_names(schema.metadata or {}, label)
+        self._count = sum(map(_rows_of, shards)) if count is None else count
 
     def __len__(self) -> int:
         return self._count
@@ -70,19 +84,39 @@ class ImageStream:
 
         Shards are split over the processes if their number is a multiple of theirs; otherwise each takes every
         ``world``-th image. Within a worker of a DataLoader it is that worker's share of the shards.
+
+        Raises
+        ------
+        TuckertreeError
+            If a shard cannot be read, or a label is no class.
         """
-        # Not by set_epoch, which adds the epoch to the seed: the runs of two seeds would share their orders.
-        drawn = np.random.default_rng([seed, epoch])
-        rows = self._rows.shuffle(generator=drawn, buffer_size=self.buffer)
-        for row in self._share(rows, rank, world):
-            label = row[self._label]
+        order = np.random.default_rng([seed, epoch]).permutation(len(self._shards))
+        shards, step = self._share([self._shards[i] for i in order], rank, world)
+        info = get_worker_info()
+        worker, workers = (info.id, info.num_workers) if info else (0, 1)
+        rows = islice(self._rows(shards[worker::workers]), rank if step > 1 else 0, None, step)
+        drawn = np.random.default_rng([seed, epoch, rank, worker])
+        for value, label in _shuffled(rows, self.buffer, drawn):
             if label is None or label < 0 or (self.classes is not None and label >= len(self.classes)):
                 raise TuckertreeError(f"{self.source}: an image has the label {label}, which is no class")
-            yield row[self._image], label
+            yield value, label
 
     def shards(self, rank: int, world: int) -> int:
         """How many worker processes can share what one process reads."""
-        return int(self._share(self._rows, rank, world).n_shards)
+        return len(self._share(self._shards, rank, world)[0])
+
+    @staticmethod
+    def _share(shards: list[str], rank: int, world: int) -> tuple[list[str], int]:
+        """The shards that a process reads, and of how many of their images it takes one."""
+        return (shards, world) if len(shards) % world else (shards[rank::world], 1)
+
+    def _rows(self, shards: Sequence[str]) -> Iterator[tuple[Any, int | None]]:
+        columns = [self._image, self._label]
+        for shard in shards:
+            with _open_shard(shard) as file:
+                # Without threads, because pyarrow's thread pool does not survive the fork of a worker.
+                for batch in file.iter_batches(_ROWS, columns=columns, use_threads=False):
+                    yield from zip(*(batch.column(name).to_pylist() for name in columns), strict=True)
 
     def pixels(self, value: Any) -> Tensor:
         """Return an image as it is before normalisation: uint8 [3, H, W], RGB.
@@ -117,10 +151,33 @@ class ImageStream:
         except TuckertreeError as error:
             raise TuckertreeError(f"{self.source}{f', {path}' if path else ''}: {error}") from error
 
-    @staticmethod
-    def _share(rows: Any, rank: int, world: int) -> Any:
-        distributed = require_extra("datasets.distributed", extra="training")
-        return distributed.split_dataset_by_node(rows, rank=rank, world_size=world)
+
+@contextmanager
+def _open_shard(shard: str) -> Iterator[Any]:
+    """A pyarrow ParquetFile; what goes wrong while it is open names the shard."""
+    fsspec = require_extra("fsspec", extra="training")
+    parquet = require_extra("pyarrow.parquet", extra="vision")
+    try:
+        with fsspec.open(shard, "rb") as content, parquet.ParquetFile(content) as file:
+            yield file
+    except arrow_errors() as error:
+        raise TuckertreeError(f"{shard}: cannot be read: {one_line(error)}") from error
+
+
+def _rows_of(shard: str) -> int:
+    with _open_shard(shard) as file:
+        return int(file.metadata.num_rows)
+
+
+def _shuffled(rows: Iterator[Any], buffer: int, drawn: np.random.Generator) -> Iterator[Any]:
+    """Draw from so many of the rows at a time."""
+    held = list(islice(rows, buffer))
+    for row in rows:
+        place = int(drawn.integers(len(held)))
+        yield held[place]
+        held[place] = row
+    for place in drawn.permutation(len(held)):
+        yield held[place]
 
 
 def open_training(source: str | Path, preprocessing: Preprocessing) -> ImageSet | ImageStream:
@@ -129,14 +186,14 @@ def open_training(source: str | Path, preprocessing: Preprocessing) -> ImageSet 
     Raises
     ------
     UsageError, TuckertreeError
-        As :func:`~tuckertree.data.open_calibration`; for a stream also if it has no training split or labels.
+        As :func:`~tuckertree.data.open_calibration`; for a stream also if it has no training split or labels,
+        or is not kept in parquet files.
     """
     if not is_stream(source):
         return open_calibration(source, preprocessing)
     name = str(source).removesuffix(STREAMING)
-    splits = open_hub(name, streaming=True)
-    rows = choose_split({split: partial(splits.__getitem__, split) for split in splits}, "train", name)()
-    return ImageStream(rows, f"{name} (train)", preprocessing)
+    shards, count = choose_split(hub_shards(name), "train", name)
+    return ImageStream(shards, f"{name} (train)", preprocessing, count=count)
 
 
 def is_stream(source: str | Path) -> bool:

@@ -133,9 +133,9 @@ BAD = {
     ),
     "stages that do not grow": (
         {
-            "network": "network: demo\nstages: [{compression: {budget: {params: 2x}}}, "
-            "{compression: {energy_for: {params: 0.5, macs: 3x}}}]",
-            "compression": "",
+            "compression": "stages:",
+            "energy_for": "- {compression: {budget: {params: 2x}}}\n"
+            "- {compression: {energy_for: {params: 0.5, macs: 3x}}}",
             "training": "",
         },
         "stages: each must reduce params further than those before it",

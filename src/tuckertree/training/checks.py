@@ -57,7 +57,7 @@ def check_classes(network: nn.Module, images: ImageSet | ImageStream) -> None:
     if (known or outputs) != outputs or largest >= outputs:
         found = known or largest + 1
         raise UsageError(
-            f"{images.source} has {found} classes and the network {outputs} outputs; give images of as many"
+            f"{images.source} has {found} classes and the network {outputs} outputs; give images of {outputs} classes"
         )
 
 

@@ -113,7 +113,8 @@ def markdown(report: dict[str, Any]) -> str:
         f"{first['rounds']} rounds. Median and",
         f"quartiles. Measured by `python benchmarks/training_step.py --networks {' '.join(networks)} --output docs/results`",
         f"with tuckertree {machine['tuckertree']}, torch {machine['torch']}, {machine['processor']}, threads: "
-        f"{machine['threads']}, a machine shared with others.",
+        f"{machine['threads']}, a busy",
+        "machine shared with others: read the ratios, not the times.",
         "",
         "| network | MACs | dense ms | compressed ms | distilled ms | of dense: compressed, distilled |",
         "|---|---|---|---|---|---|",

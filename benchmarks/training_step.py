@@ -37,14 +37,16 @@ def main() -> None:
     parser.add_argument("--energy", type=float, default=0.7)
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--output", type=Path, help="folder for training_step.json")
+    parser.add_argument("--output", type=Path, help="folder for training_step.json and .md")
     options = parser.parse_args()
     results = [measure(name, options.energy, options.batch_size, options.rounds) for name in options.networks]
     report = {"environment": environment(), "results": results}
-    print(json.dumps(report, indent=1))
+    text = markdown(report)
+    print(text)
     if options.output:
-        text = json.dumps(report, indent=1) + "\n"
-        (options.output / "training_step.json").write_text(text, encoding="utf-8")
+        data = json.dumps(report, indent=1) + "\n"
+        (options.output / "training_step.json").write_text(data, encoding="utf-8")
+        (options.output / "training_step.md").write_text(text, encoding="utf-8")
 
 
 def measure(name: str, energy: float, batch: int, rounds: int) -> dict[str, Any]:
@@ -97,6 +99,37 @@ def step_of(
         optimizer.step()
 
     return step
+
+
+def markdown(report: dict[str, Any]) -> str:
+    """The page, from the report alone."""
+    machine, networks = report["environment"], [result["network"] for result in report["results"]]
+    first = report["results"][0]
+    lines = [
+        "# Time of a training step",
+        "",
+        "Forward, loss, backward and SGD, for the compressed network with the dense one as its teacher too, timed in turns;",
+        f"one energy for all layers, {first['energy']:g}, batches of {first['batch']}, random weights and images, "
+        f"{first['rounds']} rounds. Median and",
+        f"quartiles. Measured by `python benchmarks/training_step.py --networks {' '.join(networks)} --output docs/results`",
+        f"with tuckertree {machine['tuckertree']}, torch {machine['torch']}, {machine['processor']}, threads: "
+        f"{machine['threads']}, a busy",
+        "machine shared with others: read the ratios, not the times.",
+        "",
+        "| network | MACs | dense ms | compressed ms | distilled ms | of dense: compressed, distilled |",
+        "|---|---|---|---|---|---|",
+    ]
+    return "\n".join(lines + [line(result) for result in report["results"]]) + "\n"
+
+
+def line(result: dict[str, Any]) -> str:
+    """One row of the table."""
+    times = result["milliseconds"]
+    shown = [f"{t['median']:.0f} ({t['low']:.0f}-{t['high']:.0f})" for t in times.values()]
+    medians = [t["median"] for t in times.values()]
+    fewer = f"{result['macs'][0] / result['macs'][1]:.2f}x fewer"
+    ratios = f"{medians[1] / medians[0]:.2f}, {medians[2] / medians[0]:.2f}"
+    return f"| {' | '.join([result['network'], fewer, *shown, ratios])} |"
 
 
 if __name__ == "__main__":

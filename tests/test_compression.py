@@ -197,3 +197,14 @@ def test_a_batch_norm_network_is_calibrated_without_touching_the_original():
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
     assert not any(module._forward_hooks for module in model.modules())
     assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_a_compressed_network_is_multiplied_out_and_compressed_anew():
+    model = networks.small_cnn()
+    once = tt.compress(model, IMAGE, tt.Budget(params=0.7)).model
+    again = tt.compress(once, IMAGE, tt.Budget(params=0.4))
+    same = tt.compress(tt.to_dense(once), IMAGE, tt.Budget(params=0.4))
+    assert again.plan == same.plan
+    assert again.plan.parameters[0] == count_parameters(model)
+    assert again.plan.parameters[1] <= 0.4 * again.plan.parameters[0]
+    assert any(isinstance(module, Chain) for module in once.modules())  # what was given is as it was

@@ -17,7 +17,7 @@ from tuckertree.formats import load_folder
 from tuckertree.layers import Chain, densify, factorize
 from tuckertree.models import build
 from tuckertree.planning import Budget, Energy, Error, Layer, LayerPlan, Plan, Ranks
-from tuckertree.surgery import apply
+from tuckertree.surgery import apply, to_dense
 from tuckertree.training import Outcome, Settings, finetune, train
 
 
@@ -70,5 +70,6 @@ __all__ = [
     "factorize",
     "finetune",
     "load",
+    "to_dense",
     "train",
 ]

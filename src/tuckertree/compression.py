@@ -37,7 +37,7 @@ from tuckertree.planning import (
 )
 from tuckertree.planning.planner import Choice
 from tuckertree.progress import progress_bar, spread
-from tuckertree.surgery import apply
+from tuckertree.surgery import apply, is_compressed, to_dense
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,8 @@ class CompressionResult:
     model
         The compressed model: a copy of the original with :class:`~tuckertree.layers.Chain` in some places.
     plan
-        What was done to each layer, and why; ``apply(original, plan)`` gives the same model again.
+        What was done to each layer, and why; ``apply(original, plan)`` gives the same model again
+        (of a model that was compressed already, ``apply(to_dense(model), plan)``).
     errors
         True relative error ``||W - W^||_F / ||W||_F`` of each compressed layer's weight, as it is stored.
     relative_error
@@ -132,7 +133,9 @@ def compress(
     Parameters
     ----------
     model
-        Any torch model; it is not changed.
+        Any torch model; it is not changed. One that is compressed already is multiplied out first
+        (:func:`tuckertree.to_dense`) and compressed anew: sizes and budgets count against the dense network,
+        errors and calibration against the weights and outputs of the model given.
     example_inputs
         What the model is called with once, to see its layers at work: a tensor, a sequence of positional or
         a mapping of keyword arguments. MACs are counted at its size.
@@ -183,6 +186,8 @@ def compress(
     images = None if calibration is None else Calibration(calibration)
     objective = check_objective(rule, objective, images)
     clock = Clock()
+    if is_compressed(model):
+        model = to_dense(model)
     with progress_bar(progress) as tick:
         inventory = take_inventory(model, example_inputs)
         options.check_patterns(inventory.layers)

@@ -21,3 +21,7 @@ class UnreachableTargetError(TuckertreeError):
     """What was asked for cannot be done to this model; nothing was written."""
 
     exit_code = 3
+
+
+class DivergedError(TuckertreeError):
+    """Training diverged in its first epoch, so that there are no weights to keep and none to go on from."""

@@ -1,4 +1,4 @@
-"""Putting chains in a model: a plan carried out, or its structure alone."""
+"""Putting chains in a model: a plan carried out, or its structure alone; and taking them out again."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from tuckertree.decomposition import Spectra
 from tuckertree.errors import TuckertreeError
-from tuckertree.layers import DENSE_TYPES, Chain, LayerSpec, empty_chain, factorize
+from tuckertree.layers import DENSE_TYPES, Chain, LayerSpec, densify, empty_chain, factorize
 from tuckertree.planning import LayerPlan, Plan
 from tuckertree.progress import Tick, no_progress, spread
 
@@ -70,6 +70,34 @@ def build_structure(model: nn.Module, plan: Plan) -> nn.Module:
             raise TuckertreeError(f"{layer.name}: {error}") from error
         chains[dense] = chain.train(dense.training)
     return _copy_with(model, chains)
+
+
+def to_dense(model: nn.Module) -> nn.Module:
+    """Copy a model with every chain multiplied out into the dense layer it stands for.
+
+    The copy has the structure of the network before it was compressed, so that it can be compressed anew, further
+    or otherwise. Its function is that of the model up to rounding: products are taken in float64 and kept in the
+    type of the chain's weights, on their device, in the chain's training mode and ``requires_grad``.
+
+    Parameters
+    ----------
+    model
+        A compressed model; it is not changed, and shares no memory with the copy. One without chains is just copied.
+
+    Returns
+    -------
+    torch.nn.Module
+        Of the type of ``model``, with its attributes (such as the name of its architecture); where the model is
+        itself a chain, the dense layer.
+    """
+    return _copy_with(
+        model, {module: densify(module) for module in model.modules() if isinstance(module, Chain)}
+    )
+
+
+def is_compressed(model: nn.Module) -> bool:
+    """Whether there is a chain in a model."""
+    return any(isinstance(module, Chain) for module in model.modules())
 
 
 def replace_layers(model: nn.Module, layers: Mapping[str, nn.Module]) -> nn.Module:

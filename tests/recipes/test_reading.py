@@ -131,6 +131,15 @@ BAD = {
         {"network": "network: demo\nstages: [{compression: {energy: 0.5}}]"},
         "give either compression (and training), or stages",
     ),
+    "stages that do not grow": (
+        {
+            "compression": "stages:",
+            "energy_for": "- {compression: {budget: {params: 2x}}}\n"
+            "- {compression: {energy_for: {params: 0.5, macs: 3x}}}",
+            "training": "",
+        },
+        "stages: each must reduce params further than those before it",
+    ),
     "a fault in a stage": (
         {"network": "network: demo\nstages: [{compression: {energy: 0.5}}, {compression: {energy: no}}]"},
         "stages.1.compression.energy: must be a number, not False",

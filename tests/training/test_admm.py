@@ -142,7 +142,7 @@ def test_a_checkpoint_towards_other_ranks_is_refused(tmp_path, demo, plan):
         replace(layer, ranks=tuple(rank + 1 for rank in layer.ranks)) if layer in plan.compressed else layer
         for layer in plan.layers
     ]
-    with pytest.raises(UsageError, match=r"another run \(plan \w{16} there, \w{16} here\)"):
+    with pytest.raises(UsageError, match=r"another run \(another plan\)"):
         train(
             demo, demo_images(), run, plan=replace(plan, layers=tuple(layers)), output=tmp_path, resume=True
         )

@@ -35,11 +35,11 @@ def test_the_one_that_is_further_on_is_taken(tmp_path):
 
 def test_another_run_is_refused_and_the_difference_named(tmp_path):
     write_checkpoint(tmp_path / EPOCH, state(lr=0.1))
-    with pytest.raises(UsageError, match=r"another run \(lr 0.1 there, 0.2 here\); give the same options"):
+    with pytest.raises(UsageError, match=r"another run \(lr 0.1 there, 0.2 here\); go on with the same"):
         latest(tmp_path, state(lr=0.2)["identity"])
     network = tiny_network()
     network[0].bias.data += 1
-    with pytest.raises(UsageError, match=r"another run \(network"):
+    with pytest.raises(UsageError, match=r"another run \(another network\)"):
         latest(tmp_path, identity(Settings(3, lr=0.1), network, None, "demo"))
     # How the work is divided may change.
     assert latest(tmp_path, identity(Settings(3, lr=0.1, workers=2, devices=2), tiny_network(), None, "demo"))

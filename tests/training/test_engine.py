@@ -223,6 +223,8 @@ def test_what_is_missing_is_said():
         train(tiny_network(), demo_images(), settings(1), device="cuda:99")
     with pytest.raises(UsageError, match="need an output folder in common"):
         train(tiny_network(), demo_images(), settings(1, strategy="ddp"))
+    with pytest.raises(UsageError, match="strategy fsdp works on CUDA alone, not on 'cpu'; use auto"):
+        train(tiny_network(), demo_images(), settings(1, strategy="fsdp"), output="unused")
     with pytest.raises(UsageError, match="give the output folder"):
         train(tiny_network(), demo_images(), settings(1), resume=True)
 

@@ -25,7 +25,7 @@ def test_settings_are_plain_data():
         ({"schedule": "step"}, "onecycle, cosine"),
         ({"precision": "16"}, "32, bf16"),
         ({"augment": "mixup"}, "flip-crop, cutout, imagenet, none"),
-        ({"strategy": "fsdp"}, "auto, ddp, ddp_spawn"),
+        ({"strategy": "deepspeed"}, "auto, ddp, ddp_spawn, fsdp"),
         ({"distill": 1.1}, r"distill must be in \[0, 1\]"),
         ({"temperature": 0}, "temperature must be a positive number"),
         ({"validation": 1}, r"validation must be in \[0, 1\)"),

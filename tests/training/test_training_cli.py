@@ -51,6 +51,23 @@ def test_without_the_original_it_says_that_it_does_not_distil(compressed, tmp_pa
     assert json.loads(text)["distilled"] is False
 
 
+def test_in_stages_it_is_compressed_further_and_the_original_stays_the_teacher(compressed, tmp_path):
+    first, further, second = (tmp_path / name for name in ("first", "further", "second"))
+    teacher = ("--teacher-weights", DEMO_WEIGHTS)
+    assert tuckertree("finetune", compressed, *SHORT, *teacher, "--output", first)[0] == 0
+    code, text, err = tuckertree("compress", first, "--params", "0.1", "--output", further)
+    assert (code, err) == (0, "")
+    assert f"from        {first}, compressed already: multiplied out first" in text
+    dense = sum(parameter.numel() for parameter in library.build("demo").parameters())
+    before, after = json.loads((further / "report.json").read_text())["parameters"]
+    assert (before, after <= 0.1 * dense) == (dense, True)
+    code, text, err = tuckertree("finetune", further, *SHORT, *teacher, "--output", second)
+    assert (code, err) == (0, "")
+    assert "distilled   yes" in text
+    code, text, _ = tuckertree("evaluate", second, "--data", "demo", "--limit", 20, "--json")
+    assert (code, json.loads(text)["parameters"]) == (0, after)
+
+
 def test_train_saves_weights_and_measures_the_test_split_once(tmp_path):
     out = tmp_path / "r20.safetensors"
     code, text, err = tuckertree("train", "cifar10:resnet20", *SHORT, "--test", "--output", out, "--json")
@@ -103,7 +120,7 @@ def test_bad_input_gets_one_line_and_a_code(compressed, tmp_path, arguments, cod
     exit_code, text, err = tuckertree(*words)
     assert (exit_code, text) == (code, "")
     assert message in err.splitlines()[-1]
-    assert not (tmp_path / "out").exists()
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_folder_of_ours_is_needed(tmp_path):

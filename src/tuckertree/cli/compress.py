@@ -11,6 +11,7 @@ import typer
 from tuckertree.cli.app import app, print_json, print_table, stdout
 from tuckertree.cli.options import (
     AsJson,
+    BuiltBy,
     Calibration,
     Channels,
     Device,
@@ -77,6 +78,7 @@ def compress(
         int | None, typer.Option(help="Round ranks to a multiple of this. [1; with --latency 16, 8 or 4]")
     ] = None,
     weights: Weights = None,
+    architecture: BuiltBy = None,
     input_size: InputSize = None,
     mean: Mean = None,
     std: Std = None,
@@ -86,7 +88,11 @@ def compress(
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
-    """Compress a model and save it as a folder; an ONNX model becomes another ONNX model."""
+    """Compress a model and save it as a folder; an ONNX model becomes another ONNX model.
+
+    A folder that is compressed already is multiplied out and compressed anew; sizes and budgets count against the
+    dense network.
+    """
     import tuckertree
     from tuckertree.formats import check_output
     from tuckertree.opening import open_model
@@ -95,7 +101,10 @@ def compress(
     rule = _rule(energy, error, params, macs, latency, timing)
     if is_onnx(model):
         refuse_options(
-            "is of no use to an ONNX model", weights=weights, device=device if device != "cpu" else None
+            "is of no use to an ONNX model",
+            weights=weights,
+            model=architecture,
+            device=device if device != "cpu" else None,
         )
         refuse_options("is not available for ONNX models yet; give --macs", latency=latency)
         size = parse_size(input_size)
@@ -127,9 +136,9 @@ def compress(
         return
     refuse_options("belongs to an ONNX model", mean=mean, std=std, scale=scale, channels=channels)
     check_output(output, overwrite=overwrite)
-    opened = open_model(model, weights=weights, input_size=parse_size(input_size), device=device)
-    if opened.plan is not None:
-        raise UsageError(f"{model} is compressed already; compress the network it was made from")
+    opened = open_model(
+        model, weights=weights, architecture=architecture, input_size=parse_size(input_size), device=device
+    )
     result = tuckertree.compress(
         opened.model,
         opened.example_inputs,
@@ -142,7 +151,8 @@ def compress(
         objective=objective,
     )
     result.save(output, overwrite=overwrite)
-    _show(result, output, [], as_json=as_json)
+    again = [f"from        {model}, compressed already: multiplied out first"] if opened.plan else []
+    _show(result, output, again, as_json=as_json)
 
 
 def _show(

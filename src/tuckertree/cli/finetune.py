@@ -103,22 +103,23 @@ def finetune(
             )
     images = open_training(data, opened.preprocessing)
     test_images = open_images(data, opened.preprocessing, split="test") if test else None
-    partial = given.unfinished(output, resume=resume, overwrite=overwrite)
-    outcome = run(
-        opened.model,
-        images,
-        settings,
-        teacher=original,
-        output=partial,
-        resume=resume,
-        checkpoint_steps=checkpoint_steps,
-        device=device,
-    )
-    tested = evaluate(outcome.model, batches(test_images, 128)) if test_images else None
-    done = replace(outcome, plan=config.plan, architecture=config.architecture, report=read_report(folder))
-    done.save(output, overwrite=overwrite)
-    shutil.move(partial / "logs", output / "logs")
-    shutil.rmtree(partial)
+    with given.unfinished(output, resume=resume, overwrite=overwrite) as partial:
+        outcome = run(
+            opened.model,
+            images,
+            settings,
+            teacher=original,
+            output=partial,
+            resume=resume,
+            checkpoint_steps=checkpoint_steps,
+            device=device,
+        )
+        tested = evaluate(outcome.model, batches(test_images, 128)) if test_images else None
+        done = replace(
+            outcome, plan=config.plan, architecture=config.architecture, report=read_report(folder)
+        )
+        done.save(output, overwrite=overwrite)
+        shutil.move(partial / "logs", output / "logs")
     if as_json:
         print_json(given.summary(done, tested, output))
         return

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Annotated
 
@@ -97,21 +96,20 @@ def train(
     )
     images = open_training(data, preprocessing)
     test_images = open_images(data, preprocessing, split="test") if test else None
-    partial = given.unfinished(output, resume=resume, overwrite=overwrite)
-    outcome = run(
-        model if weights is None else build(model, weights=weights),
-        images,
-        settings,
-        plan=None if plan is None else read_plan(plan),
-        output=partial,
-        resume=resume,
-        checkpoint_steps=checkpoint_steps,
-        device=device,
-    )
-    tested = evaluate(outcome.model, batches(test_images, 128)) if test_images else None
-    save_tensors(outcome.model, partial / output.name)
-    (partial / output.name).replace(output)
-    shutil.rmtree(partial)
+    with given.unfinished(output, resume=resume, overwrite=overwrite) as partial:
+        outcome = run(
+            model if weights is None else build(model, weights=weights),
+            images,
+            settings,
+            plan=None if plan is None else read_plan(plan),
+            output=partial,
+            resume=resume,
+            checkpoint_steps=checkpoint_steps,
+            device=device,
+        )
+        tested = evaluate(outcome.model, batches(test_images, 128)) if test_images else None
+        save_tensors(outcome.model, partial / output.name)
+        (partial / output.name).replace(output)
     if as_json:
         print_json(given.summary(outcome, tested, output))
         return

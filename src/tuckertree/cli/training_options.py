@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tuckertree.cli.app import stdout
-from tuckertree.errors import TuckertreeError
+from tuckertree.errors import DivergedError, TuckertreeError
 
 if TYPE_CHECKING:
     from tuckertree.data import Preprocessing
@@ -48,8 +50,9 @@ def default_augmentation(preprocessing: Preprocessing) -> str:
     return "imagenet" if preprocessing.resize is not None else "flip-crop"
 
 
-def unfinished(output: Path, *, resume: bool, overwrite: bool) -> Path:
-    """The folder beside an output in which its run is kept until it is finished.
+@contextlib.contextmanager
+def unfinished(output: Path, *, resume: bool, overwrite: bool) -> Iterator[Path]:
+    """The folder beside an output in which its run is kept until it is finished, or has diverged.
 
     Raises
     ------
@@ -63,7 +66,12 @@ def unfinished(output: Path, *, resume: bool, overwrite: bool) -> Path:
                 f"{folder} holds an unfinished run; pass --resume to go on with it, or --overwrite to drop it"
             )
         shutil.rmtree(folder)
-    return folder
+    try:
+        yield folder
+    except DivergedError:
+        shutil.rmtree(folder)
+        raise
+    shutil.rmtree(folder)
 
 
 def summary(outcome: Outcome, test: Any, output: Path) -> dict[str, Any]:

@@ -33,7 +33,7 @@ def choose_split(splits: Mapping[_Name, _Split], wanted: str | None, source: str
         raise UsageError(f"{source} has the splits {_listed(splits)}; choose one of them")
     if None in splits:
         raise UsageError(f"{source} is not divided into splits; leave out the split {wanted!r}")
-    raise UsageError(f"{source} has no split {wanted!r}; it has {_listed(splits)}")
+    raise UsageError(f"{source} has no split {wanted!r}; it has {_listed(splits)}; give images that have it")
 
 
 def _canonical(name: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
 import shutil
@@ -20,7 +19,6 @@ from tuckertree.data import ImageSet, batches, open_images
 from tuckertree.errors import TuckertreeError
 from tuckertree.formats import save_folder
 from tuckertree.formats.atomic import atomic_folder, check_free
-from tuckertree.layers import Chain, densify
 from tuckertree.measure import Accuracy, count_macs, count_parameters, environment, evaluate
 from tuckertree.opening import OpenModel, open_model
 from tuckertree.planning import Budget
@@ -28,6 +26,7 @@ from tuckertree.progress import progress_bar
 from tuckertree.recipes.energies import energy_for
 from tuckertree.recipes.reading import LoadedRecipe
 from tuckertree.recipes.schema import Compression, Paper, Recipe, Stage
+from tuckertree.surgery import to_dense
 from tuckertree.training import Outcome, finetune
 
 FORMAT = 1
@@ -115,7 +114,7 @@ def reproduce(
     model, stages = opened.model, []
     for number, stage in enumerate(recipe.steps):
         with clock.measure(f"stages.{number}.compression"):
-            compressed = _compress(stage.compression, _dense(model), opened, data, progress)
+            compressed = _compress(stage.compression, to_dense(model), opened, data, progress)
         with clock.measure(f"stages.{number}.training"):
             outcome = _train(number, stage, compressed, opened, train, run)
         model = outcome.model.to(opened.example_inputs.device) if outcome else compressed.model
@@ -244,19 +243,6 @@ def _record(outcome: Outcome, images: ImageSet) -> dict[str, Any]:
     """How a network was trained, without the folder that the images happened to be in."""
     record = outcome.record()
     return {**record, "data": record["data"].removeprefix(f"{images.source}: ")}
-
-
-def _dense(model: nn.Module) -> nn.Module:
-    """A copy of a network in which each chain is multiplied out; the network itself if it has none."""
-    chains = [name for name, module in model.named_modules() if isinstance(module, Chain)]
-    if not chains:
-        return model
-    model = copy.deepcopy(model)
-    for name in chains:
-        chain = model.get_submodule(name)
-        assert isinstance(chain, Chain)
-        model.set_submodule(name, densify(chain))
-    return model
 
 
 def _measured(accuracy: Accuracy, model: nn.Module, example: Any) -> dict[str, Any]:

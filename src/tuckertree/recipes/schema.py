@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Literal
 
 from tuckertree.data import Preprocessing
@@ -244,7 +245,8 @@ class Recipe:
     Raises
     ------
     UsageError
-        If both ``compression`` and ``stages`` are given, or neither; if the weights are not a file name.
+        If both ``compression`` and ``stages`` are given, or neither; if the weights are not a file name; if a
+        stage asks for no greater reduction than one before it.
     """
 
     name: str
@@ -267,8 +269,17 @@ class Recipe:
         if self.stages and self.training is not None:
             raise UsageError("training belongs into the stages, where there are stages")
         self._check_weights()
+        self._check_growth()
         steps = self.stages or (Stage(self.compression, self.training),)  # type: ignore[arg-type]
         object.__setattr__(self, "steps", steps)
+
+    def _check_growth(self) -> None:
+        reaches = [stage.compression.energy_for or stage.compression.budget for stage in self.stages]
+        budgets = [Budget(params=reach.params, macs=reach.macs) for reach in reaches if reach is not None]
+        for kind in ("params", "macs"):
+            shares = [share for budget in budgets if (share := getattr(budget, kind)) is not None]
+            if any(later >= earlier for earlier, later in pairwise(shares)):
+                raise UsageError(f"stages: each must reduce {kind} further than those before it")
 
     def _check_weights(self) -> None:
         name = self.weights

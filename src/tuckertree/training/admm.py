@@ -21,9 +21,10 @@ from torch import Tensor, nn
 
 from tuckertree.decomposition import decompose, method_cuts
 from tuckertree.errors import TuckertreeError, UsageError
-from tuckertree.layers import Chain, LayerSpec
+from tuckertree.layers import LayerSpec
 from tuckertree.planning import LayerPlan, Plan
-from tuckertree.surgery import layer_for
+from tuckertree.surgery import is_compressed, layer_for
+from tuckertree.training.settings import Settings
 
 
 class Admm:
@@ -46,7 +47,7 @@ class Admm:
     """
 
     def __init__(self, network: nn.Module, plan: Plan, rho: float, every: int) -> None:
-        if any(isinstance(module, Chain) for module in network.modules()):
+        if is_compressed(network):
             raise UsageError(
                 "admm_rho trains a dense network towards a plan's ranks; this one is decomposed already"
             )
@@ -135,3 +136,20 @@ def _found(network: nn.Module, layer: LayerPlan) -> nn.Module:
 
 def _weight(dense: nn.Module) -> Tensor:
     return cast("Tensor", dense.weight)
+
+
+def make_admm(network: nn.Module, plan: Plan | None, settings: Settings) -> Admm | None:
+    """What the settings ask for: none without ``admm_rho``.
+
+    Raises
+    ------
+    UsageError
+        If one of ``plan`` and ``admm_rho`` is given without the other, or as :class:`Admm` says.
+    """
+    if settings.admm_rho is None:
+        if plan is not None:
+            raise UsageError("a plan is of use in training with admm_rho alone; give admm_rho, such as 1e-3")
+        return None
+    if plan is None:
+        raise UsageError("admm_rho needs a plan, the ranks that the network is to be trained towards")
+    return Admm(network, plan, settings.admm_rho, settings.admm_every)

@@ -21,6 +21,7 @@ FORMAT = 1
 EPOCH, STEP = "epoch.ckpt", "step.ckpt"
 # These say how the work is divided, not what is computed.
 FREE = ("workers", "devices", "strategy", "compile")
+_HASHED = ("network", "teacher", "plan")
 
 
 def identity(
@@ -104,13 +105,13 @@ def latest(folder: Path, wanted: Mapping[str, Any]) -> dict[str, Any] | None:
     found = [read_checkpoint(folder / name) for name in (EPOCH, STEP) if (folder / name).is_file()]
     for state in found:
         differing = [
-            f"{name} {state['identity'].get(name)} there, {value} here"
+            f"another {name}" if name in _HASHED else f"{name} {there} there, {value} here"
             for name, value in wanted.items()
-            if state["identity"].get(name) != value
+            if (there := state["identity"].get(name)) != value
         ]
         if differing:
             raise UsageError(
                 f"the checkpoint in {folder} is of another run ({'; '.join(differing)}); "
-                "give the same options, or delete it"
+                "go on with the same network and options, or delete it"
             )
     return max(found, key=lambda state: (state["epoch"], state["batch"]), default=None)

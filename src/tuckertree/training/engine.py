@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import signal
 import tempfile
-import threading
 import warnings
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
@@ -18,24 +16,19 @@ from torch import nn
 from tuckertree.calibration.gauge import rebalance
 from tuckertree.compression import CompressionResult
 from tuckertree.data import ImageSet, ImageStream, Preprocessing, open_training
-from tuckertree.errors import TuckertreeError, UsageError
-from tuckertree.extras import require_extra
+from tuckertree.errors import DivergedError, TuckertreeError, UsageError
 from tuckertree.measure import environment
-from tuckertree.measure.forward import run as run_once
 from tuckertree.models import build, resolve
 from tuckertree.planning import Plan
 from tuckertree.progress import progress_bar
-from tuckertree.training.admm import Admm
+from tuckertree.training.admm import make_admm
 from tuckertree.training.checkpoints import EPOCH, STEP, identity, latest, read_checkpoint
+from tuckertree.training.checks import check_classes, check_device, check_teacher, split_validation
 from tuckertree.training.outcome import Outcome
-from tuckertree.training.quiet import load_lightning, quiet
-from tuckertree.training.randomness import shuffled
-from tuckertree.training.settings import Settings
+from tuckertree.training.quiet import load_lightning
+from tuckertree.training.settings import STARTED_APART, Settings
 from tuckertree.training.sources import Source, make_source
 from tuckertree.training.streams import StreamedImages
-
-if TYPE_CHECKING:
-    from tuckertree.training.module import TrainingModule
 
 
 def finetune(
@@ -197,12 +190,14 @@ def _train(
     load_lightning()
     if resume and output is None:
         raise UsageError("give the output folder whose checkpoints are to be resumed from")
-    if settings.strategy == "ddp" and output is None:
-        raise UsageError("processes that are started apart (strategy ddp) need an output folder in common")
+    if settings.strategy in STARTED_APART and output is None:
+        raise UsageError(
+            f"processes that are started apart (strategy {settings.strategy}) need an output folder in common"
+        )
     if checkpoint_steps is not None and checkpoint_steps < 1:
         raise UsageError(f"checkpoint_steps must be at least 1, not {checkpoint_steps}")
-    _check_device(device)
-    admm = _admm(network, plan, settings)
+    check_device(device, settings)
+    admm = make_admm(network, plan, settings)
     train_images, validation = split_validation(images, settings, validation)
     for part in (train_images, validation):
         if part is not None:
@@ -234,6 +229,7 @@ def _train(
         held_source = None if validation is None else make_source(validation, "none", settings.seed, tick)
 
         from tuckertree.training.module import TrainingModule
+        from tuckertree.training.trainer import fit
 
         module = TrainingModule(
             network,
@@ -249,98 +245,9 @@ def _train(
         )
         if state is not None:
             module.restore(state)
-        diverged = _fit(module, device, log=output is not None)
+        diverged = fit(module, device, log=output is not None)
         final = read_checkpoint(folder / EPOCH)
     return _outcome(network, final, settings, described, teacher is not None, diverged)
-
-
-def _admm(network: nn.Module, plan: Plan | None, settings: Settings) -> Admm | None:
-    if settings.admm_rho is None:
-        if plan is not None:
-            raise UsageError("a plan is of use in training with admm_rho alone; give admm_rho, such as 1e-3")
-        return None
-    if plan is None:
-        raise UsageError("admm_rho needs a plan, the ranks that the network is to be trained towards")
-    return Admm(network, plan, settings.admm_rho, settings.admm_every)
-
-
-def split_validation(
-    images: ImageSet | ImageStream, settings: Settings, validation: ImageSet | None = None
-) -> tuple[ImageSet | ImageStream, ImageSet | None]:
-    """Take the validation images out of the training images; which, does not depend on the seed.
-
-    Raises
-    ------
-    UsageError
-        If there are no labels, too few images, or a part of a stream is asked for.
-    """
-    if isinstance(images, ImageStream):
-        if (settings.validation and validation is None) or settings.limit_train:
-            raise UsageError(
-                f"{images.source} is a stream, of which no part can be taken: set validation to 0, "
-                "or give validation images, and leave out limit_train"
-            )
-        return images, validation
-    if not images.labelled:
-        raise UsageError(f"{images.source} has no labels to train with")
-    order = shuffled(len(images), "validation").tolist()[: settings.limit_train]
-    held = 0 if validation is not None else round(settings.validation * len(order))
-    if held == len(order):
-        raise UsageError(f"{len(order)} images are too few to keep {settings.validation:g} for validation")
-    if held:
-        validation = images.subset(sorted(order[:held]))
-    # In the order of the source: parquet files are read a group of rows at a time.
-    return images.subset(sorted(order[held:])), validation
-
-
-def check_classes(network: nn.Module, images: ImageSet | ImageStream) -> None:
-    """Refuse images whose classes are not those of the network's outputs.
-
-    Raises
-    ------
-    UsageError
-        If their numbers differ, or a label has no output.
-    """
-    outputs = _outputs(network, images)
-    known = len(images.classes) if images.classes else None
-    largest = -1  # a stream's labels are looked at as they come
-    if isinstance(images, ImageSet):
-        largest = max(images.label(number) for number in range(len(images)))
-    if (known or outputs) != outputs or largest >= outputs:
-        found = known or largest + 1
-        raise UsageError(
-            f"{images.source} has {found} classes and the network {outputs} outputs; they must be as many"
-        )
-
-
-def check_teacher(teacher: nn.Module, network: nn.Module, images: ImageSet | ImageStream) -> None:
-    """Refuse a teacher of other outputs.
-
-    Raises
-    ------
-    UsageError
-        If their numbers differ.
-    """
-    wanted, outputs = _outputs(network, images), _outputs(teacher, images)
-    if wanted != outputs:
-        raise UsageError(
-            f"the teacher has {outputs} outputs and the network {wanted}; it must be the original"
-        )
-
-
-def _outputs(network: nn.Module, images: ImageSet | ImageStream) -> int:
-    example = torch.zeros(1, 3, *images.preprocessing.size)
-    logits = run_once(network, example, "images")
-    if not isinstance(logits, torch.Tensor) or logits.ndim != 2:
-        raise UsageError("training needs a network that gives logits [batch, classes]")
-    return logits.shape[1]
-
-
-def _check_device(name: str) -> None:
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as error:
-        raise UsageError(f"device {name!r} cannot be used here: {str(error).splitlines()[0]}") from error
 
 
 def _resumed(folder: Path, wanted: dict[str, Any], *, resume: bool) -> dict[str, Any] | None:
@@ -357,83 +264,6 @@ def _resumed(folder: Path, wanted: dict[str, Any], *, resume: bool) -> dict[str,
     return state
 
 
-def _fit(module: TrainingModule, device: str, *, log: bool) -> bool:
-    """Run the epochs that are left; whether the loss diverged on the way."""
-    from tuckertree.training.module import DIVERGED, ENDED
-
-    left = module.settings.epochs - module.position.epoch
-    if left <= 0:
-        return False
-    reason = ""
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    with torch.random.fork_rng(devices=[]), quiet():
-        trainer = _trainer(module, device, left, log=log)
-        try:
-            trainer.fit(module)
-        except (SystemExit, KeyboardInterrupt):  # Lightning turns Ctrl-C into the former
-            _end_processes(trainer)
-            raise KeyboardInterrupt(f"interrupted; {_go_on(module.folder)}") from None
-        except Exception as error:
-            ended = module.folder / ENDED
-            reason = ended.read_text(encoding="utf-8") if ended.is_file() else ""
-            ended.unlink(missing_ok=True)
-            if not reason:
-                if module.settings.devices == 1 or isinstance(error, TuckertreeError):
-                    raise
-                complaint = str(error).strip().splitlines()[-1]
-                raise TuckertreeError(
-                    f"a process of the run ended: {complaint}; {_go_on(module.folder)}"
-                ) from error
-        finally:
-            # Both Lightning and the module set handlers; only the main thread may.
-            if threading.current_thread() is threading.main_thread():
-                for number, handler in handlers.items():
-                    signal.signal(number, handler)
-    if reason and reason != DIVERGED:
-        raise KeyboardInterrupt(f"interrupted; {_go_on(module.folder)}")
-    return reason == DIVERGED
-
-
-def _go_on(folder: Path) -> str:
-    return f"the last checkpoint is in {folder}, go on with --resume"
-
-
-def _trainer(module: TrainingModule, device: str, epochs: int, *, log: bool) -> Any:
-    lightning = load_lightning()
-    settings = module.settings
-    kind = torch.device(device)
-    one_gpu = settings.devices == 1 and kind.index is not None and kind.type != "cpu"
-    strategy = settings.strategy
-    if strategy == "auto" and settings.devices > 1:
-        strategy = "ddp_spawn"
-    loggers = False
-    if log:
-        tensorboard = require_extra("lightning.pytorch.loggers", extra="training")
-        loggers = tensorboard.TensorBoardLogger(module.folder, name="logs", version="")
-    return lightning.Trainer(
-        accelerator="gpu" if kind.type == "cuda" else kind.type,
-        devices=[kind.index] if one_gpu else settings.devices,
-        strategy=strategy,
-        precision="bf16-mixed" if settings.precision == "bf16" else "32-true",
-        max_epochs=epochs,
-        gradient_clip_val=settings.clip,
-        sync_batchnorm=kind.type == "cuda" and settings.devices > 1,
-        default_root_dir=module.folder,
-        logger=loggers,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        use_distributed_sampler=False,
-        limit_val_batches=None if module.validation_source is not None else 0,
-    )
-
-
-def _end_processes(trainer: Any) -> None:
-    for process in getattr(trainer.strategy.launcher, "procs", ()):
-        process.terminate()
-
-
 def _outcome(
     network: nn.Module,
     final: dict[str, Any],
@@ -445,7 +275,7 @@ def _outcome(
     if diverged:
         where = f"the loss became infinite or NaN in epoch {final['epoch'] + 1}: lr {settings.lr:g} diverged"
         if not final["history"]:
-            raise TuckertreeError(f"{where}; give a lower one")
+            raise DivergedError(f"{where}; give a lower one")
         warnings.warn(f"{where}; the weights of epoch {final['epoch']} are kept", stacklevel=4)
     average = final["average"]
     network.to("cpu", memory_format=torch.contiguous_format)  # type: ignore[call-overload]

@@ -13,7 +13,8 @@ OPTIMIZERS = ("sgd", "adamw")
 SCHEDULES = ("onecycle", "cosine")
 PRECISIONS = ("32", "bf16")
 AUGMENTATIONS = ("flip-crop", "cutout", "imagenet", "none")
-STRATEGIES = ("auto", "ddp", "ddp_spawn")
+STRATEGIES = ("auto", "ddp", "ddp_spawn", "fsdp")
+STARTED_APART = ("ddp", "fsdp")
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,9 @@ class Settings:
         statistics over all of them on CUDA; on the processor over each share, so its results differ there.
     strategy
         How several devices work together, as Lightning calls it: ``auto``, which starts a process for each,
-        ``ddp_spawn``, which is the same, or ``ddp``, for scripts started by ``torchrun``.
+        ``ddp_spawn``, which is the same, or ``ddp``, for scripts started by ``torchrun``. ``fsdp`` is there on CUDA
+        alone, started like ``ddp``, with all weights on each device, because checkpoints hold them whole; it has
+        never been run.
     gauge
         Make the factors of a compressed network orthonormal and of equal norm first; its function stays.
     admm_rho

@@ -1,0 +1,102 @@
+"""A run on Lightning's trainer, and how it ends. Importing this module imports Lightning."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tuckertree.errors import TuckertreeError
+from tuckertree.extras import require_extra
+from tuckertree.training.module import DIVERGED, ENDED, TrainingModule
+from tuckertree.training.quiet import load_lightning, quiet
+
+
+def fit(module: TrainingModule, device: str, *, log: bool) -> bool:
+    """Run the epochs that are left; whether the loss diverged on the way.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        After Ctrl-C or SIGTERM, when a checkpoint has been written.
+    TuckertreeError
+        If a process of the run ends.
+    """
+    left = module.settings.epochs - module.position.epoch
+    if left <= 0:
+        return False
+    reason = ""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    with torch.random.fork_rng(devices=[]), quiet():
+        trainer = _trainer(module, device, left, log=log)
+        try:
+            trainer.fit(module)
+        except (SystemExit, KeyboardInterrupt):  # Lightning turns Ctrl-C into the former
+            _end_processes(trainer)
+            raise KeyboardInterrupt(f"interrupted; {_go_on(module.folder)}") from None
+        except Exception as error:
+            ended = module.folder / ENDED
+            reason = ended.read_text(encoding="utf-8") if ended.is_file() else ""
+            ended.unlink(missing_ok=True)
+            if not reason:
+                if module.settings.devices == 1 or isinstance(error, TuckertreeError):
+                    raise
+                complaint = str(error).strip().splitlines()[-1]
+                raise TuckertreeError(
+                    f"a process of the run ended: {complaint}; {_go_on(module.folder)}"
+                ) from error
+        finally:
+            # Both Lightning and the module set handlers; only the main thread may.
+            if threading.current_thread() is threading.main_thread():
+                for number, handler in handlers.items():
+                    signal.signal(number, handler)
+    if reason and reason != DIVERGED:
+        raise KeyboardInterrupt(f"interrupted; {_go_on(module.folder)}")
+    return reason == DIVERGED
+
+
+def _go_on(folder: Path) -> str:
+    return f"the last checkpoint is in {folder}, go on with --resume"
+
+
+def _trainer(module: TrainingModule, device: str, epochs: int, *, log: bool) -> Any:
+    lightning = load_lightning()
+    settings = module.settings
+    kind = torch.device(device)
+    one_gpu = settings.devices == 1 and kind.index is not None and kind.type != "cpu"
+    strategy: Any = settings.strategy
+    if strategy == "auto" and settings.devices > 1:
+        strategy = "ddp_spawn"
+    elif strategy == "fsdp":
+        strategies = require_extra("lightning.pytorch.strategies", extra="training")
+        # Checkpoints and results read the weights off the network, so no process may hold a part of them alone.
+        strategy = strategies.FSDPStrategy(sharding_strategy="NO_SHARD")
+    loggers = False
+    if log:
+        tensorboard = require_extra("lightning.pytorch.loggers", extra="training")
+        loggers = tensorboard.TensorBoardLogger(module.folder, name="logs", version="")
+    return lightning.Trainer(
+        accelerator="gpu" if kind.type == "cuda" else kind.type,
+        devices=[kind.index] if one_gpu else settings.devices,
+        strategy=strategy,
+        precision="bf16-mixed" if settings.precision == "bf16" else "32-true",
+        max_epochs=epochs,
+        gradient_clip_val=settings.clip,
+        sync_batchnorm=kind.type == "cuda" and settings.devices > 1,
+        default_root_dir=module.folder,
+        logger=loggers,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+        limit_val_batches=None if module.validation_source is not None else 0,
+    )
+
+
+def _end_processes(trainer: Any) -> None:
+    for process in getattr(trainer.strategy.launcher, "procs", ()):
+        process.terminate()

@@ -18,7 +18,7 @@ def run(folder, how):
         capture_output=True,
         text=True,
         cwd=Path(__file__).parents[2],
-        timeout=120,
+        timeout=900,  # seconds; a machine may be very busy
     )
 
 

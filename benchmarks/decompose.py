@@ -10,7 +10,6 @@ the same number of threads, in turns; the ranks must agree. Peak memory is that 
 from __future__ import annotations
 
 import argparse
-import json
 import multiprocessing
 import time
 from pathlib import Path
@@ -22,6 +21,7 @@ from rich.console import Console
 from torch import Tensor, nn
 
 import tuckertree
+from merging import merged, write_report
 from tuckertree.decomposition import method_cuts
 from tuckertree.measure import environment
 from tuckertree.planning import Energy, Inventory, Options, make_plan, survey, take_inventory
@@ -55,17 +55,13 @@ def main() -> None:
 
 def write(results: list[dict[str, Any]], options: argparse.Namespace) -> None:
     """Add results to those in the folder, each in the place of an older one of its network."""
-    path = options.output / "decompose.json"
-    found = json.loads(path.read_text(encoding="utf-8"))["networks"] if path.exists() else []
-    merged = {result["network"]: result for result in [*found, *results]}
     report = {
         "energy": options.energy,
         "seed": options.seed,
         "environment": environment(),
-        "networks": list(merged.values()),
+        "networks": merged(options.output / "decompose.json", "networks", results, ("network",)),
     }
-    path.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    (options.output / "decompose.md").write_text(markdown(report), encoding="utf-8")
+    write_report(options.output, "decompose", report, markdown(report))
 
 
 def compare(name: str, energy: float, repeats: int, seed: int) -> dict[str, Any]:

@@ -12,7 +12,6 @@ DATA holds cifar10/ (parquet), imagenet-like/ (parquet) and models/ (safetensors
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 import time
 from pathlib import Path
@@ -21,6 +20,7 @@ from typing import Any
 import torch
 
 import tuckertree
+from merging import write_report
 from tuckertree.data import batches, open_images
 from tuckertree.measure import environment, evaluate
 from tuckertree.models import resolve
@@ -53,8 +53,7 @@ def main() -> None:
     report = {"environment": environment(), "results": results}
     print(markdown(report))
     if options.output:
-        (options.output / "energy.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-        (options.output / "energy.md").write_text(markdown(report), encoding="utf-8")
+        write_report(options.output, "energy", report, markdown(report))
 
 
 def measure(name: str, data: Path, energies: list[float], limit: int | None) -> list[dict[str, Any]]:

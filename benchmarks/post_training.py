@@ -27,6 +27,7 @@ import torch
 from torch import Tensor, nn
 
 import tuckertree as tt
+from merging import merged, write_report
 from tuckertree.data import batches, open_images
 from tuckertree.measure import environment, evaluate
 from tuckertree.models import resolve
@@ -223,13 +224,10 @@ def count_methods(result: tt.CompressionResult) -> dict[str, int]:
 
 def write(rows: list[dict[str, Any]], folder: Path, name: str) -> None:
     """Add rows to the results in a folder, each in the place of an older one of the same kind."""
-    path = folder / f"{name}.json"
-    found = json.loads(path.read_text(encoding="utf-8"))["results"] if path.exists() else []
-    merged = {(row["network"], row["budget"], row["rule"]): row for row in [*found, *rows]}
-    ordered = sorted(merged.values(), key=lambda row: list(CASES).index(row["network"]))
+    every = merged(folder / f"{name}.json", "results", rows, ("network", "budget", "rule"))
+    ordered = sorted(every, key=lambda row: list(CASES).index(row["network"]))
     report = {"environment": environment(), "results": ordered}
-    path.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    (folder / f"{name}.md").write_text(markdown(ordered, validation=name == "objectives"), encoding="utf-8")
+    write_report(folder, name, report, markdown(ordered, validation=name == "objectives"))
 
 
 def markdown(rows: list[dict[str, Any]], *, validation: bool = False) -> str:

@@ -76,9 +76,10 @@ def test_export_and_bench_as_tables(saved, tmp_path):
         (["export", "demo", "-o", "{tmp}/net.onnx", "--quantize", "int8"], 2, "belong together"),
         (["export", "demo", "-o", "{tmp}/net.pt2", "--data", "demo"], 2, "are for ONNX files"),
         (["export", "nosuch", "-o", "{tmp}/net.pt2"], 2, "unknown model"),
+        (["export", "net.onnx", "-o", "{tmp}/net.pt2"], 2, "net.onnx is an ONNX file; inspect, compress"),
         (["bench", "demo", "--runtime", "torch,caffe"], 2, "unknown runtime 'caffe'"),
         (["bench", "demo", "--plot", "{tmp}/net.png"], 2, "written as SVG"),
-        (["bench", "{tmp}/no.onnx"], 1, "there is no file"),
+        (["bench", "{tmp}/no.onnx"], 1, "no.onnx cannot be read: No such file"),
         (["bench", "demo", "--device", "cuda"], 2, "on the cpu alone"),
     ],
 )

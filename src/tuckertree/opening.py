@@ -76,6 +76,10 @@ def open_model(
         opened = _open_folder(Path(source), weights, architecture, input_size)
     elif architecture is not None:
         raise UsageError(f"--model belongs to a saved folder; {source} is not one")
+    elif source.lower().endswith(".onnx"):
+        raise UsageError(
+            f"{source} is an ONNX file; inspect, compress and bench take those, this command does not"
+        )
     else:
         opened = _open_dense(source, weights, input_size)
     return replace(

@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from tuckertree.calibration import collect_metrics
+from tuckertree.calibration import collect_metrics, metrics
 from tuckertree.calibration.moment import shrinkage
+from tuckertree.calibration.sensitivity import whitened_chain
 from tuckertree.errors import TuckertreeError
 from tuckertree.planning import take_inventory
 
@@ -54,6 +55,31 @@ def test_directions_that_few_images_do_not_have_are_not_free():
     seen = torch.randn(100, 1, dtype=torch.float64) * x[:1] / x[0].norm()
     lost = [float(metric.of(each[None]).square().sum()) for each in (error, seen)]
     assert lost[0] > 0.1 * lost[1]
+
+
+@pytest.mark.parametrize("wide", [11, 20])
+@pytest.mark.parametrize("gradients", [True, False])
+def test_of_a_wide_mode_the_mean_level_is_taken(monkeypatch, gradients, wide):
+    torch.manual_seed(0)
+    model, x = nn.Linear(40, 12).double(), torch.randn(64, 40, dtype=torch.float64)
+    layers = take_inventory(model, x[:1]).layers
+    full = collect_metrics(model, layers, x, gradients=gradients)[""]
+    monkeypatch.setattr(metrics, "_WIDE", wide)
+    found = collect_metrics(model, layers, x, gradients=gradients)[""]
+    assert found.roots[1].shape == (1, 1, 1)
+    for root, whole in zip(found.roots, full.roots, strict=True):
+        if root is not None:
+            levels = [(each @ each).diagonal(dim1=1, dim2=2).mean() for each in (root, whole)]
+            torch.testing.assert_close(*levels, rtol=1e-4, atol=0)
+
+
+def test_a_layer_decomposed_in_the_metric_of_a_wide_mode_is_itself(monkeypatch):
+    monkeypatch.setattr(metrics, "_WIDE", 5)
+    model = nn.Sequential(nn.Conv2d(6, 4, 3)).double()
+    (layer,) = layers_of(model)
+    metric = collect_metrics(model, [layer], IMAGES, gradients=False)["0"]
+    chain = whitened_chain(model, layer, "ht2", (100, 100, 100), metric)
+    torch.testing.assert_close(chain(IMAGES), model(IMAGES))
 
 
 def test_the_given_model_keeps_no_gradient_and_no_hook():

@@ -52,6 +52,8 @@ def test_a_model_that_fails_the_checker(tmp_path):
     refused(
         save(tmp_path / "m.onnx", [node], [value("x", [1])], [value("y", 1)]), "is not a valid ONNX model"
     )
+    node = helper.make_node("Frobnicate", ["x"], ["y"], name="third")
+    refused(save(tmp_path / "m.onnx", [node], [value("x", [1])], [value("y", 1)]), "Frobnicate.*Name: third")
 
 
 @pytest.mark.parametrize("place", ["/etc/hostname", "../weights.bin", "sub/../../weights.bin", ""])
@@ -91,9 +93,16 @@ def test_an_operator_that_onnx_runtime_lacks(tmp_path):
     proto = onnx.load(path)
     proto.opset_import.add(domain="com.example", version=1)
     onnx.save(proto, str(path))
-    with pytest.raises(tt.TuckertreeError, match=r"ONNX Runtime cannot run the model.*Nonesuch"):
+    with pytest.raises(tt.TuckertreeError, match=r"m\.onnx: ONNX Runtime cannot run the model.*Nonesuch"):
         compress_onnx(path, tmp_path / "small.onnx", tt.Energy(0.5))
     assert [p.name for p in tmp_path.iterdir()] == ["m.onnx"]
+
+
+def test_an_opset_that_onnx_runtime_does_not_know(tmp_path):
+    node = helper.make_node("Relu", ["x"], ["y"])
+    path = save(tmp_path / "m.onnx", [node], [value("x", [1, 2])], [value("y", 2)], opset=99)
+    with pytest.raises(tt.TuckertreeError, match=r"run the model: ONNX Runtime only .* Opset 99"):
+        compress_onnx(path, tmp_path / "small.onnx", tt.Energy(0.5))
 
 
 def test_weights_that_are_not_finite(model, tmp_path):

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import prod
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from tuckertree.errors import TuckertreeError, UsageError
-from tuckertree.extras import require_extra
 from tuckertree.formats.folder import TENSORS
 from tuckertree.measure import count_macs
+from tuckertree.onnx_models import read_onnx
+from tuckertree.onnx_models.graph import Graph
+from tuckertree.onnx_models.layers import take_onnx_inventory
 from tuckertree.opening import open_model
 
 
@@ -34,7 +34,7 @@ class Subject:
     macs
         Multiply-accumulates for one sample.
     size
-        Bytes of its file; for a network that has none, of its parameters and buffers.
+        Bytes of its file, external data included; for a network that has none, of its parameters and buffers.
     """
 
     name: str
@@ -79,22 +79,15 @@ def of_model(name: str, model: nn.Module, inputs: Tensor, size: int | None = Non
 
 
 def _open_onnx(path: Path, batch: int, input_size: tuple[int, ...] | None) -> Subject:
-    if not path.is_file():
-        raise TuckertreeError(f"there is no file {path}")
-    onnx = require_extra("onnx", extra="onnx")
-    try:
-        proto = onnx.load(path)
-    except Exception as error:
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise TuckertreeError(f"{path} is not an ONNX model that can be read: {first}") from error
-    shape = _input_shape(proto, path, batch, input_size)
-    inputs = _random(shape, torch.float32)
-    return Subject(str(path), None, path, inputs, onnx_macs(proto, inputs) // batch, path.stat().st_size)
+    file = read_onnx(path)
+    graph = Graph(file.proto)
+    inputs = _random(_input_shape(graph, path, batch, input_size), torch.float32)
+    found = take_onnx_inventory(file, graph, {graph.inputs[0]: inputs.numpy()})
+    return Subject(str(path), None, path, inputs, found.inventory.macs // batch, file.size)
 
 
-def _input_shape(proto: Any, path: Path, batch: int, input_size: tuple[int, ...] | None) -> tuple[int, ...]:
-    weights = {tensor.name for tensor in proto.graph.initializer}
-    inputs = [value for value in proto.graph.input if value.name not in weights]
+def _input_shape(graph: Graph, path: Path, batch: int, input_size: tuple[int, ...] | None) -> tuple[int, ...]:
+    inputs = [value for value in graph.proto.graph.input if value.name in graph.inputs]
     if len(inputs) != 1 or inputs[0].type.tensor_type.elem_type != 1:  # FLOAT
         raise TuckertreeError(f"{path} must have one input, of single-precision numbers, to be timed")
     sizes = [dim.dim_value for dim in inputs[0].type.tensor_type.shape.dim]  # 0 where it is free
@@ -104,55 +97,6 @@ def _input_shape(proto: Any, path: Path, batch: int, input_size: tuple[int, ...]
     if not all(wanted):
         raise UsageError(f"give --input-size: {path} takes inputs of several sizes")
     return tuple(wanted)
-
-
-def onnx_macs(proto: Any, inputs: Tensor) -> int:
-    """Multiply-accumulates of an ONNX model's convolutions and matrix products, on one input.
-
-    The model is run once with the tensors around them as outputs: shape inference knows less where sizes are free.
-
-    Parameters
-    ----------
-    proto
-        An ``onnx.ModelProto`` with one input.
-
-    Raises
-    ------
-    TuckertreeError
-        If ONNX Runtime cannot run the model.
-    """
-    onnx, ort = (require_extra(name, extra="onnx") for name in ("onnx", "onnxruntime"))
-    nodes = [node for node in proto.graph.node if node.op_type in ("Conv", "ConvTranspose", "Gemm", "MatMul")]
-    shapes = {tensor.name: tuple(tensor.dims) for tensor in proto.graph.initializer}
-    shapes |= {value.name: tuple(inputs.shape) for value in proto.graph.input if value.name not in shapes}
-    wanted = sorted({name for node in nodes for name in (*node.input[:2], node.output[0])} - set(shapes))
-    copied = onnx.ModelProto()
-    copied.CopyFrom(proto)
-    del copied.graph.output[:]
-    copied.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in wanted)
-    options = ort.SessionOptions()
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.log_severity_level = 3  # errors alone
-    try:
-        runnable = ort.InferenceSession(
-            copied.SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
-        found = runnable.run(wanted, {runnable.get_inputs()[0].name: inputs.numpy()}) if wanted else []
-    except Exception as error:
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise TuckertreeError(f"the ONNX model does not run: {first}") from error
-    shapes |= {name: tuple(value.shape) for name, value in zip(wanted, found, strict=True)}
-    return sum(_node_macs(node, shapes) for node in nodes)
-
-
-def _node_macs(node: Any, shapes: dict[str, tuple[int, ...]]) -> int:
-    first, second, out = (shapes[name] for name in (*node.input[:2], node.output[0]))
-    if node.op_type == "Conv":
-        return prod(out) * prod(second[1:])
-    if node.op_type == "ConvTranspose":
-        return prod(first) * prod(second[1:])
-    transposed = any(a.name == "transA" and a.i for a in node.attribute)
-    return prod(out) * first[0 if transposed else -1]
 
 
 def _random(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:

@@ -36,6 +36,9 @@ from tuckertree.progress import Tick, no_progress
 IMAGES = 256
 _FLOOR = 1e-6
 _BATCH = 8
+_WIDE = 8192
+"""Of longer modes, as in VGG-16's first linear layer, only the mean level is taken: their moments need gigabytes, and
+are shrunk to little else by the images that there are."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,8 @@ class KernelMetric:
     Attributes
     ----------
     roots
-        Symmetric ``[g, n, n]`` for each mode of ``W[g, T, C, D1, ...]`` after the first; None leaves a mode.
+        Symmetric ``[g, n, n]`` for each mode of ``W[g, T, C, D1, ...]`` after the first, or ``[g, 1, 1]``, a multiple
+        of the identity; None leaves a mode.
     """
 
     roots: tuple[Tensor | None, ...]
@@ -55,9 +59,16 @@ class KernelMetric:
         kernel = kernel.detach().to(torch.float64)
         for mode, root in enumerate(self.roots, 1):
             if root is not None:
-                moved = kernel.movedim(mode, 1)
-                kernel = (root.to(kernel.device) @ moved.flatten(2)).reshape(moved.shape).movedim(1, mode)
+                kernel = weigh(root.to(kernel.device), kernel, mode)
         return kernel
+
+
+def weigh(root: Tensor, tensor: Tensor, mode: int) -> Tensor:
+    """Multiply a mode of ``[g, ...]`` by ``[g, n, n]``, or by the multiple ``[g, 1, 1]`` of the identity."""
+    moved = tensor.movedim(mode, 1)
+    columns = moved.flatten(2)
+    columns = root * columns if root.shape[-1] == 1 else root @ columns
+    return columns.reshape(moved.shape).movedim(1, mode)
 
 
 def collect_metrics(
@@ -116,14 +127,15 @@ class GradientSum:
         """Add the gradient by the weight, of so many images together."""
         gradient = self.layer.spec.kernel(gradient.detach())
         modes = (gradient.movedim(mode, 1).flatten(2) for mode in range(1, gradient.ndim))
-        found = [(columns @ columns.mT).to("cpu", torch.float64) for columns in modes]
+        found = [_moment(columns) for columns in modes]
         self._sums = [a + b for a, b in zip(self._sums, found, strict=True)] if self._sums else found
         self.images += images
 
     def metric(self) -> KernelMetric:
         """The metric of the network's output; raises TuckertreeError if nothing or NaN was added."""
         _check(self.layer.name, self._sums)
-        whole = self._sums[0].diagonal(dim1=1, dim2=2).sum(1) / self.images
+        repeated = self.layer.spec.kernel_shape[0] // self._sums[0].shape[-1]  # 1 but for a wide mode
+        whole = repeated * self._sums[0].diagonal(dim1=1, dim2=2).sum(1) / self.images
         share = whole.clamp_min(torch.finfo(whole.dtype).tiny) ** (1 / len(self._sums) - 1)
         means = (each / self.images * share[:, None, None] for each in self._sums)
         return KernelMetric(tuple(_root(mean, self.images) for mean in means))
@@ -142,7 +154,7 @@ class InputSum:
         spec = self.layer.spec
         channels = x.detach().movedim(x.ndim - spec.order - 1, 0)
         columns = channels.reshape(spec.groups, spec.in_channels // spec.groups, -1)
-        gram = (columns @ columns.mT).to("cpu", torch.float64)
+        gram = _moment(columns)
         self._sum = gram if self._sum is None else self._sum + gram
         self._columns += columns.shape[-1]
         self.images += x.shape[0]
@@ -151,6 +163,14 @@ class InputSum:
         """The metric of the layer's own output; raises TuckertreeError if nothing or NaN was added."""
         total = _check(self.layer.name, [] if self._sum is None else [self._sum])[0]
         return KernelMetric((None, _root(total / self._columns, self.images)))
+
+
+def _moment(columns: Tensor) -> Tensor:
+    """Second moment ``[g, n, n]`` of ``[g, n, m]``; of a wide mode its mean level ``[g, 1, 1]``."""
+    size = columns.shape[1]
+    if size > _WIDE:
+        return (columns * columns).sum((1, 2), keepdim=True, dtype=torch.float64).cpu() / size
+    return (columns @ columns.mT).to("cpu", torch.float64)
 
 
 def _check(name: str, sums: list[Tensor]) -> list[Tensor]:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from tuckertree.calibration.batchnorm import output_distances
-from tuckertree.calibration.metrics import KernelMetric
+from tuckertree.calibration.metrics import KernelMetric, weigh
 from tuckertree.calibration.sources import Calibration, Source
 from tuckertree.decomposition import Factors, decompose, method_cuts
 from tuckertree.layers import Chain, LayerSpec, factorize
@@ -93,7 +93,7 @@ def whitened_chain(
     cuts = method_cuts(method, kernel.ndim - 3)
     first, *rest = decompose(metric.of(kernel), ranks, cuts)
     inverse = torch.linalg.inv(cast("Tensor", metric.roots[1])).to(first.device)
-    first = torch.einsum("gcd,grd...->grc...", inverse, first)
+    first = weigh(inverse, first, 2)
     return factorize(module, method, ranks, factors=Factors((first, *rest)))
 
 

@@ -22,11 +22,8 @@ from tuckertree.onnx_models.calibrating import (
 )
 from tuckertree.onnx_models.files import (
     OnnxFile,
-    all_tensors,
     check_onnx_output,
     data_file,
-    is_external,
-    place_of,
     read_onnx,
     written,
 )
@@ -210,7 +207,7 @@ def compress_onnx(
         errors, relative_error = _errors(found, skeleton, chains)
         clock.lap("errors")
         smaller = rewrite(graph, found.layers, chains, biases=images is not None)
-        size_before = _bytes(source, file)
+        size_before = file.size
         with written(path, smaller, file, overwrite=overwrite) as new:
             output_error, compared_on = _compare(source, new, graph, input_size, images)
             size_after = new.stat().st_size + _size(data_file(new))
@@ -374,12 +371,6 @@ def _compare(
     feeds = list(feeds_of(images, graph, max(_COMPARED, images.batch_size)))
     count = sum(len(next(iter(feed.values()))) for feed in feeds)
     return relative_difference(before, after, feeds), f"{count} calibration images"
-
-
-def _bytes(path: Path, file: OnnxFile) -> int:
-    """Size of a model with its external data."""
-    places = {place_of(tensor, path) for tensor in all_tensors(file.proto) if is_external(tensor)}
-    return path.stat().st_size + sum(length for _, _, length in places)
 
 
 def _size(path: Path) -> int:

@@ -53,6 +53,13 @@ class OnnxFile:
         """The folder that external data lie in."""
         return self.path.absolute().parent
 
+    @property
+    def size(self) -> int:
+        """Bytes of the model with its external data."""
+        tensors = [tensor for tensor in all_tensors(self.proto) if is_external(tensor)]
+        places = {place_of(tensor, self.path) for tensor in tensors}
+        return self.path.stat().st_size + sum(length for _, _, length in places)
+
     def array(self, tensor: TensorProto) -> np.ndarray[Any, Any]:
         """Values of a tensor, wherever they are.
 
@@ -100,7 +107,7 @@ def read_onnx(path: str | Path) -> OnnxFile:
     try:
         checker.check_model(str(path))
     except Exception as error:  # the checker's errors have no common class of their own
-        raise TuckertreeError(f"{path} is not a valid ONNX model: {first_line(error)}") from error
+        raise TuckertreeError(f"{path} is not a valid ONNX model: {_findings(error)}") from error
     return OnnxFile(path, proto, bool(external))
 
 
@@ -242,7 +249,7 @@ def _check(new: Path, path: Path) -> None:
     try:
         checker.check_model(str(new))
     except Exception as error:
-        raise TuckertreeError(f"{path} would not be a valid ONNX model: {first_line(error)}") from error
+        raise TuckertreeError(f"{path} would not be a valid ONNX model: {_findings(error)}") from error
 
 
 def _move_out(proto: ModelProto, source: OnnxFile, stream: BinaryIO, name: str) -> None:
@@ -284,6 +291,11 @@ def _copy(file: Path, offset: int, length: int, stream: BinaryIO) -> None:
                 raise TuckertreeError(f"{file} became shorter while it was read")
             stream.write(block)
             left -= len(block)
+
+
+def _findings(error: Exception) -> str:
+    """What the checker found, with the node where it found it, in one line."""
+    return "; ".join(line.removeprefix("==> ") for line in str(error).splitlines() if line.strip())
 
 
 def first_line(error: BaseException) -> str:

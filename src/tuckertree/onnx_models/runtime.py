@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 Array = np.ndarray[Any, Any]
 Feed = dict[str, Array]
 
+_SOURCE_PLACE = re.compile(r"/onnxruntime_src/\S+:\d+ .*?\)(?: const)? ")
+"""File, line and signature of a function of ONNX Runtime."""
 _FOLDER = "session.model_external_initializers_file_folder_path"
 
 
@@ -110,7 +113,10 @@ def shapes_of(file: OnnxFile, graph: Graph, names: Sequence[str], feed: Feed) ->
     shape_names = {name: graph.new_name(f"{name}/shape") for name in wanted}
     nodes = [helper.make_node("Shape", [name], [shape]) for name, shape in shape_names.items()]
     # The model's own outputs are asked for too: what they need must run as well.
-    found = probing(file.proto, file.folder, [*shape_names.values(), *graph.outputs], nodes).run(feed)
+    try:
+        found = probing(file.proto, file.folder, [*shape_names.values(), *graph.outputs], nodes).run(feed)
+    except TuckertreeError as error:
+        raise TuckertreeError(f"{file.path}: {error}") from error
     return {**known, **{name: tuple(found[shape].tolist()) for name, shape in shape_names.items()}}
 
 
@@ -239,7 +245,8 @@ def _random(shape: Sequence[int], elem_type: int, generator: np.random.Generator
 def _complaint(error: Exception) -> str:
     """ONNX Runtime's message without its number and its own source files."""
     text = first_line(error)
-    return text.split(" : ", 3)[-1] if text.startswith("[ONNXRuntimeError]") else text
+    text = text.split(" : ", 3)[-1] if text.startswith("[ONNXRuntimeError]") else text
+    return _SOURCE_PLACE.sub("", text)
 
 
 def as_feed(inputs: Any, graph: Graph) -> Feed:

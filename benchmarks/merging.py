@@ -1,0 +1,28 @@
+"""Results of several runs of a benchmark in one file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+Row = dict[str, Any]
+
+
+def merged(path: Path, key: str, rows: Sequence[Row], kind: Sequence[str]) -> list[Row]:
+    """Rows of a JSON file under ``key``, and new ones, each in the place of an older one of the same kind.
+
+    Parameters
+    ----------
+    kind
+        Keys that rows of one kind have the same values of.
+    """
+    found = json.loads(path.read_text(encoding="utf-8"))[key] if path.exists() else []
+    return list({tuple(row[name] for name in kind): row for row in [*found, *rows]}.values())
+
+
+def write_report(folder: Path, name: str, report: Row, page: str) -> None:
+    """Write a report as ``name.json`` and as the page ``name.md``."""
+    (folder / f"{name}.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    (folder / f"{name}.md").write_text(page, encoding="utf-8")

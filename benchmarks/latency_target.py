@@ -111,7 +111,7 @@ def structure(name: str, rule: tt.Budget) -> list[dict[str, Any]]:
     started = time.perf_counter()
     with progress_bar() as tick:
         inventory = take_inventory(model, example)
-        target = LatencyTarget(model, example, rule)
+        target = LatencyTarget.of_model(model, example, rule)
         inventory, timer = target.measure(inventory, options, tick=tick)
         timed = time.perf_counter() - started
         candidates = survey_network(model, inventory, options, timer=timer, tick=tick)

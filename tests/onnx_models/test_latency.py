@@ -75,13 +75,13 @@ def machine_of(monkeypatch):
         monkeypatch.setattr(FileClock, "_in_turns", in_turns)
         return opened
 
-    ready = FileClock._ready
+    ready = latency_module._ready
 
-    def recorded(clock, path):
+    def recorded(runtime, path, inputs):
         opened.append(structure(path))
-        return ready(clock, path)
+        return ready(runtime, path, inputs)
 
-    monkeypatch.setattr(FileClock, "_ready", recorded)
+    monkeypatch.setattr(latency_module, "_ready", recorded)
     monkeypatch.setattr(latency_module, "RuntimeClock", lambda *_: machine())
     return measuring
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
+from torch import Tensor
 
 from tuckertree.decomposition import method_cuts
 from tuckertree.errors import TuckertreeError, UsageError
@@ -107,8 +108,8 @@ class FileClock(PlanClock):
         self._file, self._graph, self._layers, self._skeleton = file, graph, layers, skeleton
         feed = example if batch is None else repeated(example, graph, batch)
         self._inputs = [torch.from_numpy(feed[name]) for name in graph.inputs]
-        self.runtime = runtime
-        super().__init__(runtime, self._ready(file.path), samples_of(feed), samples_of(example))
+        dense = _ready(runtime, file.path, self._inputs)
+        super().__init__(runtime, dense, samples_of(feed), samples_of(example))
 
     def planned(self, plan: Plan) -> Callable[[], object]:
         """As :meth:`PlanClock.planned`; only the chains are random, all else is the file's own."""
@@ -119,18 +120,19 @@ class FileClock(PlanClock):
             TemporaryDirectory(prefix="tuckertree-") as folder,
             written(Path(folder) / self._file.path.name, proto, self._file, overwrite=False) as new,
         ):
-            return self._ready(new)
+            return _ready(self.runtime, new, self._inputs)
 
-    def _ready(self, path: Path) -> Callable[[], object]:
-        run = self.runtime.open(path).bind(self._inputs)
-        try:
-            run()
-        except Exception as error:  # errors of the runtimes have no class in common but this
-            shapes = ", ".join(str(list(x.shape)) for x in self._inputs)
-            raise TuckertreeError(
-                f"{self.runtime.name} cannot run {path.name} on {shapes}: {first_line(error)}"
-            ) from error
-        return run
+
+def _ready(runtime: Runtime, path: Path, inputs: Sequence[Tensor]) -> Callable[[], object]:
+    run = runtime.open(path).bind(inputs)
+    try:
+        run()
+    except Exception as error:  # errors of the runtimes have no class in common but this
+        shapes = ", ".join(str(list(x.shape)) for x in inputs)
+        raise TuckertreeError(
+            f"{runtime.name} cannot run {path.name} on {shapes}: {first_line(error)}"
+        ) from error
+    return run
 
 
 def count_as_run(plan: Plan, inventory: Inventory) -> Plan:

@@ -197,7 +197,7 @@ def compress(
         if isinstance(rule, NetworkRule):
             target = timer = None
             if timed:
-                target = LatencyTarget(model, example_inputs, cast("Budget", rule))
+                target = LatencyTarget.of_model(model, example_inputs, cast("Budget", rule))
                 inventory, timer = target.measure(inventory, options, tick=tick)
                 clock.lap("times")
             candidates = survey_network(model, inventory, options, objective, images, timer=timer, tick=tick)

@@ -106,7 +106,6 @@ def compress(
             model=architecture,
             device=device if device != "cpu" else None,
         )
-        refuse_options("is not available for ONNX models yet; give --macs", latency=latency)
         size = parse_size(input_size)
         from tuckertree.onnx_models import compress_onnx
 
@@ -129,7 +128,7 @@ def compress(
             include=include or ("*",),
             exclude=exclude or (),
             first=first,
-            round_to=round_to or 1,
+            round_to=round_to,
             overwrite=overwrite,
         )
         _show(smaller, output, smaller.lines(), as_json=as_json)

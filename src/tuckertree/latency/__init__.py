@@ -1,6 +1,6 @@
 """Latency as a target: layers timed, a plan chosen, the whole network measured, the plan corrected."""
 
-from tuckertree.latency.network import NetworkClock, run_as_planned
+from tuckertree.latency.network import NetworkClock, PlanClock, random_as_planned, run_as_planned
 from tuckertree.latency.target import LatencyTarget, meet_target
 from tuckertree.latency.time_model import Clock, RuntimeClock, TimeModel
 
@@ -8,8 +8,10 @@ __all__ = [
     "Clock",
     "LatencyTarget",
     "NetworkClock",
+    "PlanClock",
     "RuntimeClock",
     "TimeModel",
     "meet_target",
+    "random_as_planned",
     "run_as_planned",
 ]

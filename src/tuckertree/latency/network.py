@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 
 from torch import Tensor, nn
@@ -49,10 +50,50 @@ def run_as_planned(model: nn.Module, plan: Plan) -> nn.Module:
     return replace_layers(model, contracted)
 
 
-class NetworkClock:
-    """Times the structure of plans on a runtime against the dense network, which is made ready once.
+class PlanClock(ABC):
+    """Times plans for a network on a runtime against the dense network, which is made ready once.
 
-    Weights of chains are random: a time does not depend on them.
+    Parameters
+    ----------
+    runtime
+        What runs them.
+    dense
+        Runs the dense network once.
+    batch, example_batch
+        Samples in one run, and in the example inputs that the inventory was taken at.
+    """
+
+    def __init__(self, runtime: Runtime, dense: Callable[[], object], batch: int, example_batch: int) -> None:
+        self.runtime, self.batch, self.example_batch = runtime, batch, example_batch
+        self._dense = dense
+
+    @abstractmethod
+    def planned(self, plan: Plan) -> Callable[[], object]:
+        """Make a plan's structure ready: what is returned runs it once.
+
+        Weights of chains may be random: a time does not depend on them.
+        """
+
+    def seconds(self) -> float:
+        """Least time of the dense network: what disturbs a run, or many in a row, only ever adds to it."""
+        return min(self._in_turns([self._dense])[0])
+
+    def __call__(self, plan: Plan) -> Timing:
+        """Time of the network as planned over that of the dense one, both in turns."""
+        dense, planned = self._in_turns([self._dense, self.planned(plan)])
+        return Timing.of_ratios(planned, dense, _LEAST_OF)
+
+    def _in_turns(self, runs: Sequence[Callable[[], object]]) -> list[list[float]]:
+        """Two seconds of rounds, so that small networks outlast a disturbance; 25 at least, 200 at most."""
+        with self.runtime.active():
+            (first,) = time_in_turns([runs[0]], repeats=3, shortest=_SHORTEST)
+            turn = max(_SHORTEST, min(first)) * len(runs)
+            rounds = min(_MOST, max(_FEWEST, int(_TOGETHER / turn)))
+            return time_in_turns(runs, repeats=rounds, shortest=_SHORTEST, settle=True)
+
+
+class NetworkClock(PlanClock):
+    """Times plans for a network of torch.
 
     Parameters
     ----------
@@ -75,32 +116,28 @@ class NetworkClock:
         inputs = [example_inputs] if isinstance(example_inputs, Tensor) else example_inputs
         if isinstance(inputs, Mapping) or not all(isinstance(x, Tensor) and x.ndim for x in inputs):
             raise UsageError("a budget of latency needs a model that is called with tensors by position")
-        self.runtime, self.example_batch = runtime, len(inputs[0])
-        self.batch = batch or self.example_batch
         self._inputs = [x.cpu() if batch is None else _of_batch(x.cpu(), batch) for x in inputs]
         self._model = copy.deepcopy(model).cpu().eval()
-        self._dense = runtime.load(self._model, self._inputs).bind(self._inputs)
+        dense = runtime.load(self._model, self._inputs).bind(self._inputs)
+        super().__init__(runtime, dense, batch or len(inputs[0]), len(inputs[0]))
 
-    def seconds(self) -> float:
-        """Least time of the dense network: what disturbs a run, or many in a row, only ever adds to it."""
-        return min(self._in_turns([self._dense])[0])
+    def planned(self, plan: Plan) -> Callable[[], object]:
+        """As :meth:`PlanClock.planned`."""
+        return self.runtime.load(random_as_planned(self._model, plan), self._inputs).bind(self._inputs)
 
-    def __call__(self, plan: Plan) -> Timing:
-        """Time of the network as planned over that of the dense one, both in turns."""
-        structure = build_structure(self._model, plan)
-        for layer in plan.compressed:
-            fill(structure.get_submodule(layer.name))
-        session = self.runtime.load(run_as_planned(structure, plan), self._inputs)
-        dense, planned = self._in_turns([self._dense, session.bind(self._inputs)])
-        return Timing.of_ratios(planned, dense, _LEAST_OF)
 
-    def _in_turns(self, runs: Sequence[Callable[[], object]]) -> list[list[float]]:
-        """Two seconds of rounds, so that small networks outlast a disturbance; 25 at least, 200 at most."""
-        with self.runtime.active():
-            (first,) = time_in_turns([runs[0]], repeats=3, shortest=_SHORTEST)
-            turn = max(_SHORTEST, min(first)) * len(runs)
-            rounds = min(_MOST, max(_FEWEST, int(_TOGETHER / turn)))
-            return time_in_turns(runs, repeats=rounds, shortest=_SHORTEST, settle=True)
+def random_as_planned(model: nn.Module, plan: Plan) -> nn.Module:
+    """Copy a dense model with chains of random weights, each in the form that the plan names.
+
+    Raises
+    ------
+    TuckertreeError
+        If the plan is not one for this model.
+    """
+    structure = build_structure(model, plan)
+    for layer in plan.compressed:
+        fill(structure.get_submodule(layer.name))
+    return run_as_planned(structure, plan)
 
 
 def _of_batch(x: Tensor, batch: int) -> Tensor:

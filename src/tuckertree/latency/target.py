@@ -8,8 +8,8 @@ from dataclasses import replace
 from torch import nn
 
 from tuckertree.errors import UnreachableTargetError
-from tuckertree.latency.network import NetworkClock
-from tuckertree.latency.time_model import RuntimeClock, TimeModel
+from tuckertree.latency.network import NetworkClock, PlanClock
+from tuckertree.latency.time_model import Clock, RuntimeClock, TimeModel
 from tuckertree.measure import ExampleInputs, Timing
 from tuckertree.planning import DENSE, Budget, Candidates, Inventory, Latency, Options, Plan, make_plan
 from tuckertree.progress import Tick, no_progress
@@ -29,29 +29,39 @@ class LatencyTarget:
     ----------
     rule
         A budget of latency.
-
-    Raises
-    ------
-    UsageError
-        If the runtime is unknown, or the inputs are not tensors by position.
-    TuckertreeError
-        If the runtime is not installed or cannot run the network.
+    network
+        Times plans for the whole network.
+    layers
+        Times forms of its layers, on the same runtime.
     """
 
-    def __init__(self, model: nn.Module, example_inputs: ExampleInputs, rule: Budget) -> None:
+    def __init__(self, rule: Budget, network: PlanClock, layers: Clock) -> None:
         self.rule = rule
-        self._runtime = runtime_of(rule, model)
-        self._clock = NetworkClock(model, example_inputs, self._runtime, rule.batch)
-        self._dtype = next(p.dtype for p in model.parameters() if p.is_floating_point())
+        self._network, self._layers = network, layers
+
+    @classmethod
+    def of_model(cls, model: nn.Module, example_inputs: ExampleInputs, rule: Budget) -> LatencyTarget:
+        """The target of a network of torch.
+
+        Raises
+        ------
+        UsageError
+            If the runtime is unknown, or the inputs are not tensors by position.
+        TuckertreeError
+            If the runtime is not installed or cannot run the network.
+        """
+        runtime = runtime_of(rule, model)
+        network = NetworkClock(model, example_inputs, runtime, rule.batch)
+        dtype = next(p.dtype for p in model.parameters() if p.is_floating_point())
+        return cls(rule, network, RuntimeClock(runtime, dtype))
 
     def measure(
         self, inventory: Inventory, options: Options, *, tick: Tick = no_progress
     ) -> tuple[Inventory, TimeModel]:
         """The inventory with the time of the network, and the times of the layers that may be compressed."""
-        clock = RuntimeClock(self._runtime, self._dtype)
-        model = TimeModel(clock, (self._clock.batch, self._clock.example_batch))
+        model = TimeModel(self._layers, (self._network.batch, self._network.example_batch))
         model.measure([x for x in inventory.layers if options.method(x)[0] != DENSE], tick=tick)
-        return replace(inventory, seconds=self._clock.seconds()), model
+        return replace(inventory, seconds=self._network.seconds()), model
 
     def plan(
         self,
@@ -62,13 +72,14 @@ class LatencyTarget:
         tick: Tick = no_progress,
     ) -> Plan:
         """A plan that was measured to keep the target; as :func:`meet_target`."""
-        plan = meet_target(inventory, candidates, self.rule, options, self._clock, tick=tick)
+        plan = meet_target(inventory, candidates, self.rule, options, self._network, tick=tick)
         assert plan.latency is not None
+        runtime = self._network.runtime
         latency = replace(
             plan.latency,
-            runtime=f"{self._runtime.name} {self._runtime.version}",
-            threads=self._runtime.threads,
-            batch=self._clock.batch,
+            runtime=f"{runtime.name} {runtime.version}",
+            threads=runtime.threads,
+            batch=self._network.batch,
         )
         return replace(plan, latency=latency)
 
@@ -119,7 +130,8 @@ def meet_target(
     assert rule.latency is not None
     target = float(rule.latency)
     least = 1 - sum(_largest_saving(layer) for layer in candidates.values()) / inventory.seconds
-    least = max(least, 0.0) + _HAIR
+    # The budget counts whole nanoseconds, and rounds each layer's time: in a small network they add up.
+    least = max(least, 0.0) + _HAIR + (len(candidates) + 2) * 1e-9 / inventory.seconds
     share, found = target, list[Plan]()
     for number in range(1, ROUNDS + 1):
         share = max(share, least)

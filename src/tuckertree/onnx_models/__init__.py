@@ -4,14 +4,10 @@ result = compress_onnx("model.onnx", "small.onnx", Budget(macs=0.6), calibration
 print(result)
 """
 
-from tuckertree.onnx_models.compression import (
-    OnnxResult,
-    compress_onnx,
-    onnx_inventory,
-    onnx_trade_off_curve,
-)
+from tuckertree.onnx_models.compression import compress_onnx, onnx_inventory, onnx_trade_off_curve
 from tuckertree.onnx_models.files import read_onnx
 from tuckertree.onnx_models.images import OnnxImages, open_onnx_calibration
+from tuckertree.onnx_models.result import OnnxResult
 
 __all__ = [
     "OnnxImages",

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from tuckertree.calibration import Calibration, Source
 from tuckertree.compression import Clock, measure_errors, nothing_to_compress
 from tuckertree.errors import UnreachableTargetError, UsageError
+from tuckertree.latency import run_as_planned
 from tuckertree.layers import Chain
-from tuckertree.objectives import OBJECTIVES, AnyRule
+from tuckertree.objectives import AnyRule
 from tuckertree.onnx_models.calibrating import (
     batched,
     calibrate_onnx,
     chains_of,
     feeds_of,
-    onnx_metrics,
-    onnx_sensitivity,
 )
 from tuckertree.onnx_models.files import (
     OnnxFile,
@@ -28,13 +26,15 @@ from tuckertree.onnx_models.files import (
     written,
 )
 from tuckertree.onnx_models.graph import Graph
+from tuckertree.onnx_models.latency import count_as_run, onnx_runtime_of, onnx_target
 from tuckertree.onnx_models.layers import OnnxInventory, Skeleton, build_skeleton, take_onnx_inventory
+from tuckertree.onnx_models.result import OnnxResult
 from tuckertree.onnx_models.rewriting import rewrite
 from tuckertree.onnx_models.runtime import Feed, Session, example_feed, fixed_batch, relative_difference
+from tuckertree.onnx_models.surveying import check_onnx_objective, survey_onnx
 from tuckertree.planning import (
     DENSE,
     Budget,
-    Candidates,
     Inventory,
     NetworkRule,
     Options,
@@ -43,7 +43,6 @@ from tuckertree.planning import (
     TradeOff,
     make_plan,
     survey,
-    survey_candidates,
     trade_off,
 )
 from tuckertree.planning.planner import Choice
@@ -52,68 +51,6 @@ from tuckertree.surgery import apply
 
 _COMPARED = 32
 """At most so many calibration images are run through the saved file."""
-
-
-@dataclass(frozen=True)
-class OnnxResult:
-    """What was done to an ONNX model.
-
-    Attributes
-    ----------
-    path
-        The file that was written; external data, if any, lie beside it under the name with ``.data`` added.
-    plan
-        What was done to each layer, and why.
-    errors
-        True relative error of each compressed layer's weight, as it is stored.
-    relative_error
-        The same over all layers together that could be compressed.
-    output_error
-        ``||y' - y|| / ||y||`` over all floating-point outputs of the saved file and the original, in ONNX
-        Runtime.
-    compared_on
-        What the outputs were compared on.
-    bytes
-        Size of the model before and after, external data included.
-    seconds
-        Time of each station.
-    """
-
-    path: Path
-    plan: Plan
-    errors: Mapping[str, float]
-    relative_error: float
-    output_error: float
-    compared_on: str
-    bytes: tuple[int, int]
-    seconds: Mapping[str, float]
-
-    def __str__(self) -> str:
-        """Table of the layers and the totals."""
-        from tuckertree.report import result_text
-
-        return "\n".join([result_text(self), *self.lines()])
-
-    def lines(self) -> list[str]:
-        """What there is to say beside the plan."""
-        before, after = (size / 1e6 for size in self.bytes)
-        return [
-            f"outputs     {self.output_error:.3g} relative error in ONNX Runtime on {self.compared_on}",
-            f"file        {before:.2f} MB -> {after:.2f} MB",
-        ]
-
-    def summary(self) -> dict[str, Any]:
-        """What was measured, as JSON data."""
-        return {
-            "parameters": list(self.plan.parameters),
-            "macs": list(self.plan.macs),
-            "bytes": list(self.bytes),
-            "relative_error": self.relative_error,
-            "output_error": self.output_error,
-            "compared_on": self.compared_on,
-            "errors": dict(self.errors),
-            "seconds": dict(self.seconds),
-        }
 
 
 def compress_onnx(
@@ -127,7 +64,7 @@ def compress_onnx(
     include: str | Sequence[str] | Choice = ("*",),
     exclude: str | Sequence[str] | Choice = (),
     first: str = "svd",
-    round_to: int = 1,
+    round_to: int | None = None,
     overwrite: bool = False,
     progress: bool | None = None,
 ) -> OnnxResult:
@@ -141,7 +78,9 @@ def compress_onnx(
     model, output
         ONNX files.
     rule
-        ``Budget(macs=0.6)``, ``Energy(0.9)``, ``Error(0.1)`` or ``Ranks({...})``.
+        ``Budget(macs=0.6)``, ``Energy(0.9)``, ``Error(0.1)``, ``Ranks({...})`` or
+        ``Budget(latency="2x", runtime="onnxruntime", threads=2)``: layers and the whole file are timed, and chains
+        are written in the forms that were measured. Its batch is that of the file; where that is free, any.
     input_size
         Size of the input without the batch, in the model's own order of axes, where the file leaves it open.
         MACs are counted at it.
@@ -166,16 +105,18 @@ def compress_onnx(
     Raises
     ------
     UsageError
-        If the size of an input is not known, or an option has a value it cannot have.
+        If the size of an input is not known, an option has a value it cannot have, or a budget of latency names a
+        runtime that reads no ONNX.
     UnreachableTargetError
         If no layer can be compressed, with the reasons, or the budget cannot be met.
     TuckertreeError
         If a file cannot be read, run or written.
     """
     source, path = Path(model), Path(output)
-    if isinstance(rule, Budget) and rule.latency is not None:
-        raise UsageError("a budget of latency is not available for ONNX models yet; give macs or params")
+    timed = rule if isinstance(rule, Budget) and rule.latency is not None else None
+    runtime = onnx_runtime_of(timed) if timed else None
     check_onnx_output(path, source, overwrite=overwrite)
+    round_to = 1 if round_to is None and not timed else round_to
     options = Options(_patterns(include), _patterns(exclude), first, round_to)
     objective = check_onnx_objective(rule, objective, calibrated=calibration is not None)
     clock = Clock()
@@ -183,14 +124,26 @@ def compress_onnx(
     graph = Graph(file.proto)
     images = None if calibration is None else batched(Calibration(calibration), graph)
     with progress_bar(progress) as tick:
-        found = take_onnx_inventory(file, graph, _example(graph, input_size, images))
+        example = _example(graph, input_size, images)
+        found = take_onnx_inventory(file, graph, example)
         options.check_patterns(found.inventory.layers)
         _refuse_if_all_stay(found.inventory, options)
         skeleton = _skeleton(file, found)
         clock.lap("inventory")
         if isinstance(rule, NetworkRule):
-            candidates = _candidates(file, graph, found, skeleton, options, objective, images, tick)
-            plan = make_plan(found.inventory, candidates, rule, options)
+            target = timer = None
+            if timed and runtime:
+                target = onnx_target(timed, runtime, file, graph, found, skeleton, example)
+                inventory, timer = target.measure(found.inventory, options, tick=tick)
+                found = replace(found, inventory=inventory)
+                clock.lap("times")
+            candidates = survey_onnx(
+                file, graph, found, skeleton, options, objective, images, timer=timer, tick=tick
+            )
+            if target is not None:
+                plan = target.plan(found.inventory, candidates, options, tick=tick)
+            else:
+                plan = make_plan(found.inventory, candidates, rule, options)
             plan = replace(plan, rule={**plan.rule, "objective": objective})
         else:
             spectra = survey(skeleton, found.inventory, options, tick=tick)
@@ -204,6 +157,9 @@ def compress_onnx(
         else:
             chains = calibrate_onnx(file, graph, found.layers, skeleton, plan, images, tick=tick)
             clock.lap("calibration")
+        if plan.latency is not None:
+            chains = chains_of(run_as_planned(Skeleton(chains), plan), plan)
+            plan = count_as_run(plan, found.inventory)
         errors, relative_error = _errors(found, skeleton, chains)
         clock.lap("errors")
         smaller = rewrite(graph, found.layers, chains, biases=images is not None)
@@ -262,32 +218,8 @@ def onnx_trade_off_curve(
         found = take_onnx_inventory(file, graph, _example(graph, input_size, images))
         objective = "weight" if images is None else "moments"
         skeleton = _skeleton(file, found)
-        candidates = _candidates(file, graph, found, skeleton, Options(), objective, images, tick)
+        candidates = survey_onnx(file, graph, found, skeleton, Options(), objective, images, tick=tick)
     return trade_off(found.inventory, candidates, by=by, points=points)
-
-
-def check_onnx_objective(rule: AnyRule, objective: str | None, *, calibrated: bool) -> str:
-    """The objective that holds: the one asked for, or the default.
-
-    Raises
-    ------
-    UsageError
-        If it is unknown, not available for ONNX, does not belong to the rule, or needs images.
-    """
-    if objective is None:
-        return "moments" if calibrated else "weight"
-    if objective not in OBJECTIVES:
-        raise UsageError(f"unknown objective {objective!r}; for ONNX models: moments, sensitivity, weight")
-    if objective == "outputs":
-        raise UsageError(
-            "objective 'outputs' needs the network in torch (an ONNX file has no derivatives); "
-            "use moments, the default with calibration images, sensitivity or weight"
-        )
-    if not isinstance(rule, NetworkRule):
-        raise UsageError("an objective belongs to a budget")
-    if objective != "weight" and not calibrated:
-        raise UsageError(f"objective {objective!r} needs calibration images")
-    return objective
 
 
 def _example(graph: Graph, input_size: Sequence[int] | None, images: Calibration | None) -> Feed:
@@ -319,32 +251,6 @@ def _refuse_if_all_stay(inventory: Inventory, options: Options) -> None:
 
 def _skeleton(file: OnnxFile, found: OnnxInventory) -> Skeleton:
     return build_skeleton(file, [layer for layer in found.layers.values() if not layer.layer.refusal])
-
-
-def _candidates(
-    file: OnnxFile,
-    graph: Graph,
-    found: OnnxInventory,
-    skeleton: Skeleton,
-    options: Options,
-    objective: str,
-    images: Calibration | None,
-    tick: Tick,
-) -> dict[str, Candidates]:
-    if images is None or objective == "weight":
-        return survey_candidates(skeleton, found.inventory, options, tick=tick)
-    chosen = [layer for layer in found.layers.values() if options.method(layer.layer)[0] != DENSE]
-    metrics = onnx_metrics(file, graph, chosen, images, tick=tick)
-    candidates = survey_candidates(
-        skeleton,
-        found.inventory,
-        options,
-        metric=lambda layer, kernel: metrics[layer.name].of(kernel),
-        tick=tick,
-    )
-    if objective == "moments":
-        return candidates
-    return onnx_sensitivity(file, graph, found.layers, skeleton, candidates, metrics, images, tick=tick)
 
 
 def _chains(skeleton: Skeleton, plan: Plan, tick: Tick) -> dict[str, Chain]:

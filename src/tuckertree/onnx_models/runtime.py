@@ -154,6 +154,31 @@ def fixed_batch(graph: Graph) -> int | None:
     return dims[0] if dims else None
 
 
+def samples_of(feed: Feed) -> int:
+    """Batch size of inputs."""
+    return next((len(x) for x in feed.values() if x.ndim), 1)
+
+
+def repeated(feed: Feed, graph: Graph, batch: int) -> Feed:
+    """The first sample ``batch`` times, in every input whose batch the file leaves free.
+
+    Raises
+    ------
+    UsageError
+        If the file prescribes another batch.
+    """
+    prescribed = fixed_batch(graph)
+    if prescribed not in (None, batch):
+        raise UsageError(
+            f"the model takes {prescribed} samples at a time, so --batch {batch} cannot be timed"
+        )
+    dims = {value.name: _dims(value) or [None] for value in graph.proto.graph.input}
+    return {
+        name: np.repeat(x[:1], batch, axis=0) if x.ndim and dims[name][0] is None else x
+        for name, x in feed.items()
+    }
+
+
 def element_type(graph: Graph, name: str) -> np.dtype[Any]:
     """Type of an input."""
     helper = require_extra("onnx.helper", extra="onnx")

@@ -1,0 +1,73 @@
+"""What compress_onnx() gives: the written file, the plan behind it, and what was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from tuckertree.planning import Plan
+
+
+@dataclass(frozen=True)
+class OnnxResult:
+    """What was done to an ONNX model.
+
+    Attributes
+    ----------
+    path
+        The file that was written; external data, if any, lie beside it under the name with ``.data`` added.
+    plan
+        What was done to each layer, and why; sizes and MACs are those of the file.
+    errors
+        True relative error of each compressed layer's weight, as it is stored.
+    relative_error
+        The same over all layers together that could be compressed.
+    output_error
+        ``||y' - y|| / ||y||`` over all floating-point outputs of the saved file and the original, in ONNX
+        Runtime.
+    compared_on
+        What the outputs were compared on.
+    bytes
+        Size of the model before and after, external data included.
+    seconds
+        Time of each station.
+    """
+
+    path: Path
+    plan: Plan
+    errors: Mapping[str, float]
+    relative_error: float
+    output_error: float
+    compared_on: str
+    bytes: tuple[int, int]
+    seconds: Mapping[str, float]
+
+    def __str__(self) -> str:
+        """Table of the layers and the totals."""
+        from tuckertree.report import result_text
+
+        return "\n".join([result_text(self), *self.lines()])
+
+    def lines(self) -> list[str]:
+        """What there is to say beside the plan."""
+        before, after = (size / 1e6 for size in self.bytes)
+        return [
+            f"outputs     {self.output_error:.3g} relative error in ONNX Runtime on {self.compared_on}",
+            f"file        {before:.2f} MB -> {after:.2f} MB",
+        ]
+
+    def summary(self) -> dict[str, Any]:
+        """What was measured, as JSON data."""
+        return {
+            "parameters": list(self.plan.parameters),
+            "macs": list(self.plan.macs),
+            "bytes": list(self.bytes),
+            "relative_error": self.relative_error,
+            "output_error": self.output_error,
+            "compared_on": self.compared_on,
+            "errors": dict(self.errors),
+            "seconds": dict(self.seconds),
+            **({"latency": asdict(self.plan.latency)} if self.plan.latency else {}),
+        }

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from tuckertree.calibration import Calibration, KernelMetric
-from tuckertree.calibration.correct import RIDGE, Fitter
+from tuckertree.calibration.correct import Fitter, default_ridge
 from tuckertree.calibration.metrics import InputSum
 from tuckertree.calibration.moments import MEMORY, POSITIONS, Captured, chunks_within, warn_of_few
 from tuckertree.calibration.pairs import PairSum
@@ -130,7 +130,7 @@ def calibrate_onnx(
     own = Skeleton({found.layer.name: skeleton.get_submodule(found.layer.name) for found in planned})
     result = apply(own, plan, tick=tick)
     chains = chains_of(result, plan)
-    fitter = Fitter(own, result, plan, {}, means=True, ridge=RIDGE / len(images))
+    fitter = Fitter(own, result, plan, {}, means=True, ridge=default_ridge(len(images)))
     fitted: dict[str, Chain] = {}
     work = list(_stages(planned, stages, memory, images.batch_size))
     for number, stage in enumerate(work):

@@ -66,7 +66,8 @@ RESULTS = (
     "paper's rule (one energy, no images) at the same reduction beside it. GoogLeNet: each half of 500 photographs",
     "measured by the network calibrated on the other half; read it as a drop. No time is given for runs that were",
     "suspended on the way. VGG-19-BN at 4x and 8.6x: measured before the budget's metric took an image's positions",
-    "together. The machine was busy (load 4 to 10 on 2 cores): times are upper bounds. Measured by",
+    "together. The machine was busy (load 4 to 10 on 2 cores) but for GoogLeNet, and ResNet-56 and VGG-19-BN at equal",
+    "MACs (one thread): times of the others are upper bounds. Measured by",
     "`python benchmarks/post_training.py DATA --output docs/results`;",
 )
 VALIDATION = (

@@ -184,7 +184,7 @@ def compress(
     round_to = 1 if round_to is None and not timed else round_to
     options = Options(_patterns(include), _patterns(exclude), first, round_to)
     images = None if calibration is None else Calibration(calibration)
-    objective = check_objective(rule, objective, images)
+    objective = check_objective(rule, objective, calibrated=images is not None)
     clock = Clock()
     if is_compressed(model):
         model = to_dense(model)

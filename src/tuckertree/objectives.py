@@ -99,7 +99,7 @@ def trade_off_curve(
     return trade_off(inventory, candidates, by=by, points=points)
 
 
-def check_objective(rule: AnyRule, objective: str | None, images: Calibration | None) -> str:
+def check_objective(rule: AnyRule, objective: str | None, *, calibrated: bool) -> str:
     """The objective that holds: the one asked for, or the default.
 
     Raises
@@ -108,11 +108,11 @@ def check_objective(rule: AnyRule, objective: str | None, images: Calibration | 
         If it is unknown, does not belong to the rule, or needs images that are not there.
     """
     if objective is None:
-        return "outputs" if images is not None else "weight"
+        return "outputs" if calibrated else "weight"
     if objective not in OBJECTIVES:
         raise UsageError(f"unknown objective {objective!r}; known: {', '.join(OBJECTIVES)}")
     if not isinstance(rule, NetworkRule):
         raise UsageError("an objective belongs to a budget")
-    if objective != "weight" and images is None:
+    if objective != "weight" and not calibrated:
         raise UsageError(f"objective {objective!r} needs calibration images")
     return objective

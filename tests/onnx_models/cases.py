@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -17,6 +18,9 @@ FULL = 10**6
 
 def numbers(*shape, seed=0, dtype=np.float32):
     return np.random.default_rng([seed, *shape]).standard_normal(shape).astype(dtype)
+
+
+IMAGES = torch.from_numpy(numbers(64, 3, 16, 16, seed=20)).cumsum(2).cumsum(3) / 4
 
 
 def tensor(name, values):

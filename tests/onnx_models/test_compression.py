@@ -8,9 +8,9 @@ import torch
 
 import tuckertree as tt
 from tests.onnx_models.cases import (
+    IMAGES,
     constant,
     helper,
-    network,
     numbers,
     onnx,
     open_layers,
@@ -23,13 +23,6 @@ from tuckertree.onnx_models import compress_onnx, onnx_inventory, onnx_trade_off
 from tuckertree.onnx_models.files import data_file
 from tuckertree.onnx_models.graph import Graph
 from tuckertree.onnx_models.runtime import Session, relative_difference
-
-IMAGES = torch.from_numpy(numbers(64, 3, 16, 16, seed=20)).cumsum(2).cumsum(3) / 4
-
-
-@pytest.fixture
-def model(tmp_path):
-    return network(tmp_path / "model.onnx")
 
 
 def test_the_file_is_what_the_plan_says(model, tmp_path):

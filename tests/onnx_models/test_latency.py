@@ -11,8 +11,8 @@ import torch
 import tuckertree as tt
 from tests.latency.cases import machine
 from tests.onnx_models.cases import (
+    IMAGES,
     helper,
-    network,
     numbers,
     onnx,
     open_layers,
@@ -35,13 +35,6 @@ from tuckertree.onnx_models.rewriting import rewrite
 from tuckertree.onnx_models.runtime import example_feed
 from tuckertree.planning import Options, Ranks, make_plan, survey
 from tuckertree.runtimes import get_runtime
-
-IMAGES = torch.from_numpy(numbers(64, 3, 16, 16, seed=20)).cumsum(2).cumsum(3) / 4
-
-
-@pytest.fixture
-def model(tmp_path):
-    return network(tmp_path / "model.onnx")
 
 
 def structure(path):

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from tuckertree.calibration import Calibration
 from tuckertree.errors import UsageError
-from tuckertree.objectives import OBJECTIVES, AnyRule
+from tuckertree.objectives import OBJECTIVES, AnyRule, check_objective
 from tuckertree.onnx_models.calibrating import onnx_metrics, onnx_sensitivity
 from tuckertree.onnx_models.files import OnnxFile
 from tuckertree.onnx_models.graph import Graph
 from tuckertree.onnx_models.layers import OnnxInventory, Skeleton
-from tuckertree.planning import DENSE, Candidates, NetworkRule, Options, Timer, survey_candidates
+from tuckertree.planning import DENSE, Candidates, Options, Timer, survey_candidates
 from tuckertree.progress import Tick, no_progress
 
 
@@ -21,20 +21,16 @@ def check_onnx_objective(rule: AnyRule, objective: str | None, *, calibrated: bo
     UsageError
         If it is unknown, not available for ONNX, does not belong to the rule, or needs images.
     """
-    if objective is None:
-        return "moments" if calibrated else "weight"
-    if objective not in OBJECTIVES:
+    if objective is None and calibrated:
+        return "moments"
+    if objective is not None and objective not in OBJECTIVES:
         raise UsageError(f"unknown objective {objective!r}; for ONNX models: moments, sensitivity, weight")
     if objective == "outputs":
         raise UsageError(
             "objective 'outputs' needs the network in torch (an ONNX file has no derivatives); "
             "use moments, the default with calibration images, sensitivity or weight"
         )
-    if not isinstance(rule, NetworkRule):
-        raise UsageError("an objective belongs to a budget")
-    if objective != "weight" and not calibrated:
-        raise UsageError(f"objective {objective!r} needs calibration images")
-    return objective
+    return check_objective(rule, objective, calibrated=calibrated)
 
 
 def survey_onnx(

@@ -13,6 +13,7 @@ from tuckertree.errors import TuckertreeError, UsageError
 from tuckertree.extras import require_extra
 from tuckertree.runtimes.onnx_model import branches_to_onnx, to_onnx
 from tuckertree.runtimes.runtime import Runnable, Runtime
+from tuckertree.runtimes.signal_stack import same_signal_stack
 
 
 class _OnnxRuntime(Runtime):
@@ -129,4 +130,5 @@ class OpenVino(_OnnxRuntime):
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_PRECISION_HINT": "f32",
         }
-        return OpenVinoRunnable(core.compile_model(core.read_model(model), "CPU", settings))
+        with same_signal_stack():
+            return OpenVinoRunnable(core.compile_model(core.read_model(model), "CPU", settings))

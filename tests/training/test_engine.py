@@ -127,10 +127,11 @@ def test_a_loss_that_is_no_number_ends_with_the_last_good_epoch(tmp_path, after)
     assert all(tensor.isfinite().all() for tensor in outcome.model.state_dict().values())
 
 
-def test_a_loss_that_is_no_number_in_the_first_epoch_is_an_error(after):
+def test_a_loss_that_is_no_number_in_the_first_epoch_is_an_error_and_leaves_nothing(tmp_path, after):
     after(2, spoil)
     with pytest.raises(TuckertreeError, match=r"in epoch 1: lr 0\.05 diverged; give a lower one"):
-        train(tiny_network(), demo_images(), settings(3))
+        train(tiny_network(), demo_images(), settings(3), output=tmp_path)
+    train(tiny_network(), demo_images(), settings(1), output=tmp_path)  # not refused as an unfinished run
 
 
 def test_fine_tuning_balances_the_factors_and_keeps_the_plan(tmp_path):

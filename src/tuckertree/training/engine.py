@@ -247,6 +247,12 @@ def _train(
             module.restore(state)
         diverged = fit(module, device, log=output is not None)
         final = read_checkpoint(folder / EPOCH)
+        if diverged and not final["history"] and settings.strategy not in STARTED_APART:
+            for name in (
+                EPOCH,
+                STEP,
+            ):  # nothing to go on from, and nothing to stand in the way of another try
+                (folder / name).unlink(missing_ok=True)
     return _outcome(network, final, settings, described, teacher is not None, diverged)
 
 

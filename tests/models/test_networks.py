@@ -1,8 +1,10 @@
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 
 from tuckertree.models import build, resolve
+from tuckertree.models.googlenet import _norm
 from tuckertree.models.resnet import PaddedShortcut
 
 
@@ -42,3 +44,9 @@ def test_googlenet_keeps_the_names_of_caffe_and_can_be_traced() -> None:
     example = resolve("caffe:googlenet").example_inputs()
     with torch.inference_mode():
         torch.testing.assert_close(torch.fx.symbolic_trace(model)(example), model(example))
+
+
+@pytest.mark.parametrize("channels", [1, 4, 64])
+def test_the_response_normalisation_of_googlenet_is_that_of_torch(channels) -> None:
+    x = 100 * torch.randn(2, channels, 3, 5)
+    torch.testing.assert_close(_norm(x), functional.local_response_norm(x, 5, alpha=1e-4, beta=0.75, k=1.0))

@@ -109,5 +109,13 @@ def _pool(x: Tensor) -> Tensor:
 
 
 def _norm(x: Tensor) -> Tensor:
-    # Across channels; Caffe and torch both divide alpha by the size of the window.
-    return functional.local_response_norm(x, size=5, alpha=1e-4, beta=0.75, k=1.0)
+    """``functional.local_response_norm(x, size=5, alpha=1e-4, beta=0.75, k=1.0)``, several times as fast.
+
+    That pools a fifth dimension and raises to a power, which takes a third of the whole network's time in ONNX
+    Runtime. Across channels; Caffe and torch both divide alpha by the size of the window.
+    """
+    channels, size = x.shape[1], 5
+    squares = functional.pad(x * x, (0, 0, 0, 0, size // 2, size // 2))
+    near = [squares[:, start : start + channels] for start in range(size)]
+    root = (1 + 1e-4 / size * sum(near[1:], near[0])).sqrt()
+    return x / (root * root.sqrt())

@@ -1,7 +1,8 @@
 """Time saved against work saved: whole networks on the processor, as chains and contracted, against dense.
 
 Torchvision's architectures with random weights; every convolution but the first and the 1x1 factored by HT-2 with all
-ranks at a share of the channels, down to multiples of 16. Dense, four-layer and contracted networks run in turns.
+ranks at a share of the channels, down to multiples of 16, and the linear layers dense or at the same share of their
+narrower side. Dense, four-layer and contracted networks run in turns.
 
     python benchmarks/latency.py --output docs/results
 """
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,7 @@ from tuckertree.runtimes import contract, get_runtime
 from tuckertree.surgery import replace_layers
 
 NETWORKS = ("torchvision:resnet18", "torchvision:vgg16_bn")
+LAYERS = {"convolutions": "", "all": ", linear layers too"}
 
 
 def main() -> None:
@@ -36,6 +39,7 @@ def main() -> None:
     )
     parser.add_argument("--networks", nargs="+", default=NETWORKS)
     parser.add_argument("--shares", nargs="+", type=int, default=(2, 4), help="ranks = channels / share")
+    parser.add_argument("--layers", nargs="+", choices=LAYERS, default=tuple(LAYERS))
     parser.add_argument("--runtimes", nargs="+", default=("onnxruntime",))
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--batch", type=int, default=1)
@@ -45,22 +49,23 @@ def main() -> None:
     options = parser.parse_args()
     results = []
     for name in options.networks:
-        for share in options.shares:
-            for runtime in options.runtimes:
-                results.append(compare(name, share, runtime, options))
-                show(results[-1:])
-                if options.output:
-                    write(results, options)
+        for layers, share, runtime in product(options.layers, options.shares, options.runtimes):
+            results.append(compare(name, layers, share, runtime, options))
+            show(results[-1:])
+            if options.output:
+                write(results, options)
     show(results)
 
 
-def compare(name: str, share: int, runtime_name: str, options: argparse.Namespace) -> dict[str, Any]:
+def compare(
+    name: str, layers: str, share: int, runtime_name: str, options: argparse.Namespace
+) -> dict[str, Any]:
     """Time the dense network, its chains and their contraction in one process."""
     runtime = get_runtime(runtime_name, threads=options.threads)
     torch.manual_seed(options.seed)
     x = torch.randn(options.batch, 3, 224, 224)
     dense = tuckertree.build(name).eval()
-    chains = replace_layers(dense, factored(dense, share))
+    chains = replace_layers(dense, factored(dense, share, linear=layers == "all"))
     with progress_bar() as tick:
         contraction = contract(chains, runtime, x, tick=tick)
     Console(stderr=True, width=160).print(contraction_table(contraction.layers))
@@ -69,11 +74,12 @@ def compare(name: str, share: int, runtime_name: str, options: argparse.Namespac
     rows = bench(subjects, [runtime], repeats=options.rounds, memory=False)
     return {
         "network": name,
-        "ranks": f"channels/{share}",
+        "ranks": f"channels/{share}{LAYERS[layers]}",
         "runtime": f"{runtime.name} {runtime.version.partition('-')[0]}",
         "threads": runtime.threads,
         "batch": options.batch,
         "forms": {layer.name: layer.form.name for layer in contraction.layers},
+        "stages": {layer.name: len(layer.form.stages) for layer in contraction.layers},
         "rows": [
             {
                 "form": row.name,
@@ -89,13 +95,19 @@ def compare(name: str, share: int, runtime_name: str, options: argparse.Namespac
     }
 
 
-def factored(model: nn.Module, share: int) -> dict[str, nn.Module]:
+def factored(model: nn.Module, share: int, *, linear: bool) -> dict[str, nn.Module]:
     """Chains by layer name."""
+
+    def rank(channels: int) -> int:
+        return max(16, channels // share // 16 * 16)
+
     found: dict[str, nn.Module] = {}
     for name, layer in model.named_modules():
         if isinstance(layer, nn.Conv2d) and layer.in_channels > 3 and max(layer.kernel_size) > 1:
-            first, last = (max(16, n // share // 16 * 16) for n in (layer.in_channels, layer.out_channels))
+            first, last = rank(layer.in_channels), rank(layer.out_channels)
             found[name] = factorize(layer, "ht2", (first, max(first, last), last))
+        elif isinstance(layer, nn.Linear) and linear:
+            found[name] = factorize(layer, "svd", (rank(min(layer.weight.shape)),))
     return found
 
 
@@ -111,7 +123,7 @@ def write(results: list[dict[str, Any]], options: argparse.Namespace) -> None:
     write_report(options.output, "latency", report, markdown(report))
 
 
-COUNTS = {3: "four", 2: "three", 1: "two"}
+COUNTS = {4: "four", 3: "three", 2: "two", 1: "dense"}
 COLUMNS = (
     "network",
     "ranks",
@@ -140,16 +152,16 @@ def cells(result: dict[str, Any]) -> list[tuple[str, ...]]:
             f"{row['faster']:.2f}x",
             "-".join(f"{value:.2f}" for value in row["faster_quartiles"]),
             "" if row["form"] == "dense" else f"{row['faster'] / goal:.2f}",
-            by_form(result["forms"]) if row["form"] == "contracted" else "",
+            by_form(result["stages"]) if row["form"] == "contracted" else "",
         )
         for row in result["rows"]
     ]
 
 
-def by_form(forms: dict[str, str]) -> str:
+def by_form(stages: dict[str, int]) -> str:
     """How many chains became so many layers: ``9 two, 8 dense``."""
-    found = Counter("dense" if form == "dense" else COUNTS[form.count(",")] for form in forms.values())
-    return ", ".join(f"{found[name]} {name}" for name in (*COUNTS.values(), "dense") if found[name])
+    found = Counter(COUNTS[number] for number in stages.values())
+    return ", ".join(f"{found[name]} {name}" for name in COUNTS.values() if found[name])
 
 
 def show(results: list[dict[str, Any]]) -> None:
@@ -166,8 +178,8 @@ def markdown(report: dict[str, Any]) -> str:
         f"chain in the exact form measured fastest. Medians of {report['rounds']} rounds in turns; ratios of the least in groups of",
         "five. Faster / MACs less: times faster over how many times less MACs the four layers have. Layers by form: how",
         "many chains became four, three or two layers; dense are those where no form was faster by more than noise, so",
-        "that no layer is slower than it was by more than that. Linear layers stay as they are: VGG-16 reads the 495 MB of",
-        "theirs in every run, a time that no rank of a convolution shortens. Measured by",
+        "that no layer is slower than it was by more than that. Linear layers stay as they are unless the ranks name them:",
+        "VGG-16 reads the 495 MB of theirs in every run, a time that no rank of a convolution shortens. Measured by",
         f"`python benchmarks/latency.py --output docs/results`; seed {report['seed']}, tuckertree {machine['tuckertree']}, "
         f"torch {machine['torch']},",
         f"{machine['processor']}, shared with others: read the ratios.",

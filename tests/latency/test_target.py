@@ -18,6 +18,7 @@ from tuckertree.latency import target as target_module
 from tuckertree.latency.target import TOO_FAST, TOO_SLOW, predicted_share
 from tuckertree.measure import Timing
 from tuckertree.planning import Budget, Options, Plan, make_plan, survey_candidates, take_inventory
+from tuckertree.report import tables as report_tables
 from tuckertree.runtimes import get_runtime
 
 IMAGE = torch.zeros(1, 3, 32, 32)
@@ -116,6 +117,30 @@ def test_a_network_that_gets_no_faster_is_refused(network):
         meet_target(inventory, candidates, Budget(latency="2x"), options, lambda _: Timing(1.1, 1.1, 1.1))
 
 
+def test_one_measurement_without_gain_does_not_lead_to_the_fastest_plan(network):
+    _, inventory, candidates, _, options = network
+    true, asked = measuring(inventory, 1.0)
+    disturbed = iter([1.3])
+
+    def measure(plan):
+        return Timing(*[true(plan).median * next(disturbed, 1.0)] * 3)
+
+    plan = meet_target(inventory, candidates, Budget(latency="1.2x"), options, measure)
+    assert 0.85 <= plan.latency.measured * 1.2 <= TOO_SLOW
+    assert not any(true(each).median < 0.6 for each in list(asked))
+
+
+def test_a_target_that_takes_all_there_is_says_so(network):
+    _, inventory, candidates, _, options = network
+    saving = sum(float(layer.seconds.max() - layer.seconds.min()) for layer in candidates.values())
+    measure, _ = measuring(inventory, 0.5)
+    most = 1 - 0.5 * saving / inventory.seconds
+    for target, fastest in ((most + 1e-4, True), ((1 + most) / 2, False)):
+        plan = meet_target(inventory, candidates, Budget(latency=target), options, measure)
+        assert plan.latency.fastest is fastest
+        assert any(line.startswith("warning") for line in report_tables._latency(plan)) is fastest
+
+
 def test_without_times_a_budget_of_latency_chooses_nothing():
     model = networks.small_cnn()
     inventory = take_inventory(model, IMAGE)
@@ -194,7 +219,7 @@ def test_compress_for_onnxruntime_measures_and_keeps_what_it_measured(tmp_path, 
     # How fast this machine is, and how steady, is not what is tested: any time is taken for the target.
     monkeypatch.setattr(target_module, "TOO_SLOW", 1e9)
     monkeypatch.setattr(target_module, "TOO_FAST", 0.0)
-    monkeypatch.setattr(network_module, "_MOST", 5)
+    monkeypatch.setattr(network_module, "_ROUNDS", 5)
     model = tt.build("demo")
     rule = tt.Budget(latency="1.02x", runtime="onnxruntime", threads=1)
     result = tt.compress(model, IMAGE, rule, include="layer3.2.conv2")

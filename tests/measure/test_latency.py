@@ -3,7 +3,8 @@
 import torch
 from torch import nn
 
-from tuckertree.measure import Timing, compare_latency, least_of_each
+from tuckertree.measure import Timing, compare_latency, least_of_each, time_until_steady
+from tuckertree.measure import latency as latency_module
 
 
 class Recorder(nn.Module):
@@ -36,3 +37,25 @@ def test_ratios_of_what_is_disturbed_now_and_then():
     # the first is disturbed in the first two rounds, the second in the last two
     ratios = Timing.of_ratios([90, 90, 2, 2], [4, 4, 90, 90], 2)
     assert ratios == Timing(0.5, 0.5, 0.5)
+
+
+def disturbed(monkeypatch, seconds):
+    """Let each turn of each function take what is said, whatever it takes."""
+    monkeypatch.setattr(latency_module, "_one_turn", lambda work, shortest: next(seconds[work]))
+
+
+def test_a_quiet_machine_is_measured_once(monkeypatch):
+    a, b = (lambda: None), (lambda: None)
+    seconds = {a: iter([2.0] * 26), b: iter([1.0] * 26)}
+    disturbed(monkeypatch, seconds)
+    assert time_until_steady([a, b]) == [(2.0, Timing(1, 1, 1)), (1.0, Timing(0.5, 0.5, 0.5))]
+    assert not list(seconds[a])
+
+
+def test_a_restless_machine_is_measured_for_longer_and_what_disturbs_is_left_out(monkeypatch):
+    a, b = (lambda: None), (lambda: None)
+    restless = [1.0, *[3.0, 3.0, 1.0, 1.0, 1.0] * 5]  # two of five groups meet no undisturbed round
+    seconds = {a: iter([2.0] * 104), b: iter([*restless, *[1.0] * 78])}
+    disturbed(monkeypatch, seconds)
+    assert time_until_steady([a, b])[1] == (1.0, Timing(0.5, 0.5, 0.5))
+    assert len(list(seconds[a])) == 52  # one more time was enough

@@ -26,6 +26,7 @@ from tuckertree.latency import TimeModel, run_as_planned
 from tuckertree.latency import network as network_module
 from tuckertree.latency import target as target_module
 from tuckertree.layers import forms
+from tuckertree.measure import Timing
 from tuckertree.onnx_models import compress_onnx, onnx_inventory
 from tuckertree.onnx_models import latency as latency_module
 from tuckertree.onnx_models.calibrating import chains_of
@@ -62,10 +63,12 @@ def machine_of(monkeypatch):
             dense = sum(float(timer.seconds(layer, (), torch.zeros(1, 0))) for layer in layers)
         measured = iter(shares)
 
-        def in_turns(_, runs):
-            return [[dense] * 5, *([dense * next(measured)] * 5 for _ in runs[1:])]
+        def ratio(clock, plan):
+            clock.planned(plan)
+            return Timing(*[next(measured)] * 3)
 
-        monkeypatch.setattr(FileClock, "_in_turns", in_turns)
+        monkeypatch.setattr(FileClock, "seconds", lambda _: dense)
+        monkeypatch.setattr(FileClock, "__call__", ratio)
         return opened
 
     ready = latency_module._ready
@@ -243,7 +246,7 @@ def test_a_file_is_timed_and_runs_as_it_was_measured(tmp_path, monkeypatch):
     # How fast this machine is, and how steady, is not what is tested: any time is taken for the target.
     monkeypatch.setattr(target_module, "TOO_SLOW", 1e9)
     monkeypatch.setattr(target_module, "TOO_FAST", 0.0)
-    monkeypatch.setattr(network_module, "_MOST", 5)
+    monkeypatch.setattr(network_module, "_ROUNDS", 5)
     nodes = [
         helper.make_node("Conv", ["x", "w"], ["c"], name="large", pads=[1] * 4),
         helper.make_node("Relu", ["c"], ["r"]),

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 from torch import Tensor, nn
 
 from tuckertree.errors import TuckertreeError, UsageError
 from tuckertree.latency.time_model import fill
 from tuckertree.layers import Chain, contract_chain, forms
-from tuckertree.measure import ExampleInputs, Timing, time_in_turns
+from tuckertree.measure import ExampleInputs, Timing, time_in_turns, time_until_steady
 from tuckertree.planning import Plan
 from tuckertree.runtimes import Runtime
 from tuckertree.surgery import build_structure, replace_layers
 
-_LEAST_OF = 5
-_SHORTEST, _TOGETHER = 2e-3, 2.0
-_FEWEST, _MOST = 25, 200
+_ROUNDS = 25
+_SHORTEST, _PAUSE = 2e-3, 0.05
 
 
 def run_as_planned(model: nn.Module, plan: Plan) -> nn.Module:
@@ -76,20 +75,16 @@ class PlanClock(ABC):
 
     def seconds(self) -> float:
         """Least time of the dense network: what disturbs a run, or many in a row, only ever adds to it."""
-        return min(self._in_turns([self._dense])[0])
+        with self.runtime.active():
+            (times,) = time_in_turns([self._dense], repeats=_ROUNDS, shortest=_SHORTEST, pause=_PAUSE)
+        return min(times)
 
     def __call__(self, plan: Plan) -> Timing:
         """Time of the network as planned over that of the dense one, both in turns."""
-        dense, planned = self._in_turns([self._dense, self.planned(plan)])
-        return Timing.of_ratios(planned, dense, _LEAST_OF)
-
-    def _in_turns(self, runs: Sequence[Callable[[], object]]) -> list[list[float]]:
-        """Two seconds of rounds, so that small networks outlast a disturbance; 25 at least, 200 at most."""
+        runs = [self._dense, self.planned(plan)]
         with self.runtime.active():
-            (first,) = time_in_turns([runs[0]], repeats=3, shortest=_SHORTEST)
-            turn = max(_SHORTEST, min(first)) * len(runs)
-            rounds = min(_MOST, max(_FEWEST, int(_TOGETHER / turn)))
-            return time_in_turns(runs, repeats=rounds, shortest=_SHORTEST, settle=True)
+            _, (_, ratio) = time_until_steady(runs, repeats=_ROUNDS, shortest=_SHORTEST, pause=_PAUSE)
+        return ratio
 
 
 class NetworkClock(PlanClock):

@@ -4,7 +4,13 @@ from tuckertree.measure.accuracy import Accuracy, evaluate
 from tuckertree.measure.cost import count_macs, count_parameters
 from tuckertree.measure.environment import environment, processor
 from tuckertree.measure.forward import ExampleInputs, call, evaluating, run
-from tuckertree.measure.latency import Timing, compare_latency, least_of_each, time_in_turns
+from tuckertree.measure.latency import (
+    Timing,
+    compare_latency,
+    least_of_each,
+    time_in_turns,
+    time_until_steady,
+)
 
 __all__ = [
     "Accuracy",
@@ -21,4 +27,5 @@ __all__ = [
     "processor",
     "run",
     "time_in_turns",
+    "time_until_steady",
 ]

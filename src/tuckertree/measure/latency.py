@@ -15,6 +15,7 @@ from tuckertree.measure.forward import evaluating
 from tuckertree.progress import Tick, no_progress
 
 _LONG = 0.1
+_BLOCK, _SETTLED, _PATIENCE = 5, 1.1, 4
 
 
 @dataclass(frozen=True)
@@ -127,6 +128,47 @@ def time_in_turns(
                 times[number].append(seconds)
         tick("timing", turn + 1, warm_up + repeats)
     return times
+
+
+def time_until_steady(
+    runs: Sequence[Callable[[], object]],
+    *,
+    repeats: int = 25,
+    shortest: float = 0.0,
+    pause: float = 0.0,
+    tick: Tick = no_progress,
+) -> list[tuple[float, Timing]]:
+    """Time functions in turns against the first of them, for longer where the machine is restless.
+
+    A thread that has to wait for its processor takes tens of milliseconds more, never less. So the rounds are dealt
+    out to groups of five, of which the least time counts; and where the groups do not agree within a tenth, up to
+    four times as many rounds are made.
+
+    Parameters
+    ----------
+    repeats
+        Rounds, at least five; :func:`time_in_turns` has the others.
+
+    Returns
+    -------
+    list of (float, Timing)
+        For each function its seconds, and its time over the first's.
+    """
+    times: list[list[float]] = [[] for _ in runs]
+    for _ in range(_PATIENCE):
+        more = time_in_turns(
+            runs, repeats=repeats, warm_up=1, shortest=shortest, settle=True, pause=pause, tick=tick
+        )
+        for seconds, added in zip(times, more, strict=True):
+            seconds += added
+        least_of = len(times[0]) // (repeats // _BLOCK)
+        ratios = [Timing.of_ratios(seconds, times[0], least_of) for seconds in times]
+        if all(ratio.high < _SETTLED * ratio.low for ratio in ratios):
+            break
+    return [
+        (Timing.of(least_of_each(seconds, least_of)).median, ratio)
+        for seconds, ratio in zip(times, ratios, strict=True)
+    ]
 
 
 def _one_turn(work: Callable[[], object], shortest: float) -> float:

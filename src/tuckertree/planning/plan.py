@@ -99,6 +99,8 @@ class Latency:
         Share measured, both networks in turns: median and quartiles.
     rounds
         Plans that were measured until one kept the target.
+    fastest
+        Whether no plan is predicted to be faster by much: the layers gave all they could, whatever was lost by it.
     """
 
     runtime: str
@@ -111,6 +113,7 @@ class Latency:
     low: float
     high: float
     rounds: int
+    fastest: bool = False
 
 
 @dataclass(frozen=True)
@@ -231,7 +234,7 @@ def _latency(data: Any, where: str) -> Latency | None:
     if data is None:
         return None
     data = _fields(Latency, data, where)
-    kinds = {"runtime": str, "threads": int, "batch": int, "rounds": int}
+    kinds = {"runtime": str, "threads": int, "batch": int, "rounds": int, "fastest": bool}
     for key, value in data.items():
         _typed(value, kinds.get(key, (int, float)), f"{where}.{key}")
     return Latency(**data)

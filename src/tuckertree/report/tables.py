@@ -74,6 +74,13 @@ def _latency(plan: Plan) -> list[str]:
         f"{1 / found.target:.3g}x asked for, {1 / found.predicted:.2f}x predicted from layers",
         f"runtime     {found.runtime}, {found.threads} threads, batch {found.batch}; "
         f"dense {found.seconds * 1e3:.3g} ms",
+        *(
+            [
+                "warning     no plan is faster: the layers gave all they could, so look at what is left of the accuracy"
+            ]
+            if found.fastest
+            else []
+        ),
     ]
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from tuckertree._version import __version__
 from tuckertree.errors import UsageError
-from tuckertree.measure import Timing, least_of_each, processor, time_in_turns
+from tuckertree.measure import Timing, processor, time_until_steady
 from tuckertree.progress import Tick, no_progress
 from tuckertree.runtimes.cache import LatencyCache
 from tuckertree.runtimes.runtime import Runtime
@@ -21,8 +21,6 @@ _TOGETHER = 8
 _SHORTEST = 5e-4
 _BLOCK = 5
 _PAUSE = 0.02
-_SETTLED = 1.1
-_PATIENCE = 4
 
 
 @dataclass(frozen=True)
@@ -58,10 +56,8 @@ def time_candidates(
 
     They run in turns, a few at a time, each few together with the reference: what counts is the ratio, which
     a busy machine disturbs far less than the seconds. That is also what is kept in the cache, so that times
-    of one reference taken on different days can be compared. A layer takes a millisecond, a thread that has
-    to wait for its processor tens of them, and it only ever adds. So the rounds are dealt out to groups of five,
-    of which the least time counts; and where the groups do not agree within a tenth, up to four times as many
-    rounds are made.
+    of one reference taken on different days can be compared
+    (:func:`~tuckertree.measure.time_until_steady`).
 
     Parameters
     ----------
@@ -120,21 +116,8 @@ def _measure(
     with ExitStack() as stack:
         stack.enter_context(runtime.active())
         runs = [runnable.bind([inputs]) for runnable in runtime.load_branches(modules, [inputs])]
-        times: list[list[float]] = [[] for _ in runs]
-        for _ in range(_PATIENCE):
-            more = time_in_turns(
-                runs, repeats=repeats, warm_up=1, shortest=_SHORTEST, settle=True, pause=_PAUSE, tick=tick
-            )
-            for seconds, added in zip(times, more, strict=True):
-                seconds += added
-            least_of = len(times[0]) // (repeats // _BLOCK)
-            ratios = [Timing.of_ratios(seconds, times[0], least_of) for seconds in times]
-            if all(ratio.high < _SETTLED * ratio.low for ratio in ratios):
-                break
-    return [
-        {"seconds": Timing.of(least_of_each(seconds, least_of)).median, **asdict(ratio)}
-        for seconds, ratio in zip(times, ratios, strict=True)
-    ]
+        times = time_until_steady(runs, repeats=repeats, shortest=_SHORTEST, pause=_PAUSE, tick=tick)
+    return [{"seconds": seconds, **asdict(ratio)} for seconds, ratio in times]
 
 
 def _setting(runtime: Runtime, inputs: Tensor, reference: nn.Module, repeats: int) -> dict[str, Any]:

@@ -81,12 +81,28 @@ def main() -> None:
             for target in options.targets:
                 torch.manual_seed(options.seed)
                 rule = tt.Budget(latency=target, runtime=runtime, threads=options.threads)
-                for row in measure(name, rule, options):
+                for row in measured_or_refused(name, rule, options):
                     rows.append({"network": name, "asked": target, **row})
                     print(json.dumps(rows[-1]), flush=True)
                 if options.output:
                     write(rows, options)
     print(markdown({"rows": rows, "seed": options.seed, "environment": environment()}))
+
+
+def measured_or_refused(name: str, rule: tt.Budget, options: argparse.Namespace) -> list[dict[str, Any]]:
+    """As :func:`measure`; one row that says so where no plan keeps the target."""
+    try:
+        return measure(name, rule, options)
+    except tt.UnreachableTargetError as refusal:
+        runtime = get_runtime(rule.runtime, threads=rule.threads)
+        return [
+            {
+                "rule": "latency",
+                "runtime": f"{runtime.name} {runtime.version}",
+                "threads": runtime.threads,
+                "refused": str(refusal),
+            }
+        ]
 
 
 def measure(name: str, rule: tt.Budget, options: argparse.Namespace) -> list[dict[str, Any]]:
@@ -253,6 +269,12 @@ def markdown(report: dict[str, Any]) -> str:
 
 
 def line(row: dict[str, Any]) -> str:
+    if "refused" in row:
+        where = f"{row['runtime']}, {row['threads']}"
+        return (
+            f"| {row['network']} | {row['asked']} | {row['rule']} | {where} | refused: {row['refused']} |"
+            + " |" * 9
+        )
     timed = "measured" in row
     cells = [
         row["network"],

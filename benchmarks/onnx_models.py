@@ -33,9 +33,10 @@ from tuckertree import Budget, TuckertreeError
 from tuckertree.data import Preprocessing, open_images
 from tuckertree.measure import Timing, compare_latency, environment
 from tuckertree.onnx_models import OnnxImages, compress_onnx, read_onnx
+from tuckertree.onnx_models.agreement import compare_sessions
 from tuckertree.onnx_models.graph import Graph
 from tuckertree.onnx_models.images import Layout
-from tuckertree.onnx_models.runtime import Session, as_feed, relative_difference
+from tuckertree.onnx_models.runtime import Session, as_feed
 
 THREADS = 2
 ROUND_TO = 8
@@ -163,10 +164,10 @@ def photographs(case: Case, graph: Graph, photos: Path) -> tuple[Tensor, Tensor]
     return every[: case.images], every[case.images :]
 
 
-def agreement(path: Path, small: Path, feeds: list[Any], *, classifies: bool) -> dict[str, float]:
+def agreement(path: Path, small: Path, feeds: list[Any], *, classifies: bool) -> dict[str, float | None]:
     """Relative error of the outputs on images that took no part, and how often the first class is the same."""
     before, after = Session(path), Session(small)
-    found = {"output_error": relative_difference(before, after, feeds)}
+    found = {"output_error": compare_sessions(before, after, feeds).error}
     if classifies:
         same = [
             [np.argmax(next(iter(each.run(feed).values()))) for feed in feeds] for each in (before, after)

@@ -65,6 +65,22 @@ def test_a_file_is_opened_for_a_batch(network, files):
     assert open_subject(str(files / "size.onnx"), input_size=(4, 16, 8)).inputs.shape == (1, 4, 16, 8)
 
 
+def test_files_that_take_bytes_or_half_precision_can_be_timed(tmp_path):
+    import onnx
+    from onnx import TensorProto, helper
+
+    for kind, dtype in ((TensorProto.UINT8, torch.uint8), (TensorProto.FLOAT16, torch.float16)):
+        cast = helper.make_node("Cast", ["x"], ["y"], to=TensorProto.FLOAT)
+        x, y = (
+            helper.make_tensor_value_info(name, elements, [None, 3])
+            for name, elements in (("x", kind), ("y", TensorProto.FLOAT))
+        )
+        path = tmp_path / "net.onnx"
+        onnx.save(helper.make_model(helper.make_graph([cast], "g", [x], [y]), ir_version=8), path)
+        inputs = open_subject(str(path), batch=2).inputs
+        assert (inputs.dtype, inputs.shape) == (dtype, (2, 3))
+
+
 def test_a_network_by_name_is_as_large_as_its_weights():
     subject = open_subject("demo", batch=2)
     assert subject.inputs.shape == (2, 3, 32, 32)
@@ -75,9 +91,14 @@ def test_a_network_by_name_is_as_large_as_its_weights():
 @pytest.mark.parametrize(
     ("name", "options", "error", "message"),
     [
-        ("none.onnx", {"batch": 1}, UsageError, r"takes inputs \[2, 4, 8, 8\], not \[1, 4, 8, 8\]"),
-        ("batch.onnx", {"input_size": (4, 9, 9)}, UsageError, r"takes inputs \['\?', 4, 8, 8\]"),
-        ("batch.onnx", {"input_size": (8, 8)}, UsageError, "takes inputs"),
+        ("none.onnx", {"batch": 1}, UsageError, "takes 2 samples at a time, so --batch 1 cannot be timed"),
+        (
+            "batch.onnx",
+            {"input_size": (4, 9, 9)},
+            UsageError,
+            r"--input-size does not fit the input .*\[\?, 4, 8, 8\]",
+        ),
+        ("batch.onnx", {"input_size": (8, 8)}, UsageError, "does not fit the input"),
         ("size.onnx", {}, UsageError, "give --input-size"),
         ("nowhere.onnx", {}, TuckertreeError, "nowhere.onnx cannot be read: No such file"),
         ("text.onnx", {}, TuckertreeError, "text.onnx is not an ONNX model, or a truncated one"),

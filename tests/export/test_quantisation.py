@@ -52,6 +52,12 @@ def test_the_outputs_are_near_those_of_the_model(exported, network, batches):
     assert float((found - expected).abs().max()) < 0.1 * float(expected.abs().max())
 
 
+def test_a_file_of_one_batch_is_quantised_by_batches_of_that_size(network, batches, tmp_path):
+    path = tmp_path / "net.onnx"
+    done = export(network, path, torch.zeros(3, 3, 8, 8), calibration=batches, dynamic="none")
+    assert done.compared == (((3, 3, 8, 8),),)
+
+
 @pytest.mark.parametrize(
     ("name", "options", "error", "message"),
     [

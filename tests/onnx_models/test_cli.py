@@ -49,9 +49,15 @@ def test_compress_writes_a_model_and_says_what_it_lost(model, tmp_path):
     assert (code, "pass --overwrite" in err) == (1, True)
     code, out, _ = tuckertree("compress", model, "-o", small, *budget, "--overwrite")
     assert code == 0
-    assert "relative error in ONNX Runtime on 32 calibration images" in out
+    assert "relative error (ONNX Runtime, 32 calibration images)" in out
     assert f"saved       {small}" in out
     assert outputs_of(small, {"x": numbers(1, 3, 32, 32)})[0].shape == (1, 16)
+
+
+def test_a_name_that_no_file_can_have_is_one_line(model, tmp_path):
+    code, out, err = tuckertree("compress", model, "-o", tmp_path / f"{'x' * 300}.onnx", "--macs", "0.5")
+    assert (code, out, err.count("\n")) == (1, "", 1)
+    assert err.endswith("File name too long\n")
 
 
 def test_inspect_lists_the_layers_and_draws_the_curve(model):

@@ -67,6 +67,26 @@ def test_external_data_behind_a_link(external, tmp_path):
     refused(external("location", "link/hostname"), "outside the model's folder")
 
 
+@pytest.mark.parametrize("place", ["a\0b", "x" * 300])
+def test_external_data_under_a_name_that_cannot_be(external, place):
+    refused(external("location", place), "no name of a file|is not an ONNX model")
+
+
+def test_weights_of_the_model_itself_are_not_replaced(external, tmp_path):
+    path = external("location", "weights.bin")
+    (tmp_path / "weights.bin").rename(tmp_path / "small.onnx.data")
+    proto = onnx.load(path, load_external_data=False)
+    for t in proto.graph.initializer:
+        if t.external_data:
+            t.external_data[0].value = "small.onnx.data"
+    path.write_bytes(proto.SerializeToString())
+    with pytest.raises(
+        tt.TuckertreeError, match=r"small\.onnx\.data holds weights of .*external\.onnx itself"
+    ):
+        compress_onnx(path, tmp_path / "small.onnx", tt.Budget(macs=0.5), overwrite=True)
+    assert read_onnx(path).size > 0
+
+
 def test_external_data_that_are_not_there(external, tmp_path):
     refused(external("location", "other.bin"), "which is missing")
     external("location", "weights.bin")
@@ -157,7 +177,7 @@ def test_what_goes_wrong_at_the_end_leaves_the_old_file(model, tmp_path, monkeyp
     (tmp_path / "out").mkdir()
     small = tmp_path / "out/small.onnx"
     small.write_text("old")
-    monkeypatch.setattr("tuckertree.onnx_models.compression.relative_difference", fail)
+    monkeypatch.setattr("tuckertree.onnx_models.compression.compare_sessions", fail)
     with pytest.raises((KeyboardInterrupt, tt.TuckertreeError)):
         compress_onnx(model, small, tt.Energy(0.8), overwrite=True)
     assert [p.name for p in small.parent.iterdir()] == ["small.onnx"]

@@ -12,7 +12,7 @@ from torch import nn
 
 from tuckertree.bench.memory import peak_memory
 from tuckertree.bench.subjects import Subject
-from tuckertree.errors import UsageError
+from tuckertree.errors import TuckertreeError, UsageError
 from tuckertree.measure import Timing, time_in_turns
 from tuckertree.progress import Tick, no_progress
 from tuckertree.runtimes import Runtime, to_onnx
@@ -179,7 +179,10 @@ def _memory(runtime: Runtime, subject: Subject, file: Path | None, folder: Path)
     if not runtime.reads_onnx:
         assert subject.model is not None
         file = folder / f"{len(list(folder.iterdir()))}.pt2"
-        with quiet_export("pt2"), torch.no_grad():
-            torch.export.save(torch.export.export(subject.model, (subject.inputs,)), file)
+        try:
+            with quiet_export("pt2"), torch.no_grad():
+                torch.export.save(torch.export.export(subject.model, (subject.inputs,)), file)
+        except TuckertreeError:
+            return None  # what cannot be exported cannot be given to another process
     assert file is not None
     return peak_memory(runtime.name, runtime.threads, file, subject.inputs)

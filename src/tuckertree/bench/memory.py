@@ -29,14 +29,14 @@ def peak_memory(runtime: str, threads: int, file: Path, inputs: Tensor) -> int |
     Returns
     -------
     int or None
-        Resident memory; None where the system does not say (anywhere but on Linux).
+        Resident memory; None where the system does not say (anywhere but on Linux, and in some containers).
 
     Raises
     ------
     TuckertreeError
         If the process fails.
     """
-    if not _PEAK.exists():
+    if not os.access(_PEAK, os.W_OK):
         return None
     dtype = str(inputs.dtype).removeprefix("torch.")
     arguments = [runtime, str(threads), str(file), dtype, *map(str, inputs.shape)]

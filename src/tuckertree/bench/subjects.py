@@ -8,12 +8,13 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from tuckertree.errors import TuckertreeError, UsageError
+from tuckertree.errors import TuckertreeError
 from tuckertree.formats.folder import TENSORS
 from tuckertree.measure import count_macs
 from tuckertree.onnx_models import read_onnx
 from tuckertree.onnx_models.graph import Graph
 from tuckertree.onnx_models.layers import take_onnx_inventory
+from tuckertree.onnx_models.runtime import example_feed, repeated
 from tuckertree.opening import open_model
 
 
@@ -57,7 +58,7 @@ def open_subject(
     Raises
     ------
     TuckertreeError
-        If it cannot be opened, or an ONNX file has other inputs than one of floating-point numbers.
+        If it cannot be opened, or an ONNX file has several inputs.
     UsageError
         If an ONNX file has another batch, or free sizes and no ``input_size`` is given.
     """
@@ -81,22 +82,12 @@ def of_model(name: str, model: nn.Module, inputs: Tensor, size: int | None = Non
 def _open_onnx(path: Path, batch: int, input_size: tuple[int, ...] | None) -> Subject:
     file = read_onnx(path)
     graph = Graph(file.proto)
-    inputs = _random(_input_shape(graph, path, batch, input_size), torch.float32)
-    found = take_onnx_inventory(file, graph, {graph.inputs[0]: inputs.numpy()})
+    if len(graph.inputs) != 1:
+        raise TuckertreeError(f"{path} has {len(graph.inputs)} inputs; a model of one can be timed")
+    feed = repeated(example_feed(graph, input_size), graph, batch)
+    found = take_onnx_inventory(file, graph, feed)
+    inputs = torch.from_numpy(feed[graph.inputs[0]])
     return Subject(str(path), None, path, inputs, found.inventory.macs // batch, file.size)
-
-
-def _input_shape(graph: Graph, path: Path, batch: int, input_size: tuple[int, ...] | None) -> tuple[int, ...]:
-    inputs = [value for value in graph.proto.graph.input if value.name in graph.inputs]
-    if len(inputs) != 1 or inputs[0].type.tensor_type.elem_type != 1:  # FLOAT
-        raise TuckertreeError(f"{path} must have one input, of single-precision numbers, to be timed")
-    sizes = [dim.dim_value for dim in inputs[0].type.tensor_type.shape.dim]  # 0 where it is free
-    wanted = [batch, *(input_size if input_size is not None else sizes[1:])]
-    if len(wanted) != len(sizes) or any(a and a != b for a, b in zip(sizes, wanted, strict=True)):
-        raise UsageError(f"{path} takes inputs {[n or '?' for n in sizes]}, not {wanted}")
-    if not all(wanted):
-        raise UsageError(f"give --input-size: {path} takes inputs of several sizes")
-    return tuple(wanted)
 
 
 def _random(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:

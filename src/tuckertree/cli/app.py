@@ -29,6 +29,9 @@ class _Commands(typer.core.TyperGroup):
             code, message = 130, str(error) or "interrupted; nothing was written"
         except MemoryError as error:
             code, message = 1, f"out of memory: {error}"
+        except OSError as error:
+            where = f"{error.filename}: " if error.filename else ""
+            code, message = 1, f"{where}{error.strerror or error}"
         stderr.print("error:", style="bold red", end=" ")
         stderr.print(" ".join(message.split()), soft_wrap=True, markup=False, highlight=False)
         raise typer.Exit(code)

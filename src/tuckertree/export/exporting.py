@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -120,13 +120,19 @@ def export(
         before = allowed if calibration is None else _TOLERANCES.get(inputs[0].dtype, 1e-4)
         difference = _check(to, model, compute, samples, before)
         if calibration is not None:
-            sample, compute = quantise(new, calibration, inputs)
+            batches = _of_batch(calibration, len(inputs[0])) if dynamic == "none" else calibration
+            sample, compute = quantise(new, batches, inputs)
             samples, allowed = [sample], _TOLERANCE_INT8 if tolerance is None else tolerance
             difference = _check(to, model, compute, samples, allowed)
         size = sum(file.stat().st_size for file in new.parent.iterdir())
         del compute  # a file that is still open cannot be moved everywhere
     shapes = tuple(tuple(tuple(x.shape) for x in sample) for sample in samples)
     return Exported(path, to, size, difference, allowed, shapes)
+
+
+def _of_batch(batches: Iterable[Tensor], count: int) -> Iterator[Tensor]:
+    """The same samples in batches that a file without free sizes takes; what does not fill one is left out."""
+    return (part for batch in batches for part in batch.split(count) if len(part) == count)
 
 
 def _check(

@@ -89,12 +89,17 @@ def atomic_files(path: Path, *, overwrite: bool) -> Iterator[Path]:
     Raises
     ------
     TuckertreeError
-        If ``path`` exists and may not be replaced, or cannot be written.
+        If one of them exists and may not be replaced, or cannot be written.
     """
     check_free_file(path, overwrite=overwrite)
     with _workshop(path) as workshop:
         yield workshop / path.name
-        for made in sorted(workshop.iterdir(), key=lambda file: file.name == path.name):
+        *others, main = sorted(workshop.iterdir(), key=lambda file: file.name == path.name)
+        for other in others:
+            check_free_file(path.parent / other.name, overwrite=overwrite)
+        if others:
+            path.unlink(missing_ok=True)  # whenever this is cut short, it does not stand beside new ones
+        for made in (*others, main):
             made.replace(path.parent / made.name)
 
 

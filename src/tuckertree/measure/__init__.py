@@ -8,6 +8,7 @@ from tuckertree.measure.latency import (
     Timing,
     compare_latency,
     least_of_each,
+    synchroniser,
     time_in_turns,
     time_until_steady,
 )
@@ -26,6 +27,7 @@ __all__ = [
     "least_of_each",
     "processor",
     "run",
+    "synchroniser",
     "time_in_turns",
     "time_until_steady",
 ]

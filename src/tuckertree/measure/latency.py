@@ -57,6 +57,14 @@ def least_of_each(values: Sequence[float], count: int) -> list[float]:
     return [min(values[i::groups]) for i in range(groups)]
 
 
+def synchroniser(device: str | torch.device) -> Callable[[], object]:
+    """What waits until a device has done all it was given; a processor has when a call returns."""
+    device = torch.device(device)
+    if device.type == "cuda":
+        return partial(torch.cuda.synchronize, device)
+    return torch.mps.synchronize if device.type == "mps" else lambda: None
+
+
 def compare_latency(
     models: Mapping[str, nn.Module], inputs: Tensor, *, repeats: int = 15, warm_up: int = 2
 ) -> dict[str, Timing]:
@@ -69,12 +77,12 @@ def compare_latency(
     repeats, warm_up
         Timed runs of each model, and runs before them that are not.
     """
+    synchronise = synchroniser(inputs.device)
 
     def forward(model: nn.Module) -> None:
         with evaluating(model):
             model(inputs)
-            if inputs.is_cuda:
-                torch.cuda.synchronize(inputs.device)
+            synchronise()
 
     runs = [partial(forward, model) for model in models.values()]
     times = time_in_turns(runs, repeats=repeats, warm_up=warm_up)
@@ -104,8 +112,8 @@ def time_in_turns(
     shortest
         Seconds a turn takes at least: what is shorter is run several times in a turn, and the mean counts.
     settle
-        Let each function run once untimed at the start of its turn, where it takes less than 0.1 s: threads
-        of the one before may still be spinning, and the caches hold its data.
+        Let each function have a turn untimed before its turn, where it takes less than 0.1 s: threads of the one
+        before may still be spinning, its own still asleep, and the caches hold other data.
     pause
         Seconds to sleep before each turn. On a shared machine the scheduler lets a process that has just used
         its processors wait, so that without a pause a long run slows those after it.
@@ -121,7 +129,7 @@ def time_in_turns(
         for number, work in enumerate(runs):
             time.sleep(pause)
             if settle and least[number] < _LONG:
-                work()
+                _one_turn(work, shortest)
             seconds = _one_turn(work, shortest)
             least[number] = min(least[number] or seconds, seconds)
             if turn >= warm_up:

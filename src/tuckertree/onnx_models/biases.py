@@ -50,7 +50,7 @@ def bias_of(
     if after is None:
         return None
     given = {attribute.name for attribute in after.attribute}
-    if after.op_type == "BatchNormalization" and given <= {"epsilon", "momentum"}:
+    if _normalises_channels(after, "Conv" in node.op_type or rank == 2):
         return _checked(after.input[3], -1.0, -1, weight, outputs, graph)
     if after.op_type in ("Add", "Sub") and not given and after.input[0] == node.output[0]:
         sign, name = (1.0 if after.op_type == "Add" else -1.0), after.input[1]
@@ -60,6 +60,16 @@ def bias_of(
         return None
     axis = 1 - rank if "Conv" in node.op_type else -1
     return _checked(name, sign, axis, weight, outputs, graph)
+
+
+def _normalises_channels(node: NodeProto, second: bool) -> bool:
+    """Whether a node is a BatchNormalization as in evaluation; ``second`` says that channels are the second axis."""
+    usual = {"training_mode": 0, "spatial": 1}
+    return (
+        node.op_type == "BatchNormalization"
+        and second
+        and all(a.name in ("epsilon", "momentum") or usual.get(a.name) == a.i for a in node.attribute)
+    )
 
 
 def _checked(

@@ -23,11 +23,12 @@ from tuckertree.calibration.pairs import PairSum
 from tuckertree.calibration.sensitivity import ERRORS, interpolated, picks_near, whitened_chain
 from tuckertree.errors import TuckertreeError
 from tuckertree.layers import Chain
+from tuckertree.onnx_models.agreement import compare_outputs
 from tuckertree.onnx_models.files import OnnxFile
 from tuckertree.onnx_models.graph import Graph
 from tuckertree.onnx_models.layers import OnnxLayer, Skeleton, attributes_of
 from tuckertree.onnx_models.rewriting import rewrite
-from tuckertree.onnx_models.runtime import Feed, Session, as_feed, fixed_batch, probing, relative_change
+from tuckertree.onnx_models.runtime import Feed, Session, as_feed, fixed_batch, probing
 from tuckertree.planning import Candidates, Layer, Plan
 from tuckertree.progress import Tick, no_progress
 from tuckertree.surgery import apply
@@ -54,7 +55,7 @@ def feeds_of(images: Calibration, graph: Graph, count: int | None = None) -> Ite
         If they do not belong to the model, or do not fill one batch.
     """
     prescribed, given = fixed_batch(graph), False
-    for inputs in images if count is None else images.part(0, count):
+    for inputs in images if count is None else images.part(0, max(count, prescribed or 0)):
         feed = as_feed(inputs, graph)
         if prescribed is None or len(next(iter(feed.values()))) == prescribed:
             given = True
@@ -184,8 +185,13 @@ def onnx_sensitivity(
                 skeleton, layers[name].layer, own.methods[pick], own.ranks[pick], metrics[name]
             )
             tried = probing(rewrite(graph, layers, {name: chain}), file.folder, graph.outputs)
-            change = relative_change(expected, (tried.run(feed) for feed in feeds))
-            curve.append((float(own.error[pick]), change**2))
+            change = compare_outputs(expected, (tried.run(feed) for feed in feeds), before.shapes)
+            if change.error is None:
+                raise TuckertreeError(
+                    "objective 'sensitivity' needs outputs of floating-point numbers whose size does not depend "
+                    "on values; use moments"
+                )
+            curve.append((float(own.error[pick]), change.error**2))
         found[name] = own.measured(partial(interpolated, curve=curve))
         tick("sensitivity", done + 1, len(candidates))
     return found

@@ -12,26 +12,22 @@ from tuckertree.errors import UnreachableTargetError, UsageError
 from tuckertree.latency import run_as_planned
 from tuckertree.layers import Chain
 from tuckertree.objectives import AnyRule
+from tuckertree.onnx_models.agreement import Agreement, compare_sessions
 from tuckertree.onnx_models.calibrating import (
     batched,
     calibrate_onnx,
     chains_of,
     feeds_of,
 )
-from tuckertree.onnx_models.files import (
-    OnnxFile,
-    check_onnx_output,
-    data_file,
-    read_onnx,
-    written,
-)
+from tuckertree.onnx_models.files import OnnxFile, read_onnx
 from tuckertree.onnx_models.graph import Graph
 from tuckertree.onnx_models.latency import count_as_run, onnx_runtime_of, onnx_target
 from tuckertree.onnx_models.layers import OnnxInventory, Skeleton, build_skeleton, take_onnx_inventory
 from tuckertree.onnx_models.result import OnnxResult
 from tuckertree.onnx_models.rewriting import rewrite
-from tuckertree.onnx_models.runtime import Feed, Session, example_feed, fixed_batch, relative_difference
+from tuckertree.onnx_models.runtime import Feed, Session, example_feed, fixed_batch
 from tuckertree.onnx_models.surveying import check_onnx_objective, survey_onnx
+from tuckertree.onnx_models.writing import check_onnx_output, data_file, written
 from tuckertree.planning import (
     DENSE,
     Budget,
@@ -121,6 +117,7 @@ def compress_onnx(
     objective = check_onnx_objective(rule, objective, calibrated=calibration is not None)
     clock = Clock()
     file = read_onnx(source)
+    file.check_apart(path, data_file(path))
     graph = Graph(file.proto)
     images = None if calibration is None else batched(Calibration(calibration), graph)
     with progress_bar(progress) as tick:
@@ -165,7 +162,7 @@ def compress_onnx(
         smaller = rewrite(graph, found.layers, chains, biases=images is not None)
         size_before = file.size
         with written(path, smaller, file, overwrite=overwrite) as new:
-            output_error, compared_on = _compare(source, new, graph, input_size, images)
+            outputs, compared_on = _compare(source, new, graph, input_size, images)
             size_after = new.stat().st_size + _size(data_file(new))
         clock.lap("output")
     return OnnxResult(
@@ -173,7 +170,7 @@ def compress_onnx(
         plan=plan,
         errors=errors,
         relative_error=relative_error,
-        output_error=output_error,
+        outputs=outputs,
         compared_on=compared_on,
         bytes=(size_before, size_after),
         seconds=clock.seconds,
@@ -269,14 +266,14 @@ def _errors(
 
 def _compare(
     source: Path, new: Path, graph: Graph, input_size: Sequence[int] | None, images: Calibration | None
-) -> tuple[float, str]:
+) -> tuple[Agreement, str]:
     """Run the written file and the original one on the same inputs."""
     before, after = Session(source), Session(new)
     if images is None:
-        return relative_difference(before, after, [example_feed(graph, input_size)]), "one random input"
-    feeds = list(feeds_of(images, graph, max(_COMPARED, images.batch_size)))
+        return compare_sessions(before, after, [example_feed(graph, input_size)]), "one random input"
+    feeds = list(feeds_of(images, graph, _COMPARED))
     count = sum(len(next(iter(feed.values()))) for feed in feeds)
-    return relative_difference(before, after, feeds), f"{count} calibration images"
+    return compare_sessions(before, after, feeds), f"{count} calibration images"
 
 
 def _size(path: Path) -> int:

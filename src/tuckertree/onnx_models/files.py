@@ -1,4 +1,4 @@
-"""ONNX files: read with care, written whole or not at all.
+"""ONNX files, read with care.
 
 A file is kept as the message it is (``ModelProto``), so what is not changed is written byte for byte as it was.
 Weights in files of their own (external data) stay there until they are needed.
@@ -6,28 +6,21 @@ Weights in files of their own (external data) stay there until they are needed.
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tuckertree.errors import TuckertreeError, UsageError
+from tuckertree.errors import TuckertreeError
 from tuckertree.extras import require_extra
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto, TensorProto
 
-_LARGEST = 2**31 - 2**20
+LARGEST = 2**31 - 2**20
 """More than this cannot be one message; a little is kept for what is not weights."""
-_SMALL = 1024
-"""Tensors of fewer bytes stay in the message, as they do in other tools."""
-_BLOCK = 2**24
 
 
 @dataclass(frozen=True)
@@ -59,6 +52,19 @@ class OnnxFile:
         tensors = [tensor for tensor in all_tensors(self.proto) if is_external(tensor)]
         places = {place_of(tensor, self.path) for tensor in tensors}
         return self.path.stat().st_size + sum(length for _, _, length in places)
+
+    def check_apart(self, *outputs: Path) -> None:
+        """Refuse to replace files that the model's own weights lie in.
+
+        Raises
+        ------
+        TuckertreeError
+            If an output is one of them.
+        """
+        own = {place_of(tensor, self.path)[0] for tensor in all_tensors(self.proto) if is_external(tensor)}
+        for output in outputs:
+            if output.resolve() in own:
+                raise TuckertreeError(f"{output} holds weights of {self.path} itself; choose another output")
 
     def array(self, tensor: TensorProto) -> np.ndarray[Any, Any]:
         """Values of a tensor, wherever they are.
@@ -107,7 +113,7 @@ def read_onnx(path: str | Path) -> OnnxFile:
     try:
         checker.check_model(str(path))
     except Exception as error:  # the checker's errors have no common class of their own
-        raise TuckertreeError(f"{path} is not a valid ONNX model: {_findings(error)}") from error
+        raise TuckertreeError(f"{path} is not a valid ONNX model: {findings(error)}") from error
     return OnnxFile(path, proto, bool(external))
 
 
@@ -127,7 +133,13 @@ def place_of(tensor: TensorProto, path: Path) -> tuple[Path, int, int]:
     entries = {entry.key: entry.value for entry in tensor.external_data}
     location, where = entries.get("location", ""), f"{path}: the tensor {tensor.name!r}"
     folder = path.absolute().parent.resolve()
-    file = (folder / location).resolve()
+    try:
+        file = (folder / location).resolve()
+        size = file.stat().st_size if file.is_file() else None
+    except (OSError, ValueError) as error:  # a name too long, or with a zero in it
+        raise TuckertreeError(
+            f"{where} is in {location[:80]!r}, which is no name of a file: {error}"
+        ) from error
     if (
         not location
         or Path(location).is_absolute()
@@ -135,9 +147,8 @@ def place_of(tensor: TensorProto, path: Path) -> tuple[Path, int, int]:
         or folder not in file.parents
     ):
         raise TuckertreeError(f"{where} points to {location!r}, outside the model's folder; that is refused")
-    if not file.is_file():
+    if size is None:
         raise TuckertreeError(f"{where} is in {location!r}, which is missing; put it beside the model")
-    size = file.stat().st_size
     try:
         offset = int(entries.get("offset", 0))
         length = int(entries.get("length", size - offset))
@@ -181,119 +192,7 @@ def _node_tensors(node: NodeProto) -> Iterator[TensorProto]:
         yield from _graph_tensors(graph)
 
 
-def check_onnx_output(path: Path, source: Path, *, overwrite: bool) -> None:
-    """Refuse an output that may not be written, before any work is done for it.
-
-    Raises
-    ------
-    UsageError
-        If it does not end in ``.onnx``.
-    TuckertreeError
-        If it is the input, or exists and may not be replaced.
-    """
-    if path.suffix.lower() != ".onnx":
-        raise UsageError(f"{path} does not end in .onnx; an ONNX model is saved as an ONNX file")
-    if path.is_dir() or path.is_symlink():
-        raise TuckertreeError(f"{path} exists and is not a file; choose another output")
-    if path.exists() and source.exists() and path.samefile(source):
-        raise TuckertreeError(f"{path} is the model itself; choose another output")
-    if not overwrite and (path.exists() or data_file(path).exists()):
-        raise TuckertreeError(f"{path} exists already; choose another output or pass --overwrite")
-
-
-def data_file(path: Path) -> Path:
-    """Where the external data of an output lie, if it has any."""
-    return path.with_name(path.name + ".data")
-
-
-@contextmanager
-def written(path: Path, proto: ModelProto, source: OnnxFile, *, overwrite: bool) -> Iterator[Path]:
-    """Write a model to a file beside ``path`` that becomes ``path`` when the block ends without an error.
-
-    Weights go into ``path`` with ``.data`` added where the source had external data, or the message would be
-    too large; the message given is changed then.
-
-    Raises
-    ------
-    TuckertreeError
-        As :func:`check_onnx_output`, or if nothing can be written there, or the checker finds fault.
-    """
-    check_onnx_output(path, source.path, overwrite=overwrite)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        workshop = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    except OSError as error:
-        raise TuckertreeError(f"cannot write {path}: {error.strerror or error}") from error
-    try:
-        new, data = workshop / path.name, data_file(workshop / path.name)
-        if source.external or proto.ByteSize() > _LARGEST:
-            with data.open("wb") as stream:
-                _move_out(proto, source, stream, data.name)
-        new.write_bytes(proto.SerializeToString())
-        _check(new, path)
-        yield new
-        # Whenever this is cut short, no model stands beside another one's data.
-        path.unlink(missing_ok=True)
-        data_file(path).unlink(missing_ok=True)
-        if data.exists():
-            data.replace(data_file(path))
-        new.replace(path)
-    except OSError as error:
-        raise TuckertreeError(f"cannot write {path}: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(workshop, ignore_errors=True)
-
-
-def _check(new: Path, path: Path) -> None:
-    checker = require_extra("onnx.checker", extra="onnx")
-    try:
-        checker.check_model(str(new))
-    except Exception as error:
-        raise TuckertreeError(f"{path} would not be a valid ONNX model: {_findings(error)}") from error
-
-
-def _move_out(proto: ModelProto, source: OnnxFile, stream: BinaryIO, name: str) -> None:
-    """Put external tensors, and large initializers that are in the message, in one file."""
-    for tensor in all_tensors(proto):
-        if is_external(tensor):
-            file, offset, length = place_of(tensor, source.path)
-            start = _align(stream)
-            _copy(file, offset, length, stream)
-            _point(tensor, name, start, length)
-    for tensor in proto.graph.initializer:
-        if len(tensor.raw_data) >= _SMALL:
-            start, length = _align(stream), len(tensor.raw_data)
-            stream.write(tensor.raw_data)
-            tensor.ClearField("raw_data")
-            _point(tensor, name, start, length)
-
-
-def _point(tensor: TensorProto, location: str, offset: int, length: int) -> None:
-    tensor.data_location = type(tensor).EXTERNAL
-    del tensor.external_data[:]
-    for key, value in (("location", location), ("offset", offset), ("length", length)):
-        tensor.external_data.add(key=key, value=str(value))
-
-
-def _align(stream: BinaryIO) -> int:
-    """Go on at a multiple of 4,096, where a tensor can be mapped into memory."""
-    stream.write(bytes(-stream.tell() % 4096))
-    return stream.tell()
-
-
-def _copy(file: Path, offset: int, length: int, stream: BinaryIO) -> None:
-    with file.open("rb") as origin:
-        origin.seek(offset, os.SEEK_SET)
-        left = length
-        while left:
-            block = origin.read(min(left, _BLOCK))
-            if not block:
-                raise TuckertreeError(f"{file} became shorter while it was read")
-            stream.write(block)
-            left -= len(block)
-
-
-def _findings(error: Exception) -> str:
+def findings(error: Exception) -> str:
     """What the checker found, with the node where it found it, in one line."""
     return "; ".join(line.removeprefix("==> ") for line in str(error).splitlines() if line.strip())
 

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from tuckertree.onnx_models.agreement import Agreement
 from tuckertree.planning import Plan
 
 
@@ -24,9 +25,8 @@ class OnnxResult:
         True relative error of each compressed layer's weight, as it is stored.
     relative_error
         The same over all layers together that could be compressed.
-    output_error
-        ``||y' - y|| / ||y||`` over all floating-point outputs of the saved file and the original, in ONNX
-        Runtime.
+    outputs
+        Outputs of the saved file and of the original in ONNX Runtime, compared.
     compared_on
         What the outputs were compared on.
     bytes
@@ -39,10 +39,15 @@ class OnnxResult:
     plan: Plan
     errors: Mapping[str, float]
     relative_error: float
-    output_error: float
+    outputs: Agreement
     compared_on: str
     bytes: tuple[int, int]
     seconds: Mapping[str, float]
+
+    @property
+    def output_error(self) -> float | None:
+        """Relative error of all floating-point outputs; None if nothing could be compared."""
+        return self.outputs.error
 
     def __str__(self) -> str:
         """Table of the layers and the totals."""
@@ -54,7 +59,7 @@ class OnnxResult:
         """What there is to say beside the plan."""
         before, after = (size / 1e6 for size in self.bytes)
         return [
-            f"outputs     {self.output_error:.3g} relative error in ONNX Runtime on {self.compared_on}",
+            f"outputs     {self.outputs} (ONNX Runtime, {self.compared_on})",
             f"file        {before:.2f} MB -> {after:.2f} MB",
         ]
 
@@ -65,7 +70,9 @@ class OnnxResult:
             "macs": list(self.plan.macs),
             "bytes": list(self.bytes),
             "relative_error": self.relative_error,
-            "output_error": self.output_error,
+            "output_error": self.outputs.error,
+            "outputs_same": self.outputs.same,
+            "outputs_left_out": list(self.outputs.left_out),
             "compared_on": self.compared_on,
             "errors": dict(self.errors),
             "seconds": dict(self.seconds),

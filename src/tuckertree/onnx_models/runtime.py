@@ -1,9 +1,9 @@
-"""Running an ONNX model by ONNX Runtime: example inputs, values in the middle, and two models compared."""
+"""Running an ONNX model by ONNX Runtime: example inputs, and values in the middle."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,7 @@ import torch
 
 from tuckertree.errors import TuckertreeError, UsageError
 from tuckertree.extras import require_extra
-from tuckertree.onnx_models.files import OnnxFile, first_line
+from tuckertree.onnx_models.files import LARGEST, OnnxFile, first_line
 from tuckertree.onnx_models.graph import Graph
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class Session:
             self._session = runtime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime's errors have no class in common but this
             raise TuckertreeError(f"ONNX Runtime cannot run the model: {_complaint(error)}") from error
-        self.outputs = [output.name for output in self._session.get_outputs()]
+        self.shapes = {output.name: tuple(output.shape) for output in self._session.get_outputs()}
 
     def run(self, feed: Feed) -> dict[str, Any]:
         """Outputs by name.
@@ -64,7 +64,7 @@ class Session:
             If the model does not run on the inputs.
         """
         try:
-            return dict(zip(self.outputs, self._session.run(None, feed), strict=True))
+            return dict(zip(self.shapes, self._session.run(None, feed), strict=True))
         except Exception as error:
             shapes = ", ".join(f"{name} {list(x.shape)} {x.dtype}" for name, x in feed.items())
             raise TuckertreeError(f"the model does not run on {shapes}: {_complaint(error)}") from error
@@ -76,6 +76,10 @@ def probing(
     """Load a model that gives these values, and computes nothing but what they need."""
     onnx = require_extra("onnx", extra="onnx")
     with _changed(proto, [onnx.ValueInfoProto(name=name) for name in outputs], nodes):
+        if proto.ByteSize() > LARGEST:
+            raise TuckertreeError(
+                "a model of more than 2 GB cannot be run in part: compress it without calibration images"
+            )
         content = proto.SerializeToString()
     return Session(content, folder)
 
@@ -184,41 +188,6 @@ def element_type(graph: Graph, name: str) -> np.dtype[Any]:
     helper = require_extra("onnx.helper", extra="onnx")
     value = next(value for value in graph.proto.graph.input if value.name == name)
     return np.dtype(helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type))
-
-
-def relative_difference(before: Session, after: Session, feeds: Sequence[Feed]) -> float:
-    """:func:`relative_change` of two models' outputs on the same inputs.
-
-    Raises
-    ------
-    TuckertreeError
-        If a model does not run, or as :func:`relative_change`.
-    """
-    return relative_change((before.run(feed) for feed in feeds), (after.run(feed) for feed in feeds))
-
-
-def relative_change(before: Iterable[Mapping[str, Any]], after: Iterable[Mapping[str, Any]]) -> float:
-    """``||y' - y|| / ||y||`` over all floating-point outputs of all runs.
-
-    Raises
-    ------
-    TuckertreeError
-        If the second outputs are of another shape, or not finite where the first ones are.
-    """
-    lost = whole = 0.0
-    for ours, theirs in zip(before, after, strict=True):
-        for name, y in ours.items():
-            if not isinstance(y, np.ndarray) or y.dtype.kind != "f":
-                continue
-            other = theirs[name]
-            if other.shape != y.shape:
-                raise TuckertreeError(f"the output {name} became {list(other.shape)}; it was {list(y.shape)}")
-            seen = np.isfinite(y)
-            y, other = y[seen].astype(np.float64), other[seen].astype(np.float64)
-            if not np.isfinite(other).all():
-                raise TuckertreeError(f"the output {name} became NaN or infinite")
-            lost, whole = lost + float(((y - other) ** 2).sum()), whole + float((y**2).sum())
-    return (lost / whole) ** 0.5 if whole else lost**0.5
 
 
 def _shape(value: ValueInfoProto, input_size: Sequence[int] | None) -> tuple[int, ...]:

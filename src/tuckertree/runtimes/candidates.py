@@ -18,7 +18,7 @@ from tuckertree.runtimes.cache import LatencyCache
 from tuckertree.runtimes.runtime import Runtime
 
 _TOGETHER = 8
-_SHORTEST = 5e-4
+_SHORTEST = 1e-3
 _BLOCK = 5
 _PAUSE = 0.02
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from tuckertree.errors import TuckertreeError
+from tuckertree.measure import synchroniser
 from tuckertree.runtimes.runtime import Runnable, Runtime, tensors_of
 
 
@@ -24,13 +25,12 @@ class TorchRunnable(Runnable):
     def bind(self, inputs: Sequence[Tensor]) -> Callable[[], Any]:
         """As :meth:`Runnable.bind`."""
         forward, there = self._forward, tuple(x.to(self._device) for x in inputs)
-        synchronise = torch.cuda.synchronize if self._device.startswith("cuda") else None
+        synchronise = synchroniser(self._device)
 
         def once() -> Any:
             with torch.inference_mode():
                 output = forward(*there)
-                if synchronise:
-                    synchronise(self._device)
+                synchronise()
                 return output
 
         return once

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from tuckertree.assets import DEMO_WEIGHTS
 from tuckertree.cli import app
+from tuckertree.cli.app import _show_warning
 
 
 def tuckertree(*arguments):
@@ -174,6 +175,20 @@ def test_bad_input_gets_one_line_and_a_code_and_nothing_is_written(arguments, co
     assert err.count("\n") == 1
     assert message in err
     assert sorted(spoilt_weights.iterdir()) == before
+
+
+def test_what_a_file_says_gives_the_terminal_no_orders(tmp_path, capsys):
+    weights = tmp_path / "hostile.safetensors"
+    save_file({"a\x1b]0;owned\x07\x1b[2J[bold]:bomb:": torch.zeros(1)}, weights)
+    code, _, err = tuckertree("compress", "demo", "--energy", 0.5, "--weights", weights, "-o", tmp_path / "o")
+    assert (code, err.count("\n"), err[:-1].isprintable()) == (1, 1, True)
+    _show_warning(UserWarning("b\x1b[2J\n [bold]:bomb:"))
+    assert capsys.readouterr().err == "warning: b?[2J [bold]:bomb:\n"
+
+
+def test_the_device_is_offered_only_where_all_of_it_works():
+    _, out, _ = tuckertree("compress", "--help")
+    assert "mps" not in out
 
 
 def test_output_that_exists_is_refused_before_any_work(tmp_path):

@@ -9,7 +9,8 @@ from torch import nn
 import tuckertree as tt
 from tests import networks
 from tuckertree.data import open_images
-from tuckertree.layers import Chain
+from tuckertree.errors import TuckertreeError
+from tuckertree.layers import Chain, densify
 from tuckertree.measure import count_macs, count_parameters
 from tuckertree.models import resolve
 from tuckertree.surgery import build_structure
@@ -179,6 +180,27 @@ def test_a_budget_is_kept_and_images_make_the_outputs_nearer(objective):
         assert (fitted.model(unseen) - wanted).norm() < (plain.model(unseen) - wanted).norm()
 
 
+def test_sensitivity_is_measured_on_whatever_batches_the_model_takes():
+    class Scaled(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = networks.small_cnn()
+
+        def forward(self, image, scale):
+            return self.net(image * scale)
+
+    images, scales = torch.randn(48, 3, 16, 16), torch.rand(48, 1, 1, 1)
+    pairs = list(zip(images.split(10), scales.split(10), strict=True))
+    mappings = [{"image": image, "scale": scale} for image, scale in pairs]
+    example, budget = (images[:1], scales[:1]), tt.Budget(params=0.6)
+    one, other = (
+        tt.compress(Scaled(), example, budget, calibration=batches, objective="sensitivity")
+        for batches in (pairs, mappings)
+    )
+    assert one.plan.compressed
+    assert one.plan == other.plan
+
+
 def test_objectives_that_cannot_be_are_refused():
     model, budget = networks.small_cnn(), tt.Budget(macs=0.5)
     with pytest.raises(tt.UsageError, match="unknown objective 'luck'"):
@@ -208,3 +230,47 @@ def test_a_compressed_network_is_multiplied_out_and_compressed_anew():
     assert again.plan.parameters[0] == count_parameters(model)
     assert again.plan.parameters[1] <= 0.4 * again.plan.parameters[0]
     assert any(isinstance(module, Chain) for module in once.modules())  # what was given is as it was
+
+
+class Reader(nn.Module):
+    """Uses its layer, and reads something off it too."""
+
+    def __init__(self, read):
+        super().__init__()
+        self.layer, self.read = nn.Conv2d(8, 8, 3), read
+
+    def forward(self, x):
+        return self.layer(x) * self.read(self.layer)
+
+
+def test_a_model_that_reads_its_layers_weight_still_runs():
+    model, x = Reader(lambda layer: layer.weight.abs().max()), torch.randn(1, 8, 6, 6)
+    compressed = tt.compress(model, x, energy=0.5).model
+    expected = densify(compressed.layer)(x) * compressed.layer.weight.abs().max()
+    torch.testing.assert_close(compressed(x), expected)
+    encoder, x = nn.TransformerEncoderLayer(16, 2, 64, batch_first=True).eval(), torch.randn(1, 4, 16)
+    compressed = tt.compress(encoder, x, tt.Ranks({"linear1": 4})).model.eval()
+    encoder.linear1 = densify(compressed.linear1)
+    with torch.no_grad():
+        torch.testing.assert_close(compressed(x), encoder(x), rtol=1e-4, atol=1e-4)
+
+
+def test_a_model_that_reads_what_a_chain_has_not_is_refused():
+    model = Reader(lambda layer: layer.transposed + 1)
+    with pytest.raises(
+        TuckertreeError, match=r"compressed, the model does not run on .*'transposed'; .* by exclude"
+    ):
+        tt.compress(model, torch.randn(1, 8, 6, 6), energy=0.5)
+    assert tt.compress(
+        nn.Sequential(model, nn.Conv2d(8, 8, 3)), torch.randn(1, 8, 9, 9), energy=0.5, exclude="0.*"
+    )
+
+
+def test_a_forward_put_on_one_layer_alone_is_kept():
+    model, x = nn.Sequential(nn.Conv2d(8, 8, 3), nn.Conv2d(8, 8, 3)), torch.randn(1, 8, 9, 9)
+    plain = model[0].forward
+    model[0].forward = lambda x: 100 * plain(x)
+    result = tt.compress(model, x, tt.Ranks({"1": 4}))
+    rebuilt = nn.Sequential(model[0], densify(result.model[1]))
+    assert "changes the forward" in result.plan.layers[0].reason
+    torch.testing.assert_close(result.model(x), rebuilt(x), rtol=1e-3, atol=1e-3)

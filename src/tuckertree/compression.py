@@ -17,11 +17,11 @@ from tuckertree.calibration import (
     calibrate,
     check_images,
 )
-from tuckertree.errors import UnreachableTargetError, UsageError
+from tuckertree.errors import TuckertreeError, UnreachableTargetError, UsageError
 from tuckertree.formats import save_folder
 from tuckertree.latency import LatencyTarget
 from tuckertree.layers import Chain, LayerSpec
-from tuckertree.measure import ExampleInputs
+from tuckertree.measure import ExampleInputs, run
 from tuckertree.objectives import AnyRule, check_objective, survey_network
 from tuckertree.planning import (
     DENSE,
@@ -221,6 +221,7 @@ def compress(
         else:
             compressed = calibrate(model, plan, images, tick=tick)
             clock.lap("calibration")
+        check_runs(compressed, example_inputs)
         errors, relative_error = measure_errors(model, compressed, inventory.layers)
         clock.lap("errors")
     return CompressionResult(
@@ -269,6 +270,22 @@ def measure_errors(
     total = sum(norm**2 for _, norm in measured)
     lost = sum((e or 0) ** 2 * norm**2 for e, norm in measured)
     return errors, (lost / total) ** 0.5 if total else 0.0
+
+
+def check_runs(compressed: nn.Module, example_inputs: ExampleInputs) -> None:
+    """Run a compressed model once: its code may use its layers in ways that only show then.
+
+    Raises
+    ------
+    TuckertreeError
+        If it does not run.
+    """
+    try:
+        run(compressed, example_inputs)
+    except TuckertreeError as error:
+        raise TuckertreeError(
+            f"compressed, {error}; a layer seems to be used for more than its output: leave it out by exclude"
+        ) from error
 
 
 def nothing_to_compress(plan: Plan) -> str:

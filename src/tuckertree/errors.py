@@ -5,6 +5,11 @@ it and exits with the class's ``exit_code``; a library user catches :class:`Tuck
 """
 
 
+def printable(text: str) -> str:
+    """Text with ``?`` for all that a terminal would take for an instruction: names from a file may hold it."""
+    return "".join(sign if sign.isprintable() else "?" for sign in text)
+
+
 class TuckertreeError(Exception):
     """Something given to tuckertree cannot be used: a file, a model, a weight, an input."""
 

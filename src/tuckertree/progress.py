@@ -68,6 +68,9 @@ def spread(
 
     for i in alone:
         keep(i, work(items[i]))
+    if torch.cuda.is_initialized():
+        # Its linear algebra is loaded at the first call, and fails where several threads make that at once.
+        torch.linalg.eigh(torch.eye(2, device="cuda"))
     pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
     try:
         futures = {pool.submit(work, items[i]): i for i in order[len(alone) :]}

@@ -9,6 +9,8 @@ import tuckertree as tt
 from tests import networks
 from tests.calibration.cases import generator
 from tuckertree.calibration import calibrate, output_distances, reestimate, reestimate_if_better
+from tuckertree.calibration.suspended import can_suspend
+from tuckertree.planning import take_inventory
 
 IMAGES = torch.randn(96, 3, 12, 12, generator=generator()).cumsum(2).cumsum(3) / 5
 
@@ -93,6 +95,39 @@ def test_re_estimated_statistics_are_those_of_the_images():
     assert norm.num_batches_tracked == 2
 
 
+@pytest.mark.parametrize("sizes", [(64, 1), (64, 31), (31, 64), (1, 64)])
+def test_batches_much_smaller_than_the_largest_do_not_count_in_the_statistics(sizes):
+    model = nn.Sequential(nn.BatchNorm2d(3)).eval()
+    small, large = IMAGES[64 : 64 + min(sizes)], IMAGES[:64]
+    images = [large, small] if sizes[0] == 64 else [small, large]
+    norm, expected = reestimate(model, images)[0], reestimate(model, large)[0]
+    assert torch.equal(norm.running_mean, expected.running_mean)
+    assert torch.equal(norm.running_var, expected.running_var)
+
+
+def with_a_norm_of_single_values() -> nn.Sequential:
+    torch.manual_seed(0)
+    pooled = nn.AdaptiveAvgPool2d(1), nn.BatchNorm2d(16), nn.Flatten(), nn.Linear(16, 10)
+    return nn.Sequential(nn.Conv2d(3, 16, 3), *pooled).eval()
+
+
+def test_norms_of_single_values_are_estimated_from_the_batches_that_have_several():
+    model = with_a_norm_of_single_values()
+    assert reestimate(model, IMAGES[:65])[2].num_batches_tracked == 1
+    images = list(IMAGES[:8, None])
+    assert reestimate_if_better(model, model, images) is model
+    with pytest.raises(tt.TuckertreeError, match="more than 1 value per channel"):
+        reestimate(model, images)
+
+
+@pytest.mark.parametrize("images", [list(IMAGES[:8, None]), IMAGES[:87]])
+@pytest.mark.filterwarnings("ignore:fewer calibration patches")
+def test_a_network_with_norms_of_single_values_is_calibrated(images):
+    model = with_a_norm_of_single_values()
+    plan = tt.compress(model, IMAGES[:1], energy=0.6).plan
+    assert calibrate(model, plan, images)(IMAGES).isfinite().all()
+
+
 @pytest.mark.parametrize("build", [networks.UNet, with_norms])
 @pytest.mark.filterwarnings("ignore:fewer calibration patches")
 def test_suspended_forwards_give_what_a_pass_for_each_layer_gives(build):
@@ -101,6 +136,42 @@ def test_suspended_forwards_give_what_a_pass_for_each_layer_gives(build):
     plan = tt.compress(model, IMAGES[:1], energy=0.5).plan
     one, many = (calibrate(model, plan, IMAGES, activations=limit) for limit in (2**30, 0))
     torch.testing.assert_close(one(IMAGES), many(IMAGES), rtol=1e-3, atol=1e-4)
+
+
+class KeepsSkip(nn.Module):
+    """Reads an activation, or its mean, from itself that an earlier layer left there."""
+
+    def __init__(self, mean: bool) -> None:
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 16, 3), nn.Conv2d(16, 16, 3, padding=1)
+        self.c, self.mean = nn.Conv2d(16, 16, 3), mean
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        skip = self.a(x).relu()
+        self.skip = skip.mean() if self.mean else skip
+        return self.c(self.b(skip).relu() + self.skip)
+
+
+@pytest.mark.parametrize("mean", [True, False])
+@pytest.mark.parametrize("images", [IMAGES, IMAGES[:48].repeat(2, 1, 1, 1), list(IMAGES[:, None])])
+@pytest.mark.filterwarnings("ignore:fewer calibration patches")
+def test_a_network_that_keeps_an_activation_for_later_is_not_suspended(images, mean):
+    torch.manual_seed(0)
+    model = KeepsSkip(mean).eval()
+    plan = tt.compress(model, IMAGES[:1], energy=0.5).plan
+    one, many = (calibrate(model, plan, images, activations=limit) for limit in (2**30, 0))
+    assert torch.equal(one(IMAGES), many(IMAGES))
+
+
+@pytest.mark.parametrize("build", [networks.UNet, with_norms, networks.small_cnn])
+@pytest.mark.parametrize("sizes", [(64, 32), (64,), (2, 2), (1, 1), (1, 64), (1,)])
+def test_networks_that_keep_nothing_are_suspended(build, sizes):
+    model = build().eval()
+    layers = take_inventory(model, IMAGES[:1]).layers
+    threads = threading.active_count()
+    assert can_suspend(model, layers, [IMAGES[:size] for size in sizes])
+    assert threading.active_count() == threads
+    assert not any(module._forward_hooks for module in model.modules())
 
 
 class TwoWays(nn.Module):

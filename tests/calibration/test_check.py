@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import tuckertree as tt
+from tests import networks
 from tuckertree.calibration import Calibration, CalibrationWarning, check_images
 from tuckertree.data import open_images
 from tuckertree.models import resolve
@@ -40,6 +41,15 @@ def test_images_of_the_right_kind_pass_in_silence(sample):
 def test_images_that_cannot_be_used_are_refused(sample, change, message):
     with pytest.raises(tt.TuckertreeError, match=message):
         check(change(sample))
+
+
+@pytest.mark.parametrize("what", ["kernel", "bias"])
+def test_weights_that_are_not_finite_are_refused_by_name_before_the_images_are_looked_at(what):
+    model = networks.small_cnn()
+    getattr(model[2], "weight" if what == "kernel" else "bias").data[0] = float("nan")
+    images = torch.randn(8, 3, 8, 8)
+    with pytest.raises(tt.TuckertreeError, match=f"^2: the {what} holds NaN or infinite values"):
+        tt.compress(model, images[:1], tt.Budget(0.5), calibration=images)
 
 
 def test_images_of_another_range_are_warned_of(sample):

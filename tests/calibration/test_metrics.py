@@ -94,3 +94,68 @@ def test_activations_that_are_not_finite_are_refused_by_name():
     model = nn.Sequential(nn.Conv2d(6, 4, 3)).double()
     with pytest.raises(TuckertreeError, match="0: the calibration images give NaN or infinite activations"):
         collect_metrics(model, layers_of(model), IMAGES.log(), gradients=False)
+
+
+class FrozenBackbone(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Conv2d(6, 8, 3), nn.Conv2d(8, 4, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            x = self.a(x)
+        return self.b(x)
+
+
+class ChangedInPlace(FrozenBackbone):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.b(self.a(x)).sigmoid()
+        y += 1
+        return y
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (FrozenBackbone, "^a: no derivative of the outputs reaches this layer"),
+        (ChangedInPlace, "^the model's outputs cannot be derived: .* modified by an inplace operation"),
+    ],
+)
+def test_networks_that_cannot_be_derived_are_refused_in_one_line_with_advice(build, message):
+    model = build().double()
+    with pytest.raises(TuckertreeError, match=message + '.*objective="moments"$') as caught:
+        collect_metrics(model, layers_of(model), IMAGES)
+    assert "\n" not in str(caught.value)
+    assert set(collect_metrics(model, layers_of(model), IMAGES, gradients=False)) == {"a", "b"}
+
+
+@pytest.mark.parametrize("wide", [4, 100])
+def test_inputs_in_float16_do_not_overflow(monkeypatch, wide):
+    monkeypatch.setattr(metrics, "_WIDE", wide)
+    x = 30 * torch.randn(64, 6, 5, 5, generator=torch.Generator().manual_seed(0)).half()
+    model = nn.Sequential(nn.Conv2d(6, 4, 1))
+    (layer,) = take_inventory(model, x[:1].float()).layers
+    found = [
+        collect_metrics(each, [layer], x, gradients=False)["0"].roots[1] for each in (model, model.half())
+    ]
+    torch.testing.assert_close(*found)
+
+
+class Recurrent(nn.Module):
+    def __init__(self, kind: type[nn.Module]) -> None:
+        super().__init__()
+        self.a, self.b, self.cudnn = nn.Linear(6, 8), kind(8, 4), True
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.cudnn = torch.backends.cudnn.enabled
+        y = self.b(self.a(x))
+        return y[0] if isinstance(y, tuple) else y
+
+
+@pytest.mark.parametrize("kind", [nn.GRU, nn.Linear])
+def test_recurrent_networks_are_derived_without_cudnn(kind):
+    model, x = Recurrent(kind), torch.randn(16, 5, 6)
+    layers = take_inventory(model, x[:1]).layers
+    collect_metrics(model, [layer for layer in layers if layer.name == "a"], x)
+    assert model.cudnn == (kind is nn.Linear)
+    assert torch.backends.cudnn.enabled

@@ -78,6 +78,26 @@ def test_what_cannot_be_streamed(folder, tmp_path):
         open_training(f"hf:{tmp_path / 'files'}?streaming", Preprocessing((4, 4)))
 
 
+def test_an_image_that_cannot_be_read_is_named_by_its_place(folder):
+    import pyarrow.parquet as parquet
+
+    path = folder / "train-00002-of-00004.parquet"
+    table = parquet.read_table(path)
+    images = [{"bytes": b"spoilt", "path": None}, None, *table["image"].to_pylist()[2:]]
+    spoilt = table.set_column(table.schema.get_field_index("image"), "image", [images])
+    parquet.write_table(spoilt.cast(table.schema), path)
+    stream = open_training(f"hf:{folder}?streaming", Preprocessing((4, 4)))
+    complaints = []
+    for value, _ in stream.encoded(0, 0, 0, 1):
+        try:
+            stream.pixels(value)
+        except TuckertreeError as error:
+            complaints.append(str(error))
+    assert len(complaints) == 2
+    assert any("train-00002-of-00004.parquet, row 0: " in complaint for complaint in complaints)
+    assert any(complaint.endswith("row 1: a row holds no image bytes") for complaint in complaints)
+
+
 def test_a_damaged_shard_is_named(folder):
     stream = open_training(f"hf:{folder}?streaming", Preprocessing((4, 4)))
     shard = folder / "train-00002-of-00004.parquet"

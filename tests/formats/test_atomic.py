@@ -1,9 +1,15 @@
-"""Several files that appear together or not at all."""
+"""Folders and files that appear whole or not at all, and what they never replace."""
+
+from pathlib import Path
 
 import pytest
 
 from tuckertree.errors import TuckertreeError
-from tuckertree.formats.atomic import atomic_files
+from tuckertree.formats import atomic
+from tuckertree.formats.atomic import Kind, atomic_files, atomic_folder, check_free
+
+KIND = Kind("it.json", {"format": int, "made": str}, frozenset({"it.json", "data"}))
+OURS = '{"format": 1, "made": "here", "more": 2}'
 
 
 def write(path, text, *, overwrite=False):
@@ -40,3 +46,53 @@ def test_a_block_that_fails_leaves_everything_as_it_was(tmp_path):
     with pytest.raises(TuckertreeError, match=r"cannot write .*net\.xml: No space left"):
         fill_the_disk()
     assert contents(tmp_path) == {"net.xml": "old", "net.bin": "old"}
+
+
+def folder_of(path, **files):
+    path.mkdir()
+    for name, text in files.items():
+        (path / name.replace("_", ".")).write_text(text)
+    return path
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        '{"model_type": "resnet"}',
+        '{"format": "1", "made": "here"}',
+        "[" * 100_000,
+        OURS + " " * 200_000,
+    ],
+    ids=["empty", "list", "another's", "type", "deep", "large"],
+)
+def test_a_folder_whose_marker_is_not_ours_is_never_replaced(tmp_path, monkeypatch, text):
+    monkeypatch.setattr(atomic, "LARGEST_JSON", 200_000)
+    folder = folder_of(tmp_path / "out", it_json=text)
+    with pytest.raises(TuckertreeError, match="out exists and holds other files; choose another output"):
+        check_free(folder, kind=KIND, overwrite=True)
+
+
+def test_a_folder_of_ours_with_a_file_that_is_not_is_never_replaced(tmp_path):
+    folder = folder_of(tmp_path / "out", it_json=OURS, data="", thesis_tex="years of work")
+    with pytest.raises(TuckertreeError, match=r"holds other files \(thesis\.tex\); choose another output"):
+        check_free(folder, kind=KIND, overwrite=True)
+
+
+@pytest.mark.parametrize("renames", [1, 2], ids=["old one is away", "new one is there"])
+def test_ctrl_c_between_two_folders_leaves_one_of_them(tmp_path, monkeypatch, renames):
+    folder = folder_of(tmp_path / "out", it_json=OURS)
+    rename, done = Path.rename, []
+
+    def interrupted(path, target):
+        rename(path, target)
+        done.append(path)
+        if len(done) == renames:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "rename", interrupted)
+    with pytest.raises(KeyboardInterrupt), atomic_folder(folder, kind=KIND, overwrite=True) as new:
+        (new / "data").write_text("new")
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert contents(folder) == ({"it.json": OURS} if renames == 1 else {"data": "new"})

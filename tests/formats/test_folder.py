@@ -72,6 +72,36 @@ def test_shared_modules_are_saved_once_and_shared_again(tmp_path):
     assert torch.equal(loaded(IMAGE), result.model(IMAGE))
 
 
+def test_buffers_that_overlap_in_memory_are_saved_apart(tmp_path):
+    model = networks.small_cnn()
+    whole = torch.arange(8.0)
+    for name, part in {"whole": whole, "head": whole[:5], "tail": whole[5:], "same": whole}.items():
+        model.register_buffer(name, part)
+    tt.compress(model, IMAGE, energy=0.5).save(tmp_path / "out")
+    assert "same" not in load_file(tmp_path / "out/model.safetensors")
+    loaded = tt.load(tmp_path / "out", into=model)
+    assert loaded.same is loaded.whole
+    for name in ("whole", "head", "tail"):
+        assert torch.equal(getattr(loaded, name), getattr(model, name))
+
+
+def test_what_is_no_tensor_in_the_state_is_named(tmp_path):
+    class Counting(torch.nn.Conv2d):
+        def get_extra_state(self):
+            return {"calls": 3}
+
+        def set_extra_state(self, state):
+            pass
+
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 16, 3), Counting(16, 16, 1))
+    result = tt.compress(model, IMAGE, energy=0.5, include="0")
+    with pytest.raises(
+        tt.TuckertreeError, match=r"^1\._extra_state in the model's state is a dict; only tensors"
+    ):
+        result.save(tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_types_of_the_file_are_kept(tmp_path):
     result = tt.compress(networks.small_cnn().half(), IMAGE.half(), energy=0.5)
     result.save(tmp_path / "out")
@@ -191,12 +221,26 @@ def test_an_output_that_exists_is_replaced_only_on_request_and_only_if_it_is_our
         result.save(saved)
     result.save(saved, overwrite=True, report={"run": 2})
     assert formats.read_report(saved)["run"] == 2
+    (saved / "logs").mkdir()  # as finetune leaves it
+    result.save(saved, overwrite=True)
+    assert not (saved / "logs").exists()
+    (saved / "notes.txt").write_text("of a week")
+    with pytest.raises(tt.TuckertreeError, match=r"holds other files \(notes\.txt\)"):
+        result.save(saved, overwrite=True)
     foreign = tmp_path / "foreign"
     foreign.mkdir()
     (foreign / "thesis.tex").write_text("years of work")
     with pytest.raises(tt.TuckertreeError, match="holds other files"):
         result.save(foreign, overwrite=True)
     assert (foreign / "thesis.tex").read_text() == "years of work"
+
+
+def test_a_checkpoint_of_another_library_is_never_replaced(result, tmp_path):
+    (tmp_path / "config.json").write_text('{"architectures": ["ResNetForImageClassification"]}')
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
+    with pytest.raises(tt.TuckertreeError, match="holds other files"):
+        result.save(tmp_path, overwrite=True)
+    assert (tmp_path / "model.safetensors").read_bytes() == b"weights"
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError(28, "No space left on device"), MemoryError])

@@ -208,3 +208,26 @@ def test_a_layer_with_a_bad_weight_is_refused_and_left_alone():
 def test_what_does_not_fit_a_layer_is_refused(layer, method, ranks, message):
     with pytest.raises(UsageError, match=message):
         factorize(layer, method, ranks)
+
+
+GEOMETRY = ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups")
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script")
+@pytest.mark.parametrize(
+    ("layer", "ranks", "names"),
+    [
+        (nn.Conv2d(6, 8, 3, stride=2, groups=2, bias=False), (3, 9, 4), GEOMETRY),
+        (nn.ConvTranspose1d(4, 6, 3), (4, 6), GEOMETRY),
+        (nn.Linear(8, 6), (6,), ("in_features", "out_features")),
+    ],
+    ids=str,
+)
+def test_what_models_read_off_a_layer_is_still_there(layer, ranks, names):
+    chain = factorize(layer, "ht2", ranks)
+    torch.testing.assert_close(chain.weight, layer.weight)
+    assert chain.weight.requires_grad
+    assert (chain.bias is None) == (layer.bias is None)
+    assert all(getattr(chain, name) == getattr(layer, name) for name in names)
+    if not chain.dense.transposed:
+        torch.jit.script(chain)

@@ -46,7 +46,7 @@ def disturbed(monkeypatch, seconds):
 
 def test_a_quiet_machine_is_measured_once(monkeypatch):
     a, b = (lambda: None), (lambda: None)
-    seconds = {a: iter([2.0] * 26), b: iter([1.0] * 26)}
+    seconds = {a: iter([2.0] * 27), b: iter([1.0] * 27)}  # two of them to warm up
     disturbed(monkeypatch, seconds)
     assert time_until_steady([a, b]) == [(2.0, Timing(1, 1, 1)), (1.0, Timing(0.5, 0.5, 0.5))]
     assert not list(seconds[a])
@@ -54,8 +54,8 @@ def test_a_quiet_machine_is_measured_once(monkeypatch):
 
 def test_a_restless_machine_is_measured_for_longer_and_what_disturbs_is_left_out(monkeypatch):
     a, b = (lambda: None), (lambda: None)
-    restless = [1.0, *[3.0, 3.0, 1.0, 1.0, 1.0] * 5]  # two of five groups meet no undisturbed round
-    seconds = {a: iter([2.0] * 104), b: iter([*restless, *[1.0] * 78])}
+    restless = [1.0, 1.0, *[3.0, 3.0, 1.0, 1.0, 1.0] * 5]  # two of five groups meet no undisturbed round
+    seconds = {a: iter([2.0] * 108), b: iter([*restless, *[1.0] * 81])}
     disturbed(monkeypatch, seconds)
     assert time_until_steady([a, b])[1] == (1.0, Timing(0.5, 0.5, 0.5))
-    assert len(list(seconds[a])) == 52  # one more time was enough
+    assert len(list(seconds[a])) == 54  # one more time was enough

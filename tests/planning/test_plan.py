@@ -1,15 +1,19 @@
 """The plan: what is chosen and why, and its life as JSON."""
 
 import json
+from dataclasses import asdict
 
 import pytest
 import torch
 
 from tests import networks
 from tuckertree.errors import TuckertreeError, UsageError
-from tuckertree.planning import Energy, Options, Plan, Ranks, make_plan, survey, take_inventory
+from tuckertree.planning import Energy, Latency, Options, Plan, Ranks, make_plan, survey, take_inventory
 
 IMAGE = torch.zeros(1, 3, 16, 16)
+LATENCY = asdict(
+    Latency("torch", 1, 1, 0.1, target=0.5, predicted=0.5, measured=0.5, low=0.5, high=0.5, rounds=1)
+)
 
 
 def plan_of(rule=None, options=None, model=None):
@@ -91,6 +95,18 @@ def test_a_plan_survives_json_unchanged():
             r"plan.layers\[1\].ranks must be a list of integers",
         ),
         (lambda p: p["layers"][0].update(name=3), r"plan.layers\[0\].name has a value of the wrong type"),
+        (
+            lambda p: p["layers"][0].update(bound=10**400),
+            r"plan.layers\[0\].bound has a value that is too large",
+        ),
+        (
+            lambda p: p.update(latency=dict(LATENCY, seconds=10**400)),
+            r"plan.latency.seconds has a value that is",
+        ),
+        (
+            lambda p: p.update(latency=dict(LATENCY, rounds=1.5)),
+            r"plan.latency.rounds has a value of the wrong",
+        ),
         (lambda p: p.update(layers={}), "plan.layers has a value of the wrong type"),
     ],
 )

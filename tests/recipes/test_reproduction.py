@@ -11,13 +11,16 @@ from tests.test_cli import tuckertree
 from tuckertree.assets import DEMO_WEIGHTS
 from tuckertree.data import open_images
 from tuckertree.errors import TuckertreeError
+from tuckertree.formats.atomic import check_free
 from tuckertree.measure import count_parameters, evaluate
 from tuckertree.models import resolve
 from tuckertree.recipes import find_weights, load_recipe, reproduce
+from tuckertree.recipes.reproduction import REPRODUCED
 
 pytest.importorskip("yaml")
 
 FEW_IMAGES = 64
+RESULT = '{"format": 1, "recipe": {"id": "demo/demo"}}'
 
 
 @pytest.fixture
@@ -81,6 +84,18 @@ def test_reproduce_compresses_trains_measures_and_records(recipe, tmp_path):
 
     code, _, err = tuckertree("reproduce", recipe, "--data", "demo", *short, "--output", output)
     assert (code, "--overwrite" in err) == (1, True)
+    check_free(output, kind=REPRODUCED, overwrite=True)
+
+
+@pytest.mark.parametrize("files", [{"result.json": '{"top1": 90}'}, {"result.json": RESULT, "notes.txt": ""}])
+def test_results_that_are_not_ours_are_never_replaced(recipe, tmp_path, files):
+    output = tmp_path / "out"
+    output.mkdir()
+    for name, text in files.items():
+        (output / name).write_text(text)
+    code, _, err = tuckertree("reproduce", recipe, "--data", "demo", "--overwrite", "--output", output)
+    assert (code, "holds other files" in err) == (1, True)
+    assert sorted(path.name for path in output.iterdir()) == sorted(files)
 
 
 @pytest.mark.usefixtures("few_test_images")

@@ -1,5 +1,9 @@
 """Augmentation: exactly the pixels that are permitted, and functions of seed, epoch and image alone."""
 
+import multiprocessing
+import os
+import signal
+
 import pytest
 import torch
 from torch.nn import functional
@@ -48,6 +52,16 @@ def test_cutout_blanks_a_square_and_nothing_else():
         expected = image.clone()
         expected[:, max(row - 3, 0) : row + 3, max(column - 3, 0) : column + 3] = 0
         assert torch.equal(found, expected)
+
+
+def test_a_worker_that_is_told_to_end_reads_on():
+    source = DecodedImages(demo_images(8), "none", 0)
+    batches = iter(source.loader(lambda: iter([(0, torch.arange(i, i + 2)) for i in range(0, 8, 2)]), 1))
+    next(batches)
+    (worker,) = multiprocessing.active_children()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        os.kill(worker.pid, number)
+    assert len(list(batches)) == 3
 
 
 @pytest.mark.parametrize("kind", [ResidentImages, DecodedImages])

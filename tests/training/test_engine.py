@@ -205,6 +205,13 @@ def test_data_of_other_classes_are_refused_before_training():
         finetune(tiny_network(), demo_images(), settings(1), teacher=network)
 
 
+def test_some_images_without_a_label_are_refused():
+    images = demo_images()
+    images._records.labels[3] = -1
+    with pytest.raises(UsageError, match="has no label for 1 of 80 images; leave those out"):
+        train(tiny_network(), images, settings(1, validation=0.0))
+
+
 def test_data_without_labels_or_a_training_split_are_refused(tmp_path):
     images = holed()
     object.__setattr__(images._records, "labels", None)

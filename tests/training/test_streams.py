@@ -7,7 +7,7 @@ from torch import nn
 from tests.data.test_streams import cache, folder  # noqa: F401
 from tests.training.cases import same_weights, terminate
 from tuckertree.data import Preprocessing, open_training
-from tuckertree.errors import UsageError
+from tuckertree.errors import TuckertreeError, UsageError
 from tuckertree.training import Settings, train
 from tuckertree.training.streams import Share, StreamedImages
 
@@ -30,7 +30,7 @@ def colours(batches):
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_the_batches_of_two_processes_are_all_images_and_a_resumed_epoch_has_the_rest(folder, workers):  # noqa: F811
-    source = StreamedImages(opened(folder), "none", 0)
+    source = StreamedImages(opened(folder), "none", 0, 10)
     shares = [colours(source.loader(lambda r=r: Share(0, 0, 2, 5, r, 2), workers)) for r in range(2)]
     images = [image for share in shares for batch in share for image in batch]
     assert sorted(images) == [10 * shard + i for shard in range(4) for i in range(5)]
@@ -40,7 +40,7 @@ def test_the_batches_of_two_processes_are_all_images_and_a_resumed_epoch_has_the
 
 def test_a_process_whose_shards_end_early_begins_anew(folder):  # noqa: F811
     (folder / "train-00003-of-00004.parquet").unlink()
-    source = StreamedImages(opened(folder), "none", 0)
+    source = StreamedImages(opened(folder), "none", 0, 10)
     (first, second, third) = colours(source.loader(lambda: Share(0, 0, 3, 5, 0, 3), 1))
     assert first == second == third
 
@@ -65,6 +65,13 @@ def test_a_run_goes_on_exactly(folder, tmp_path, monkeypatch):  # noqa: F811
     resumed = train(network(), opened(folder), run, output=tmp_path / "out", resume=True)
     assert same_weights(whole.model, resumed.model)
     assert whole.history == resumed.history
+
+
+def test_a_label_that_the_network_has_no_output_for_is_refused(folder):  # noqa: F811
+    source = StreamedImages(opened(folder), "none", 0, 1)
+    batches = source.loader(lambda: Share(0, 0, 4, 5, 0, 1), 0)
+    with pytest.raises(TuckertreeError, match=r"an image has the label 1, the network 1 outputs"):
+        [source.prepare(batch, torch.device("cpu")) for batch in batches]
 
 
 def test_no_part_of_a_stream_can_be_held_back(folder):  # noqa: F811

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from tuckertree.calibration.sources import Calibration, Source, floating_outputs, to_model
+from tuckertree.calibration.sources import Calibration, Source, batch_size, floating_outputs, to_model
 from tuckertree.errors import TuckertreeError
 from tuckertree.measure import ExampleInputs, call, evaluating, run
 
@@ -20,7 +20,8 @@ def reestimate(
 ) -> nn.Module:
     """Copy a model with its BatchNorm statistics reset and averaged over images ``start`` to ``stop - 1``.
 
-    The average is cumulative, every batch counting the same; all else runs in evaluation mode.
+    The average is cumulative, every batch counting the same, but those of less than half the size of the largest
+    are left out; all else runs in evaluation mode.
 
     Raises
     ------
@@ -33,15 +34,20 @@ def reestimate(
     momenta = [norm.momentum for norm in norms]
     with evaluating(model):
         for norm in norms:
-            norm.reset_running_stats()
             norm.momentum, norm.training = None, True
-        seen = 0
+        largest = 0
         for inputs in images.part(start, len(images) if stop is None else stop):
+            size = batch_size(inputs)
+            if 2 * size < largest:
+                continue
+            if size > 2 * largest:  # the first, or those before are too small to count
+                for norm in norms:
+                    norm.reset_running_stats()
+            largest = max(largest, size)
             call(model, to_model(inputs, model), "the calibration images")
-            seen += 1
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum, norm.training = momentum, False
-    if not seen:
+    if not largest:
         raise TuckertreeError("there are no calibration images to estimate BatchNorm statistics from")
     return model
 
@@ -65,7 +71,8 @@ def reestimate_if_better(
     Returns
     -------
     torch.nn.Module
-        A copy with new statistics, or the model itself, if it has none or they would not help.
+        A copy with new statistics, or the model itself, if it has none, or they would not help or cannot be had:
+        a single value for each channel has no variance.
     """
     if not any(isinstance(m, _BatchNorm) and m.running_mean is not None for m in model.modules()):
         return model
@@ -73,7 +80,12 @@ def reestimate_if_better(
     split = len(images) - max(1, round(held_out * len(images)))
     if not split:
         return model
-    candidate = reestimate(model, images, stop=split)
+    try:
+        candidate = reestimate(model, images, stop=split)
+    except TuckertreeError as error:
+        if "more than 1 value per channel" in str(error):  # torch's words
+            return model
+        raise
     before, after = output_distances(reference, (model, candidate), images, start=split)
     return candidate if after < before else model
 

@@ -12,6 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from tuckertree.calibration.moments import CalibrationWarning
 from tuckertree.calibration.sources import Calibration, to_model
 from tuckertree.errors import TuckertreeError
+from tuckertree.layers import DENSE_TYPES
 from tuckertree.measure import ExampleInputs, run
 from tuckertree.measure.forward import describe
 
@@ -28,14 +29,19 @@ def check_images(model: nn.Module, images: Calibration, example_inputs: ExampleI
     Raises
     ------
     TuckertreeError
-        If the images have another shape than the example, are integers where it is not, hold NaN, or the
-        model does not run on them.
+        If a weight of the model is not finite; if the images have another shape than the example, are integers
+        where it is not, hold NaN, or the model does not run on them.
 
     Warns
     -----
     CalibrationWarning
         If the first BatchNorm sees a mean more than three standard deviations off, or 25 times the variance.
     """
+    for name, module in model.named_modules():
+        if isinstance(module, DENSE_TYPES):
+            for what, values in (("kernel", module.weight), ("bias", module.bias)):
+                if values is not None and not cast("Tensor", values).isfinite().all():
+                    raise TuckertreeError(f"{name}: the {what} holds NaN or infinite values")
     first = next(iter(images.part(0, _IMAGES)))
     if isinstance(first, Tensor) and isinstance(example_inputs, Tensor):
         if first.shape[1:] != example_inputs.shape[1:]:

@@ -23,7 +23,7 @@ from tuckertree.calibration.fit import fit
 from tuckertree.calibration.moments import MEMORY, POSITIONS, chunks_within, moment_chunks, warn_of_few
 from tuckertree.calibration.pairs import Pair, PairSum, collect_pairs, least_squares_kernel
 from tuckertree.calibration.sources import Calibration, Source, to_model
-from tuckertree.calibration.suspended import advance, live_bytes, suspended
+from tuckertree.calibration.suspended import advance, can_suspend, live_bytes, suspended
 from tuckertree.decomposition import Factors, method_cuts
 from tuckertree.decomposition.spectra import in_working_precision
 from tuckertree.layers import Chain
@@ -75,7 +75,8 @@ def calibrate(
         where these are needed. One, the default, measures best.
     activations
         Bytes for activations. Where all images' fit, both networks run once, suspended at each layer in turn
-        (:mod:`tuckertree.calibration.suspended`); otherwise there is a pass over the images for each stage.
+        (:mod:`tuckertree.calibration.suspended`); otherwise, or where a module keeps an activation for later,
+        there is a pass over the images for each stage.
     dense
         With correction: fit the layers that stay dense, too, to the inputs they get.
     ridge
@@ -108,8 +109,10 @@ def calibrate(
     ridge = default_ridge(len(images)) if ridge is None else ridge
     fitter = Fitter(model, result, plan, norms, means=means, ridge=ridge)
     options: dict[str, Any] = {"positions": positions, "seed": seed, "tick": tick}
-    if correction and _can_suspend(layers, len(images), per_stage, activations):
-        _fit_in_one_pass(model, result, layers, images, fitter, memory, **options)
+    in_one_pass = correction and _has_room(layers, len(images), per_stage, activations)
+    batches = list(images) if in_one_pass else []
+    if in_one_pass and can_suspend(model, layers, batches):
+        _fit_in_one_pass(model, result, layers, batches, fitter, memory, **options)
     elif correction:
         for layer in layers:
             _let_answer(result.get_submodule(layer.name), model.get_submodule(layer.name))
@@ -145,7 +148,7 @@ def _to_fit(layers: Sequence[Layer], plan: Plan, *, dense: bool) -> list[Layer]:
     return chosen
 
 
-def _can_suspend(layers: Sequence[Layer], images: int, per_stage: int, activations: int) -> bool:
+def _has_room(layers: Sequence[Layer], images: int, per_stage: int, activations: int) -> bool:
     """A module that is called twice must be fitted to both calls, so its first call cannot go on before."""
     once = all(len(layer.calls) == 1 for layer in layers)
     return once and per_stage == 1 and live_bytes(layers, images) <= activations
@@ -155,7 +158,7 @@ def _fit_in_one_pass(
     model: nn.Module,
     result: nn.Module,
     layers: Sequence[Layer],
-    images: Calibration,
+    batches: Sequence[ExampleInputs],
     fitter: Fitter,
     memory: int,
     *,
@@ -164,7 +167,6 @@ def _fit_in_one_pass(
     tick: Tick,
 ) -> None:
     layers = [layer for chunk in chunks_within(layers, memory, copies=2) for layer in chunk]
-    batches = list(images)
     with suspended(model, layers, batches) as ours, suspended(result, layers, batches) as theirs:
         for done, layer in enumerate(layers):
             total = PairSum(layer, positions, seed)

@@ -19,7 +19,7 @@ mixed terms vanish on average. So one backward pass for a batch is one sample.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -102,13 +102,17 @@ def collect_metrics(
     Raises
     ------
     TuckertreeError
-        If the model does not run on the images, its activations are not finite, or no output can be derived.
+        If the model does not run on the images, its activations are not finite, or an output cannot be derived by
+        a layer's weight.
     """
     images = Calibration(Calibration(images).source, batch_size=_BATCH)
     sums: dict[str, Any] = {layer.name: (GradientSum if gradients else InputSum)(layer) for layer in layers}
     gather = _gradients(model, sums, seed) if gradients else _inputs(model, sums)
+    # In evaluation mode cuDNN does not derive recurrent layers.
+    recurrent = gradients and any(isinstance(module, nn.RNNBase) for module in model.modules())
+    cudnn = torch.backends.cudnn.flags(enabled=False) if recurrent else nullcontext()
     seen = 0
-    with evaluating(model), gather as step:
+    with evaluating(model), cudnn, gather as step:
         for inputs in images.part(0, count):
             step(to_model(inputs, model))
             seen += batch_size(inputs)
@@ -133,6 +137,10 @@ class GradientSum:
 
     def metric(self) -> KernelMetric:
         """The metric of the network's output; raises TuckertreeError if nothing or NaN was added."""
+        if not self._sums and self.layer.calls:
+            raise TuckertreeError(
+                f'{self.layer.name}: no derivative of the outputs reaches this layer; exclude it or use objective="moments"'
+            )
         _check(self.layer.name, self._sums)
         repeated = self.layer.spec.kernel_shape[0] // self._sums[0].shape[-1]  # 1 but for a wide mode
         whole = repeated * self._sums[0].diagonal(dim1=1, dim2=2).sum(1) / self.images
@@ -167,6 +175,7 @@ class InputSum:
 
 def _moment(columns: Tensor) -> Tensor:
     """Second moment ``[g, n, n]`` of ``[g, n, m]``; of a wide mode its mean level ``[g, 1, 1]``."""
+    columns = columns.to(torch.promote_types(columns.dtype, torch.float32))  # float16 would overflow
     size = columns.shape[1]
     if size > _WIDE:
         return (columns * columns).sum((1, 2), keepdim=True, dtype=torch.float64).cpu() / size
@@ -207,7 +216,13 @@ def _gradients(model: nn.Module, sums: Mapping[str, GradientSum], seed: int) -> 
                 "no derivative leads from the model's outputs to its weights; use another objective"
             )
         directions = [_direction(y, generator) for y in outputs]
-        found = torch.autograd.grad(outputs, weights, directions, allow_unused=True)
+        try:
+            found = torch.autograd.grad(outputs, weights, directions, allow_unused=True)
+        except RuntimeError as error:
+            complaint = str(error).strip().splitlines()[0]
+            raise TuckertreeError(
+                f'the model\'s outputs cannot be derived: {complaint}; exclude layers or use objective="moments"'
+            ) from error
         for total, gradient in zip(sums.values(), found, strict=True):
             if gradient is not None:
                 total.add(gradient, batch_size(inputs))

@@ -57,7 +57,7 @@ def measure_sensitivity(
     TuckertreeError
         If the images cannot be used.
     """
-    images = Calibration(torch.cat([cast("Tensor", part) for part in Calibration(images).part(0, count)]))
+    images = Calibration(list(Calibration(images).part(0, count)))
     found = {}
     for done, layer in enumerate(layers):
         own = candidates[layer.name]

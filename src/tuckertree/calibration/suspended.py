@@ -8,8 +8,8 @@ each forward is a thread of its own, of which only one runs at a time.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from math import prod
 from threading import Semaphore, Thread, current_thread
 from typing import Any
@@ -19,10 +19,12 @@ from torch import Tensor, nn
 
 from tuckertree.calibration.moments import Captured
 from tuckertree.calibration.patches import output_sizes
-from tuckertree.calibration.sources import to_model
+from tuckertree.calibration.sources import batch_size, each_tensor, to_model
 from tuckertree.errors import TuckertreeError
 from tuckertree.measure import ExampleInputs, call, evaluating
 from tuckertree.planning import Layer
+
+_ROUNDING = 1e-3
 
 
 def live_bytes(layers: Sequence[Layer], images: int) -> int:
@@ -88,6 +90,41 @@ class SuspendedForward(Thread):
 
 class _StopError(BaseException):
     """Ends a forward that is no longer wanted."""
+
+
+def can_suspend(model: nn.Module, layers: Sequence[Layer], batches: Sequence[ExampleInputs]) -> bool:
+    """Whether batches that wait for each other at the layers see there what each sees alone.
+
+    They do not where a module keeps an activation on itself until later in the forward. A few images tell, as
+    two batches of different sizes.
+    """
+    size = min(batch_size(batches[0]), 3)
+    few = [_head(batches[0], size - 1), _head(batches[0], size)] if size > 1 else batches[:2]
+    try:
+        alone = [[x for (x,) in _inputs(model, layers, [batch])] for batch in few]
+        with closing(_inputs(model, layers, few)) as together:
+            return all(
+                all(map(_are_alike, inputs, wanted)) for inputs, *wanted in zip(together, *alone, strict=True)
+            )
+    except Exception:  # if it is not for the turns, it is raised where forwards run to their ends
+        return False
+
+
+def _inputs(
+    model: nn.Module, layers: Sequence[Layer], batches: Sequence[ExampleInputs]
+) -> Generator[list[Tensor], None, None]:
+    """What goes into each layer, in turn, of each batch."""
+    with suspended(model, layers, batches) as forwards:
+        for layer in layers:
+            yield [advance(forward, layer.name)[1].clone() for forward in forwards]
+
+
+def _head(inputs: ExampleInputs, size: int) -> ExampleInputs:
+    return each_tensor(inputs, lambda x: x[:size] if isinstance(x, Tensor) and x.ndim else x)
+
+
+def _are_alike(x: Tensor, y: Tensor) -> bool:
+    return x.shape == y.shape and bool((x - y).float().norm() <= _ROUNDING * y.float().norm())
 
 
 @contextmanager

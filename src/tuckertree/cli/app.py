@@ -10,9 +10,10 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.text import Text
 
 from tuckertree._version import __version__
-from tuckertree.errors import TuckertreeError
+from tuckertree.errors import TuckertreeError, printable
 
 stdout, stderr = Console(), Console(stderr=True)
 
@@ -33,7 +34,7 @@ class _Commands(typer.core.TyperGroup):
             where = f"{error.filename}: " if error.filename else ""
             code, message = 1, f"{where}{error.strerror or error}"
         stderr.print("error:", style="bold red", end=" ")
-        stderr.print(" ".join(message.split()), soft_wrap=True, markup=False, highlight=False)
+        stderr.print(_one_line(message), soft_wrap=True)
         raise typer.Exit(code)
 
 
@@ -79,4 +80,9 @@ def main() -> None:
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
-    stderr.print(f"warning: {message}", soft_wrap=True, markup=False, highlight=False)
+    stderr.print(_one_line(f"warning: {message}"), soft_wrap=True)
+
+
+def _one_line(message: str) -> Text:
+    """A message on one line, with nothing in it that rich or a terminal would take for an instruction."""
+    return Text(printable(" ".join(message.split())))

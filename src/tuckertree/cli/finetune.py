@@ -60,9 +60,8 @@ def finetune(
     as_json: AsJson = False,
 ) -> None:
     """Train a compressed model further and save it as a folder."""
-    from tuckertree.data import batches, open_images, open_training
+    from tuckertree.data import open_images, open_training
     from tuckertree.formats import check_output, read_config, read_report
-    from tuckertree.measure import evaluate
     from tuckertree.opening import open_model
     from tuckertree.report import history_table
     from tuckertree.training import Settings
@@ -114,7 +113,7 @@ def finetune(
             checkpoint_steps=checkpoint_steps,
             device=device,
         )
-        tested = evaluate(outcome.model, batches(test_images, 128)) if test_images else None
+        tested = given.tested(outcome.model, test_images, device)
         done = replace(
             outcome, plan=config.plan, architecture=config.architecture, report=read_report(folder)
         )
@@ -122,9 +121,10 @@ def finetune(
         shutil.move(partial / "logs", output / "logs")
     if as_json:
         print_json(given.summary(done, tested, output))
-        return
-    print_table(history_table(done.history))
-    given.print_totals(done, tested, output)
+    else:
+        print_table(history_table(done.history))
+        given.print_totals(done, tested, output)
+    given.fail_if_diverged(done)
 
 
 def _teacher(

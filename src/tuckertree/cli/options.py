@@ -30,7 +30,7 @@ Mean = Annotated[str | None, typer.Option(help="ONNX: mean of the input's channe
 Std = Annotated[str | None, typer.Option(help="ONNX: their standard deviation.")]
 Scale = Annotated[float | None, typer.Option(help="ONNX: factor on the bytes 0..255 before that.")]
 Channels = Annotated[str | None, typer.Option(help="ONNX: order of the colour channels, rgb or bgr.")]
-Device = Annotated[str, typer.Option(help="Torch device: cpu, cuda, cuda:1, mps.")]
+Device = Annotated[str, typer.Option(help="Torch device: cpu, cuda, cuda:1.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Overwrite = Annotated[
     bool, typer.Option(help="Replace the output if it is a folder saved by tuckertree, or an ONNX file.")

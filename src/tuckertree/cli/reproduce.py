@@ -48,6 +48,8 @@ def reproduce(
     )
     if as_json:
         print_json({**done.result, "output": str(done.output)})
-        return
-    for line in result_lines(done):
-        stdout.print(line, soft_wrap=True, highlight=False, markup=False)
+    else:
+        for line in result_lines(done):
+            stdout.print(line, soft_wrap=True, highlight=False, markup=False)
+    if any(stage["training"] and stage["training"]["diverged"] for stage in done.result["stages"]):
+        raise typer.Exit(1)

@@ -57,10 +57,9 @@ def train(
     as_json: AsJson = False,
 ) -> None:
     """Train a network, from scratch or from --weights, and save its weights."""
-    from tuckertree.data import batches, open_images, open_training
+    from tuckertree.data import open_images, open_training
     from tuckertree.formats import read_plan
     from tuckertree.formats.tensors import save_tensors
-    from tuckertree.measure import evaluate
     from tuckertree.models import build, resolve
     from tuckertree.report import history_table
     from tuckertree.training import Settings
@@ -107,11 +106,12 @@ def train(
             checkpoint_steps=checkpoint_steps,
             device=device,
         )
-        tested = evaluate(outcome.model, batches(test_images, 128)) if test_images else None
+        tested = given.tested(outcome.model, test_images, device)
         save_tensors(outcome.model, partial / output.name)
         (partial / output.name).replace(output)
     if as_json:
         print_json(given.summary(outcome, tested, output))
-        return
-    print_table(history_table(outcome.history))
-    given.print_totals(outcome, tested, output)
+    else:
+        print_table(history_table(outcome.history))
+        given.print_totals(outcome, tested, output)
+    given.fail_if_diverged(outcome)

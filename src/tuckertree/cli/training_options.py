@@ -14,7 +14,10 @@ from tuckertree.cli.app import stdout
 from tuckertree.errors import DivergedError, TuckertreeError
 
 if TYPE_CHECKING:
-    from tuckertree.data import Preprocessing
+    from torch import nn
+
+    from tuckertree.data import ImageSet, Preprocessing
+    from tuckertree.measure import Accuracy
     from tuckertree.training import Outcome
 
 Data = Annotated[
@@ -74,6 +77,26 @@ def unfinished(output: Path, *, resume: bool, overwrite: bool) -> Iterator[Path]
     shutil.rmtree(folder)
 
 
+def tested(model: nn.Module, images: ImageSet | None, device: str) -> Accuracy | None:
+    """Accuracy on test images, if there are any, measured on a device; the model is on the CPU before and after."""
+    from tuckertree.data import batches
+    from tuckertree.measure import evaluate
+    from tuckertree.progress import progress_bar
+
+    if images is None:
+        return None
+    with progress_bar() as tick:
+        found = evaluate(model.to(device), batches(images, 128), device=device, images=len(images), tick=tick)
+    model.cpu()
+    return found
+
+
+def fail_if_diverged(outcome: Outcome) -> None:
+    """End with the exit code 1 where the run did not come to its end; what it had is saved."""
+    if outcome.diverged:
+        raise typer.Exit(1)
+
+
 def summary(outcome: Outcome, test: Any, output: Path) -> dict[str, Any]:
     """What a run gave, as JSON data."""
     tested = {} if test is None else {"test_top1": test.top1, "test_images": test.images}
@@ -88,6 +111,10 @@ def print_totals(outcome: Outcome, test: Any, output: Path) -> None:
     stdout.print(f"seconds     {outcome.seconds:.1f}")
     if "validation_top1" in last:
         stdout.print(f"validation  {last['validation_top1']:.2f} %")
+    if outcome.diverged:
+        stdout.print(
+            f"diverged    in epoch {len(outcome.history) + 1}; the weights of the epoch before are kept"
+        )
     if test is not None:
         stdout.print(f"test        {test.top1:.2f} % of {test.images} images")
     stdout.print(f"saved       {output}", soft_wrap=True)

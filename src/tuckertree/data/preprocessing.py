@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -89,8 +90,7 @@ class Preprocessing:
             raise UsageError(f"images must be uint8 [N, 3, H, W], not {images.dtype} {list(images.shape)}")
         if self.channels == "bgr":
             images = images.flip(1)
-        mean = torch.tensor(self.mean, device=images.device).view(3, 1, 1)
-        std = torch.tensor(self.std, device=images.device).view(3, 1, 1)
+        mean, std = (_for_channels(tuple(values), images.device) for values in (self.mean, self.std))
         return (images.to(torch.float32) * self.scale - mean) / std
 
     def fit(self, image: Image) -> Tensor:
@@ -153,3 +153,10 @@ class Preprocessing:
     def _wrong_size(self, height: int, width: int) -> TuckertreeError:
         wanted = "x".join(map(str, self.size))
         return TuckertreeError(f"the image is {height}x{width} and must be {wanted}; resize it")
+
+
+@lru_cache(maxsize=32)
+def _for_channels(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """One number for each channel, kept on the device: to send them there anew would make it wait each time."""
+    with torch.inference_mode(False):
+        return torch.tensor(values, device=device).view(3, 1, 1)

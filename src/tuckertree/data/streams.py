@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -115,8 +115,10 @@ class ImageStream:
         for shard in shards:
             with _open_shard(shard) as file:
                 # Without threads, because pyarrow's thread pool does not survive the fork of a worker.
-                for batch in file.iter_batches(_ROWS, columns=columns, use_threads=False):
-                    yield from zip(*(batch.column(name).to_pylist() for name in columns), strict=True)
+                batches = file.iter_batches(_ROWS, columns=columns, use_threads=False)
+                rows = (zip(*(b.column(name).to_pylist() for name in columns), strict=True) for b in batches)
+                for number, (value, label) in enumerate(chain.from_iterable(rows)):
+                    yield _named(value, f"{Path(shard).name}, row {number}"), label
 
     def pixels(self, value: Any) -> Tensor:
         """Return an image as it is before normalisation: uint8 [3, H, W], RGB.
@@ -143,13 +145,18 @@ class ImageStream:
         return self._decoded(value, whole)
 
     def _decoded(self, value: Any, fit: Callable[[Any], Tensor]) -> Tensor:
-        path = value.get("path") if value else None
         try:
-            if not value or value.get("bytes") is None:
+            if value["bytes"] is None:
                 raise TuckertreeError("a row holds no image bytes")
             return fit(decoded(value["bytes"]))
         except TuckertreeError as error:
-            raise TuckertreeError(f"{self.source}{f', {path}' if path else ''}: {error}") from error
+            raise TuckertreeError(f"{self.source}, {value['path']}: {error}") from error
+
+
+def _named(value: Any, place: str) -> dict[str, Any]:
+    """Bytes of an image, and a path to speak of it by: where it is, if the file names none."""
+    value = value or {}
+    return {"bytes": value.get("bytes"), "path": value.get("path") or place}
 
 
 @contextmanager

@@ -2,23 +2,57 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from tuckertree.errors import TuckertreeError
 
+LARGEST_JSON = 64 * 2**20
 
-def check_free(path: Path, *, marker: str, overwrite: bool) -> None:
+
+@dataclass(frozen=True)
+class Kind:
+    """What folders that we write are known by.
+
+    Attributes
+    ----------
+    marker
+        Name of the JSON file that each of them has.
+    fields
+        Fields of that file and their types; others may stand beside them.
+    entries
+        Names of all that we ever write in them.
+    """
+
+    marker: str
+    fields: Mapping[str, type]
+    entries: frozenset[str]
+
+    def marks(self, folder: Path) -> bool:
+        """Whether a folder has the marker, with its fields."""
+        file = folder / self.marker
+        try:
+            if not file.is_file() or file.stat().st_size > LARGEST_JSON:
+                return False
+            data = json.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError):
+            return False
+        return isinstance(data, dict) and all(isinstance(data.get(k), t) for k, t in self.fields.items())
+
+
+def check_free(path: Path, *, kind: Kind, overwrite: bool) -> None:
     """Refuse a target that may not be replaced, before any work is done for it.
 
     Parameters
     ----------
-    marker
-        File by which a folder is known to be one of ours; no other folder is ever replaced.
+    kind
+        What is to be written; no folder of another kind, or with other files in it, is ever replaced.
 
     Raises
     ------
@@ -29,10 +63,13 @@ def check_free(path: Path, *, marker: str, overwrite: bool) -> None:
         return
     if not path.is_dir() or path.is_symlink():
         raise TuckertreeError(f"{path} exists and is not a folder; choose another output")
-    if not any(path.iterdir()):
+    names = {entry.name for entry in path.iterdir()}
+    if not names:
         return
-    if not (path / marker).is_file():
-        raise TuckertreeError(f"{path} exists and holds other files; choose another output")
+    others = sorted(names - kind.entries)
+    if others or not kind.marks(path):
+        such = f" ({others[0]})" if others else ""
+        raise TuckertreeError(f"{path} exists and holds other files{such}; choose another output")
     if not overwrite:
         raise TuckertreeError(f"{path} exists already; choose another output or pass --overwrite")
 
@@ -54,7 +91,7 @@ def _workshop(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def atomic_folder(path: Path, *, marker: str, overwrite: bool) -> Iterator[Path]:
+def atomic_folder(path: Path, *, kind: Kind, overwrite: bool) -> Iterator[Path]:
     """Give an empty folder to write in, which becomes ``path`` when the block ends without an error.
 
     Whatever goes wrong inside, a full disk or Ctrl-C too, leaves ``path`` as it was and nothing beside it.
@@ -64,17 +101,17 @@ def atomic_folder(path: Path, *, marker: str, overwrite: bool) -> Iterator[Path]
     TuckertreeError
         If ``path`` may not be replaced, or cannot be written.
     """
-    check_free(path, marker=marker, overwrite=overwrite)
+    check_free(path, kind=kind, overwrite=overwrite)
     with _workshop(path) as workshop:
         new, old = workshop / "new", workshop / "old"
         new.mkdir()
         yield new
-        if path.exists():
-            path.rename(old)
         try:
+            if path.exists():
+                path.rename(old)
             new.rename(path)
         except BaseException:
-            if old.exists():
+            if old.exists() and not path.exists():
                 old.rename(path)
             raise
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from tuckertree._version import __version__
 from tuckertree.errors import TuckertreeError
-from tuckertree.formats.atomic import atomic_folder, check_free
+from tuckertree.formats.atomic import LARGEST_JSON, Kind, atomic_folder, check_free
 from tuckertree.formats.tensors import load_tensors, save_tensors
 from tuckertree.measure import environment
 from tuckertree.planning import Plan
@@ -20,7 +20,11 @@ from tuckertree.surgery import build_structure
 
 FORMAT = 1
 CONFIG, TENSORS, REPORT = "config.json", "model.safetensors", "report.json"
-_LARGEST_JSON = 64 * 2**20
+SAVED = Kind(
+    CONFIG,
+    {"format": int, "tuckertree": str},
+    frozenset({CONFIG, TENSORS, REPORT, "logs"}),  # logs: of finetune
+)
 
 
 @dataclass(frozen=True)
@@ -72,7 +76,7 @@ def save_folder(
         "tensors": TENSORS,
         "plan": plan.to_json(),
     }
-    with atomic_folder(path, marker=CONFIG, overwrite=overwrite) as folder:
+    with atomic_folder(path, kind=SAVED, overwrite=overwrite) as folder:
         save_tensors(model, folder / TENSORS)
         _write_json(folder / REPORT, {**report, "environment": environment()})
         _write_json(folder / CONFIG, config)
@@ -87,7 +91,7 @@ def check_output(path: str | Path, *, overwrite: bool) -> None:
     TuckertreeError
         If the path exists and may not be replaced.
     """
-    check_free(Path(path), marker=CONFIG, overwrite=overwrite)
+    check_free(Path(path), kind=SAVED, overwrite=overwrite)
 
 
 def read_config(path: str | Path) -> SavedConfig:
@@ -208,7 +212,7 @@ def _read_json(path: Path) -> Any:
         raise TuckertreeError(f"{path.parent} is not a folder saved by tuckertree: it has no {path.name}")
     file = _inside(path.parent, path.name)
     try:
-        if file.stat().st_size > _LARGEST_JSON:
+        if file.stat().st_size > LARGEST_JSON:
             raise TuckertreeError(f"{file} is larger than any {path.name} of ours; refused")
         return json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:

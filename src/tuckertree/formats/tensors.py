@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -19,10 +20,16 @@ def save_tensors(model: nn.Module, path: Path) -> None:
     Raises
     ------
     TuckertreeError
-        If the file cannot be written.
+        If the model's state has something that is no tensor, or the file cannot be written.
     """
-    state = model.state_dict(keep_vars=True)
-    tensors = {names[0]: state[names[0]].detach().cpu().contiguous() for names in _groups(state)}
+    state = _state(model)
+    tensors: dict[str, Tensor] = {}
+    storages: set[int] = set()
+    for name, *_ in _groups(state):
+        tensor = state[name].detach().cpu().contiguous()
+        storage = tensor.untyped_storage().data_ptr()
+        tensors[name] = tensor.clone() if storage in storages else tensor  # safetensors refuses what overlaps
+        storages.add(storage)
     try:
         save_file(tensors, path, metadata={"format": "pt"})
     except (SafetensorError, OSError) as error:
@@ -37,9 +44,10 @@ def load_tensors(model: nn.Module, path: Path) -> None:
     Raises
     ------
     TuckertreeError
-        If the file is missing, truncated or corrupt, or its names or shapes are not the model's.
+        If the file is missing, truncated or corrupt, or its names or shapes are not the model's, or the model's
+        state has something that is no tensor.
     """
-    state = model.state_dict(keep_vars=True)
+    state = _state(model)
     groups = _groups(state)
     try:
         with safe_open(path, framework="pt") as file:
@@ -56,6 +64,17 @@ def load_tensors(model: nn.Module, path: Path) -> None:
         for name, tensor in tensors.items():
             # A copy: the file is mapped, and its tensors lie at odd addresses, where kernels may round differently.
             state[name].data = tensor.to(state[name].device, copy=True)
+
+
+def _state(model: nn.Module) -> dict[str, Tensor]:
+    state: dict[str, Any] = model.state_dict(keep_vars=True)
+    for name, value in state.items():
+        if not isinstance(value, Tensor):
+            raise TuckertreeError(
+                f"{name} in the model's state is a {type(value).__name__}; only tensors can be kept, "
+                "so leave it out of the state"
+            )
+    return state
 
 
 def _groups(state: Mapping[str, Tensor]) -> list[list[str]]:

@@ -15,6 +15,11 @@ from tuckertree.layers.spec import LayerSpec
 from tuckertree.layers.stages import chain_stages
 
 
+def _of_dense(name: str) -> property:
+    """An attribute that is read off the dense layer's structure."""
+    return property(lambda chain: getattr(chain.dense, name))
+
+
 class Chain(nn.Sequential):
     """A factored layer: plain torch layers one after the other, under the names of its stages.
 
@@ -33,7 +38,27 @@ class Chain(nn.Sequential):
         The bonds that are cut in the kernel's row of modes, and the rank at each.
     stages
         Structure of each layer of the chain.
+    in_channels, in_features, out_channels, out_features, kernel_size, stride, padding, dilation, groups
+        Those of the dense layer, for models that read them, as they may ``weight`` and ``bias``.
     """
+
+    in_channels = in_features = _of_dense("in_channels")
+    out_channels = out_features = _of_dense("out_channels")
+    kernel_size, stride, padding = map(_of_dense, ("kernel_size", "stride", "padding"))
+    dilation, groups = map(_of_dense, ("dilation", "groups"))
+    __jit_unused_properties__ = (
+        "in_channels",
+        "in_features",
+        "out_channels",
+        "out_features",
+        "kernel_size",
+        "stride",
+        "padding",
+        "dilation",
+        "groups",
+        "weight",
+        "bias",
+    )
 
     def __init__(
         self,
@@ -52,6 +77,16 @@ class Chain(nn.Sequential):
         super().__init__(OrderedDict((stage.name, stage.spec.build(device, dtype)) for stage in stages))
         self.dense, self.method, self.cuts, self.ranks = dense, method, tuple(cuts), tuple(ranks)
         self.stages = stages
+
+    @property
+    def weight(self) -> Tensor:
+        """The weight of the dense layer this stands for, multiplied out: for models that read it."""
+        return self.dense.weight(self.factors().kernel())
+
+    @property
+    def bias(self) -> Tensor | None:
+        """The bias, which is the last stage's."""
+        return cast("Tensor | None", self[-1].bias)
 
     def factors(self) -> Factors:
         """Read the factors off the weights, in the weights' own type."""

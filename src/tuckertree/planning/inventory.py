@@ -186,4 +186,6 @@ def _has_hooks(module: nn.Module) -> bool:
 
 def _overrides(module: nn.Module, dense_type: type[nn.Module]) -> bool:
     methods = ("forward", "_conv_forward", "__call__")
+    if any(m in vars(module) for m in methods):  # put on this one layer, as wrappers do
+        return True
     return any(getattr(type(module), m, None) is not getattr(dense_type, m, None) for m in methods)

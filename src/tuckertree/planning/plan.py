@@ -235,9 +235,11 @@ def _latency(data: Any, where: str) -> Latency | None:
         return None
     data = _fields(Latency, data, where)
     kinds = {"runtime": str, "threads": int, "batch": int, "rounds": int, "fastest": bool}
-    for key, value in data.items():
-        _typed(value, kinds.get(key, (int, float)), f"{where}.{key}")
-    return Latency(**data)
+    values: dict[str, Any] = {
+        key: _typed(value, kinds[key], f"{where}.{key}") if key in kinds else _number(value, f"{where}.{key}")
+        for key, value in data.items()
+    }
+    return Latency(**values)
 
 
 def _optimality(data: Any, where: str) -> Optimality | None:
@@ -269,7 +271,10 @@ def _typed(value: Any, kind: type | tuple[type, ...], where: str) -> Any:
 
 
 def _number(value: Any, where: str) -> float:
-    return float(_typed(value, (int, float), where))
+    try:
+        return float(_typed(value, (int, float), where))
+    except OverflowError as error:
+        raise TuckertreeError(f"{where} has a value that is too large for a number") from error
 
 
 def _integers(value: Any, where: str) -> tuple[int, ...]:

@@ -18,7 +18,7 @@ from tuckertree.compression import CompressionResult, compress
 from tuckertree.data import ImageSet, batches, open_images
 from tuckertree.errors import TuckertreeError
 from tuckertree.formats import save_folder
-from tuckertree.formats.atomic import atomic_folder, check_free
+from tuckertree.formats.atomic import Kind, atomic_folder, check_free
 from tuckertree.measure import Accuracy, count_macs, count_parameters, environment, evaluate
 from tuckertree.opening import OpenModel, open_model
 from tuckertree.planning import Budget
@@ -31,6 +31,7 @@ from tuckertree.training import Outcome, finetune
 
 FORMAT = 1
 RESULT, MODEL = "result.json", "model"
+REPRODUCED = Kind(RESULT, {"format": int, "recipe": dict}, frozenset({RESULT, MODEL}))
 _EVALUATION_BATCH = 256
 
 
@@ -100,7 +101,7 @@ def reproduce(
         If the network cannot be reduced so far.
     """
     output = Path(output)
-    check_free(output, marker=RESULT, overwrite=overwrite)
+    check_free(output, kind=REPRODUCED, overwrite=overwrite)
     recipe, clock = loaded.recipe, _Clock()
     file = find_weights(recipe, data, weights)
     opened = open_model(recipe.network, weights=file, device=device)
@@ -126,6 +127,8 @@ def reproduce(
                 "training": _record(outcome, train) if outcome else None,
             }
         )
+        if outcome and outcome.diverged:
+            break  # no stage goes on from weights that were on their way to nothing
     with clock.measure("evaluation"), progress_bar(progress) as tick:
         before, after = (
             evaluate(tested, batches(test, _EVALUATION_BATCH), device=device, images=len(test), tick=tick)
@@ -148,7 +151,7 @@ def reproduce(
         "environment": environment(),
     }
     text = json.dumps(result, indent=1, default=list) + "\n"
-    with atomic_folder(output, marker=RESULT, overwrite=overwrite) as folder:
+    with atomic_folder(output, kind=REPRODUCED, overwrite=overwrite) as folder:
         save_folder(
             folder / MODEL,
             model,

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from tuckertree.errors import printable
 from tuckertree.layers import Form, LayerSpec, chain_stages
 from tuckertree.planning import DENSE, Inventory, LayerPlan, Plan, TradeOff
 
@@ -193,13 +194,8 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
     for column in columns:
         made.add_column(column.lstrip(">"), justify="right" if column.startswith(">") else "left")
     for row in rows:
-        made.add_row(*(_plainly(cell) for cell in row))
+        made.add_row(*(Text(printable(cell)) for cell in row))  # Text: nothing in it is markup
     return made
-
-
-def _plainly(cell: str) -> Text:
-    """A cell as it stands: names from a file may hold what rich or a terminal would take for an instruction."""
-    return Text("".join(sign if sign.isprintable() else "?" for sign in cell))
 
 
 def kernel_text(layer: LayerPlan) -> str:

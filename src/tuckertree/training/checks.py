@@ -41,8 +41,8 @@ def split_validation(
     return images.subset(sorted(order[held:])), validation
 
 
-def check_classes(network: nn.Module, images: ImageSet | ImageStream) -> None:
-    """Refuse images whose classes are not those of the network's outputs.
+def check_classes(network: nn.Module, images: ImageSet | ImageStream) -> int:
+    """Refuse images whose classes are not those of the network's outputs, and say how many these are.
 
     Raises
     ------
@@ -53,12 +53,19 @@ def check_classes(network: nn.Module, images: ImageSet | ImageStream) -> None:
     known = len(images.classes) if images.classes else None
     largest = -1  # a stream's labels are looked at as they come
     if isinstance(images, ImageSet):
-        largest = max(images.label(number) for number in range(len(images)))
+        labels = [images.label(number) for number in range(len(images))]
+        largest = max(labels)
+        if min(labels) < 0:
+            raise UsageError(
+                f"{images.source} has no label for {sum(label < 0 for label in labels)} of {len(labels)} images; "
+                "leave those out"
+            )
     if (known or outputs) != outputs or largest >= outputs:
         found = known or largest + 1
         raise UsageError(
             f"{images.source} has {found} classes and the network {outputs} outputs; give images of {outputs} classes"
         )
+    return outputs
 
 
 def check_teacher(teacher: nn.Module, network: nn.Module, images: ImageSet | ImageStream) -> None:

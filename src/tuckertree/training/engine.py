@@ -96,7 +96,8 @@ def finetune(
         If Lightning is not installed, images cannot be read, a checkpoint cannot be written, a process dies,
         or the loss becomes infinite in the first epoch.
     KeyboardInterrupt
-        After Ctrl-C or SIGTERM, when a checkpoint has been written.
+        After Ctrl-C or SIGTERM, when a checkpoint has been written; with several processes that of the last epoch,
+        or of ``checkpoint_steps``, stands.
     """
     result = compressed if isinstance(compressed, CompressionResult) else None
     model = compressed.model if isinstance(compressed, CompressionResult) else compressed
@@ -199,9 +200,9 @@ def _train(
     check_device(device, settings)
     admm = make_admm(network, plan, settings)
     train_images, validation = split_validation(images, settings, validation)
-    for part in (train_images, validation):
-        if part is not None:
-            check_classes(network, part)
+    classes = check_classes(network, train_images)
+    if validation is not None:
+        check_classes(network, validation)
     if teacher is not None:
         teacher = copy.deepcopy(teacher).to("cpu", torch.float32)
         check_teacher(teacher, network, train_images)
@@ -221,7 +222,7 @@ def _train(
         tick = stack.enter_context(progress_bar(progress))
         source: Source | StreamedImages
         if isinstance(train_images, ImageStream):
-            source = StreamedImages(train_images, settings.augment, settings.seed)
+            source = StreamedImages(train_images, settings.augment, settings.seed, classes)
         else:
             source = make_source(train_images, settings.augment, settings.seed, tick)
         if len(source) < settings.devices:

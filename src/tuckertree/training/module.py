@@ -76,7 +76,9 @@ class TrainingModule(lightning.LightningModule):
         self.sums = torch.zeros(3, dtype=torch.float64)  # loss, right answers, images
         self.checkpoint_steps, self.tick = checkpoint_steps, tick
         self._optimizer_state: dict[str, Any] | None = None
-        self._teacher = [] if teacher is None else [teacher]  # in a list: not a part of this module
+        self._teacher: list[Any] = (
+            [] if teacher is None else [teacher]
+        )  # in a list: not a part of this module
         self._compiled: list[Any] = []
         self._stop = False
         self._started = time.perf_counter()
@@ -166,7 +168,8 @@ class TrainingModule(lightning.LightningModule):
     def on_fit_start(self) -> None:
         """Prepare what depends on the device."""
         self.network.train()
-        self.sums = self.sums.to(self.device, copy=True)
+        exact = torch.float32 if self.device.type == "mps" else torch.float64  # which mps has not
+        self.sums = self.sums.to(self.device, exact, copy=True)
         for teacher in self._teacher:
             teacher.to(self.device).eval().requires_grad_(False)
         if self.average is not None:
@@ -174,10 +177,12 @@ class TrainingModule(lightning.LightningModule):
         if self.admm is not None:
             self.admm.to(self.device)
         if self.settings.channels_last:
-            self.network.to(memory_format=torch.channels_last)
+            for module in (self.network, *self._teacher):
+                module.to(memory_format=torch.channels_last)
         if self.settings.compile:
             mode = "reduce-overhead" if self.device.type == "cuda" else None
             self._compiled = [torch.compile(self.network, mode=mode)]
+            self._teacher = [torch.compile(teacher, mode=mode) for teacher in self._teacher]
 
     def on_train_start(self) -> None:
         """Save the start, and let Ctrl-C and SIGTERM end the run at the end of a step."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -123,7 +124,7 @@ class ResidentImages:
         epoch, numbers = batch
         if self.pixels.device != device:
             self.pixels, self.labels = self.pixels.to(device), self.labels.to(device)
-        numbers = numbers.to(device)
+        numbers = numbers.to(device, non_blocking=True)
         pixels = self.pixels[numbers]
         moves = None if epoch is None else self._moves_of(epoch)[numbers]
         return augmented(pixels, moves, self.augment, self.preprocessing.normalise), self.labels[numbers]
@@ -155,6 +156,7 @@ class DecodedImages:
             generator=torch.Generator(),  # or it would draw from the global one
             collate_fn=collate,
             persistent_workers=workers > 0,
+            worker_init_fn=leave_signals,
             pin_memory=torch.cuda.is_available(),
         )
 
@@ -163,9 +165,9 @@ class DecodedImages:
         pixels, labels, moves, complaints = batch
         for complaint in complaints:
             self._unreadable.add(complaint)
-        pixels, moves = pixels.to(device, non_blocking=True), None if moves is None else moves.to(device)
-        normalise = self.images.preprocessing.normalise
-        return augmented(pixels, moves, self.augment, normalise), labels.to(device, non_blocking=True)
+        pixels, labels = (x.to(device, non_blocking=True) for x in (pixels, labels))
+        moves = None if moves is None else moves.to(device, non_blocking=True)
+        return augmented(pixels, moves, self.augment, self.images.preprocessing.normalise), labels
 
 
 def augmented(
@@ -238,6 +240,12 @@ def random_crop(picture: Tensor, size: tuple[int, int], *place: int) -> Tensor:
         crop = transforms.RandomResizedCrop(size, scale=(0.08, 1.0), antialias=True)
         cropped: Tensor = transforms.RandomHorizontalFlip()(crop(picture))
     return cropped
+
+
+def leave_signals(worker: int) -> None:  # noqa: ARG001
+    """Let a worker process go on when the whole group is told to end: the run saves first, and ends it then."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def collate(items: list[Any]) -> Any:

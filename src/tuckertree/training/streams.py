@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from tuckertree.data import ImageStream
 from tuckertree.errors import TuckertreeError
 from tuckertree.training.randomness import draw_moves
-from tuckertree.training.sources import Unreadable, augmented, collate, random_crop
+from tuckertree.training.sources import Unreadable, augmented, collate, leave_signals, random_crop
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,8 @@ class StreamedImages:
     the others' is left out. Which worker reads what depends on their number, and so does the order.
     """
 
-    def __init__(self, images: ImageStream, augment: str, seed: int) -> None:
-        self.images, self.augment, self.seed = images, augment, seed
+    def __init__(self, images: ImageStream, augment: str, seed: int, classes: int) -> None:
+        self.images, self.augment, self.seed, self._classes = images, augment, seed, classes
         self._unreadable = Unreadable(len(images))
 
     def __len__(self) -> int:
@@ -60,8 +60,13 @@ class StreamedImages:
         pixels, labels, moves, complaints = batch
         for complaint in complaints:
             self._unreadable.add(complaint)
-        normalise = self.images.preprocessing.normalise
-        return augmented(pixels.to(device), moves.to(device), self.augment, normalise), labels.to(device)
+        largest = int(labels.max())
+        if largest >= self._classes:
+            raise TuckertreeError(
+                f"{self.images.source}: an image has the label {largest}, the network {self._classes} outputs"
+            )
+        pixels, moves, labels = (x.to(device, non_blocking=True) for x in (pixels, moves, labels))
+        return augmented(pixels, moves, self.augment, self.images.preprocessing.normalise), labels
 
 
 class _Epochs:
@@ -78,6 +83,7 @@ class _Epochs:
             batch_size=None,  # the batches are made in the workers
             num_workers=min(self._workers, images.images.shards(share.rank, share.world)),
             generator=torch.Generator(),  # or it would draw from the global one
+            worker_init_fn=leave_signals,
             pin_memory=torch.cuda.is_available(),
         )
         return islice(loader, share.first, share.batches)

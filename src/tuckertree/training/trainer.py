@@ -23,7 +23,7 @@ def fit(module: TrainingModule, device: str, *, log: bool) -> bool:
     KeyboardInterrupt
         After Ctrl-C or SIGTERM, when a checkpoint has been written.
     TuckertreeError
-        If a process of the run ends.
+        If a process of the run ends, an image cannot be read, or the memory is too small.
     """
     left = module.settings.epochs - module.position.epoch
     if left <= 0:
@@ -37,14 +37,20 @@ def fit(module: TrainingModule, device: str, *, log: bool) -> bool:
         except (SystemExit, KeyboardInterrupt):  # Lightning turns Ctrl-C into the former
             _end_processes(trainer)
             raise KeyboardInterrupt(f"interrupted; {_go_on(module.folder)}") from None
+        except torch.OutOfMemoryError as error:
+            raise TuckertreeError(
+                f"out of memory on {device}: give a smaller batch size; {_go_on(module.folder)}"
+            ) from error
         except Exception as error:
             ended = module.folder / ENDED
             reason = ended.read_text(encoding="utf-8") if ended.is_file() else ""
             ended.unlink(missing_ok=True)
             if not reason:
-                if module.settings.devices == 1 or isinstance(error, TuckertreeError):
+                complaint = _last_line(error)
+                if isinstance(error, TuckertreeError):
+                    raise type(error)(complaint) from error
+                if module.settings.devices == 1 and not str(error).startswith("DataLoader worker"):
                     raise
-                complaint = str(error).strip().splitlines()[-1]
                 raise TuckertreeError(
                     f"a process of the run ended: {complaint}; {_go_on(module.folder)}"
                 ) from error
@@ -60,6 +66,12 @@ def fit(module: TrainingModule, device: str, *, log: bool) -> bool:
 
 def _go_on(folder: Path) -> str:
     return f"the last checkpoint is in {folder}, go on with --resume"
+
+
+def _last_line(error: Exception) -> str:
+    """What an error says; one that comes from another process has its traceback in it."""
+    *before, last = str(error).strip().splitlines() or [type(error).__name__]
+    return last.partition(": ")[2] or last if any("Traceback" in line for line in before) else last
 
 
 def _trainer(module: TrainingModule, device: str, epochs: int, *, log: bool) -> Any:

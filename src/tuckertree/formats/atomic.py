@@ -75,7 +75,7 @@ def check_free(path: Path, *, kind: Kind, overwrite: bool) -> None:
 
 
 @contextmanager
-def _workshop(path: Path) -> Iterator[Path]:
+def folder_beside(path: Path) -> Iterator[Path]:
     """Give a folder beside ``path`` for as long as the block lasts; what the disk says becomes one line."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -102,7 +102,7 @@ def atomic_folder(path: Path, *, kind: Kind, overwrite: bool) -> Iterator[Path]:
         If ``path`` may not be replaced, or cannot be written.
     """
     check_free(path, kind=kind, overwrite=overwrite)
-    with _workshop(path) as workshop:
+    with folder_beside(path) as workshop:
         new, old = workshop / "new", workshop / "old"
         new.mkdir()
         yield new
@@ -129,7 +129,7 @@ def atomic_files(path: Path, *, overwrite: bool) -> Iterator[Path]:
         If one of them exists and may not be replaced, or cannot be written.
     """
     check_free_file(path, overwrite=overwrite)
-    with _workshop(path) as workshop:
+    with folder_beside(path) as workshop:
         yield workshop / path.name
         *others, main = sorted(workshop.iterdir(), key=lambda file: file.name == path.name)
         for other in others:

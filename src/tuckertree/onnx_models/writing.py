@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +10,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from tuckertree.errors import TuckertreeError, UsageError
 from tuckertree.extras import require_extra
+from tuckertree.formats.atomic import folder_beside
 from tuckertree.onnx_models.files import LARGEST, OnnxFile, all_tensors, findings, is_external, place_of
 
 if TYPE_CHECKING:
@@ -61,12 +60,7 @@ def written(path: Path, proto: ModelProto, source: OnnxFile, *, overwrite: bool)
         As :func:`check_onnx_output`, or if nothing can be written there, or the checker finds fault.
     """
     check_onnx_output(path, source.path, overwrite=overwrite)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        workshop = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    except OSError as error:
-        raise TuckertreeError(f"cannot write {path}: {error.strerror or error}") from error
-    try:
+    with folder_beside(path) as workshop:
         new, data = workshop / path.name, data_file(workshop / path.name)
         if source.external or proto.ByteSize() > LARGEST:
             with data.open("wb") as stream:
@@ -81,10 +75,6 @@ def written(path: Path, proto: ModelProto, source: OnnxFile, *, overwrite: bool)
         if data.exists():
             data.replace(data_file(path))
         new.replace(path)
-    except OSError as error:
-        raise TuckertreeError(f"cannot write {path}: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(workshop, ignore_errors=True)
 
 
 def _check(new: Path, path: Path) -> None:

@@ -8,7 +8,13 @@ from torch import nn
 
 from tests.training.cases import tiny_network
 from tuckertree.training import Settings
-from tuckertree.training.optimisation import RunningAverage, learning_rate, loss_of, make_optimizer
+from tuckertree.training.optimisation import (
+    RunningAverage,
+    gentle_rate,
+    learning_rate,
+    loss_of,
+    make_optimizer,
+)
 
 
 def test_onecycle_is_that_of_torch():
@@ -80,3 +86,10 @@ def test_the_running_average_is_the_recursion_with_a_growing_decay():
     torch.testing.assert_close(network[0].bias.detach(), expected)
     average.swap(network)
     assert torch.equal(network[0].bias.detach(), held)
+
+
+def test_a_short_run_is_gentle_to_what_is_there():
+    assert gentle_rate(4000) == gentle_rate(10**6) == 0.05
+    assert gentle_rate(1000) == pytest.approx(0.05 * 0.25**0.75)
+    assert 0 < gentle_rate(0) == gentle_rate(1) < 1e-3
+    assert gentle_rate(4000, "adamw") == 1e-3

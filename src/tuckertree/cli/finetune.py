@@ -24,7 +24,12 @@ def finetune(
     data: given.Data,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to save to.")],
     epochs: given.Epochs = 10,
-    lr: given.Lr = 0.05,
+    lr: Annotated[
+        float | None,
+        typer.Option(
+            help="The highest learning rate of the schedule. [0.05, less for fewer than 4000 steps]"
+        ),
+    ] = None,
     batch_size: given.BatchSize = 128,
     optimizer: given.Optimizer = "sgd",
     schedule: given.Schedule = "onecycle",
@@ -64,13 +69,17 @@ def finetune(
     from tuckertree.formats import check_output, read_config, read_report
     from tuckertree.opening import open_model
     from tuckertree.report import history_table
-    from tuckertree.training import Settings
+    from tuckertree.training import Settings, gentle_rate
     from tuckertree.training import finetune as run
 
     check_output(output, overwrite=overwrite)
     config = read_config(folder)
     size = parse_size(input_size)
     opened = open_model(str(folder), architecture=architecture, input_size=size)
+    images = open_training(data, opened.preprocessing)
+    if lr is None:
+        seen = min(len(images), limit_train or len(images)) * (1 - validation)
+        lr = gentle_rate(int(epochs * seen / max(batch_size, 1)), optimizer)
     settings = Settings(
         epochs=epochs,
         batch_size=batch_size,
@@ -100,7 +109,6 @@ def finetune(
                 "training without distillation: give the original network by --teacher-weights FILE",
                 soft_wrap=True,
             )
-    images = open_training(data, opened.preprocessing)
     test_images = open_images(data, opened.preprocessing, split="test") if test else None
     with given.unfinished(output, resume=resume, overwrite=overwrite) as partial:
         outcome = run(

@@ -141,9 +141,9 @@ def meet_target(
         plan = replace(plan, rule=rule.describe())
         predicted = predicted_share(plan, inventory)
         measured = measure(plan) if plan.compressed else Timing(1.0, 1.0, 1.0)
-        latency = _latency(inventory, target, predicted, measured, number)
         fastest = 1 - predicted >= _ALL * (1 - least)
-        found.append(replace(plan, latency=replace(latency, fastest=fastest)))
+        latency = _latency(inventory, target, predicted, measured, number, fastest=fastest)
+        found.append(replace(plan, latency=latency))
         tick("plans", number, ROUNDS)
         if TOO_FAST <= measured.median / target <= TOO_SLOW:
             break
@@ -182,7 +182,9 @@ def _largest_saving(layer: Candidates) -> float:
     return float(layer.seconds.max() - layer.seconds.min())
 
 
-def _latency(inventory: Inventory, target: float, predicted: float, measured: Timing, number: int) -> Latency:
+def _latency(
+    inventory: Inventory, target: float, predicted: float, measured: Timing, number: int, *, fastest: bool
+) -> Latency:
     assert inventory.seconds is not None
     return Latency(
         runtime="",
@@ -195,6 +197,7 @@ def _latency(inventory: Inventory, target: float, predicted: float, measured: Ti
         low=measured.low,
         high=measured.high,
         rounds=number,
+        fastest=fastest,
     )
 
 

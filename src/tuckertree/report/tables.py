@@ -41,6 +41,9 @@ def result_text(result: Compressed) -> str:
     return _plain(plan_table(result.plan, result.errors)) + "\n".join(totals(result))
 
 
+_FASTEST = "no plan is faster: the layers gave all they could, so look at what is left of the accuracy"
+
+
 def totals(result: Compressed) -> list[str]:
     """Lines that sum a compression up."""
     plan = result.plan
@@ -75,13 +78,7 @@ def _latency(plan: Plan) -> list[str]:
         f"{1 / found.target:.3g}x asked for, {1 / found.predicted:.2f}x predicted from layers",
         f"runtime     {found.runtime}, {found.threads} threads, batch {found.batch}; "
         f"dense {found.seconds * 1e3:.3g} ms",
-        *(
-            [
-                "warning     no plan is faster: the layers gave all they could, so look at what is left of the accuracy"
-            ]
-            if found.fastest
-            else []
-        ),
+        *([f"warning     {_FASTEST}"] if found.fastest else []),
     ]
 
 

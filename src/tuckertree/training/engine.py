@@ -249,10 +249,8 @@ def _train(
         diverged = fit(module, device, log=output is not None)
         final = read_checkpoint(folder / EPOCH)
         if diverged and not final["history"] and settings.strategy not in STARTED_APART:
-            for name in (
-                EPOCH,
-                STEP,
-            ):  # nothing to go on from, and nothing to stand in the way of another try
+            # There is nothing to go on from, and nothing may stand in the way of another try.
+            for name in (EPOCH, STEP):
                 (folder / name).unlink(missing_ok=True)
     return _outcome(network, final, settings, described, teacher is not None, diverged)
 

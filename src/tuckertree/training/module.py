@@ -76,9 +76,8 @@ class TrainingModule(lightning.LightningModule):
         self.sums = torch.zeros(3, dtype=torch.float64)  # loss, right answers, images
         self.checkpoint_steps, self.tick = checkpoint_steps, tick
         self._optimizer_state: dict[str, Any] | None = None
-        self._teacher: list[Any] = (
-            [] if teacher is None else [teacher]
-        )  # in a list: not a part of this module
+        # In lists, so that they are no part of this module.
+        self._teacher: list[Any] = [] if teacher is None else [teacher]
         self._compiled: list[Any] = []
         self._stop = False
         self._started = time.perf_counter()

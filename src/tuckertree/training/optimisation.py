@@ -95,13 +95,15 @@ class RunningAverage:
         """Take in the weights after a step; whole numbers, such as counters, are copied."""
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         self.updates += 1
-        pairs = [(self.state[name], tensor) for name, tensor in network.state_dict().items()]
-        numbers = [pair for pair in pairs if pair[0].is_floating_point()]
-        own, new = ([pair[i] for pair in numbers] for i in (0, 1))
+        own: list[Tensor] = []
+        new: list[Tensor] = []
+        for name, tensor in network.state_dict().items():
+            if tensor.is_floating_point():
+                own.append(self.state[name])
+                new.append(tensor)
+            else:
+                self.state[name].copy_(tensor)
         torch._foreach_lerp_(own, new, 1 - decay)  # all in one launch
-        for whole, count in pairs:
-            if not whole.is_floating_point():
-                whole.copy_(count)
 
     def swap(self, network: nn.Module) -> None:
         """Exchange the average and the weights; twice puts both back."""

@@ -34,7 +34,8 @@ class Settings:
     optimizer
         ``sgd``, with Nesterov momentum, or ``adamw``.
     lr
-        The highest learning rate of the schedule.
+        The highest learning rate of the schedule; a short run of a network that is good already needs a lower one
+        (:func:`~tuckertree.training.gentle_rate`).
     schedule
         ``onecycle``: from lr / 25 up to lr in the first 30 % of all steps and down to lr / 250,000, both along
         a cosine (Smith, Topin 2019); ``cosine``: from lr down to zero. In both the rate changes at each step.

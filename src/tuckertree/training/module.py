@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from tuckertree.progress import Tick
 from tuckertree.training.admm import Admm
 from tuckertree.training.checkpoints import EPOCH, STEP, write_checkpoint
+from tuckertree.training.graph import CapturedPass
 from tuckertree.training.optimisation import RunningAverage, learning_rate, loss_of, make_optimizer
 from tuckertree.training.quiet import hush
 from tuckertree.training.randomness import seed_of
@@ -79,6 +80,7 @@ class TrainingModule(lightning.LightningModule):
         # In lists, so that they are no part of this module.
         self._teacher: list[Any] = [] if teacher is None else [teacher]
         self._compiled: list[Any] = []
+        self._captured: CapturedPass | None = None
         self._stop = False
         self._started = time.perf_counter()
 
@@ -179,9 +181,8 @@ class TrainingModule(lightning.LightningModule):
             for module in (self.network, *self._teacher):
                 module.to(memory_format=torch.channels_last)
         if self.settings.compile:
-            mode = "reduce-overhead" if self.device.type == "cuda" else None
-            self._compiled = [torch.compile(self.network, mode=mode)]
-            self._teacher = [torch.compile(teacher, mode=mode) for teacher in self._teacher]
+            self._compiled = [torch.compile(self.network)]
+            self._teacher = [torch.compile(teacher) for teacher in self._teacher]
 
     def on_train_start(self) -> None:
         """Save the start, and let Ctrl-C and SIGTERM end the run at the end of a step."""
@@ -209,16 +210,25 @@ class TrainingModule(lightning.LightningModule):
         return learning_rate(self.settings, step, self.settings.epochs * self.order.batches)
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:  # noqa: ARG002
-        """The loss of one batch."""
+        """The loss of one batch; where the pass is a CUDA graph, the step too."""
         images, labels = batch
+        if self.automatic_optimization:
+            loss, logits = self._forward(images, labels)
+        else:
+            if self._captured is None:
+                self._captured = CapturedPass(self.network, self._forward, images, labels)
+            loss, logits = self._captured(images, labels)
+            self.optimizers().step()  # type: ignore[union-attr]
+        self._count(loss, logits, labels)
+        return loss if self.admm is None else loss + self.admm.penalty()
+
+    def _forward(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         logits = self._compiled[0](images) if self._compiled else self.network(images)
         wanted = None
         for teacher in self._teacher:
             with torch.no_grad():
                 wanted = teacher(images)
-        loss = loss_of(logits, labels, self.settings, wanted)
-        self._count(loss, logits, labels)
-        return loss if self.admm is None else loss + self.admm.penalty()
+        return loss_of(logits, labels, self.settings, wanted), logits
 
     def _count(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
         right = (logits.detach().argmax(1) == labels).sum()

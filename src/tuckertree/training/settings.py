@@ -65,7 +65,8 @@ class Settings:
     channels_last
         Hold images and weights channel by channel, which is faster on most processors.
     compile
-        Let ``torch.compile`` make one program of the network; on CUDA as a CUDA graph.
+        Let ``torch.compile`` make one program of the network; on one CUDA device forward and backward pass are one
+        CUDA graph then, teacher and loss included, unless gradients are clipped or ADMM pulls.
     seed
         Of everything random. The validation images do not depend on it.
     validation

@@ -79,6 +79,9 @@ def _trainer(module: TrainingModule, device: str, epochs: int, *, log: bool) -> 
     settings = module.settings
     kind = torch.device(device)
     one_gpu = settings.devices == 1 and kind.index is not None and kind.type != "cpu"
+    # What ADMM adds changes its tensors, and clipping looks at all gradients: neither is in the graph.
+    captured = settings.compile and kind.type == "cuda" and settings.devices == 1
+    module.automatic_optimization = not (captured and settings.clip is None and module.admm is None)
     strategy: Any = settings.strategy
     if strategy == "auto" and settings.devices > 1:
         strategy = "ddp_spawn"
@@ -97,6 +100,7 @@ def _trainer(module: TrainingModule, device: str, epochs: int, *, log: bool) -> 
         precision="bf16-mixed" if settings.precision == "bf16" else "32-true",
         max_epochs=epochs,
         gradient_clip_val=settings.clip,
+        benchmark=kind.type == "cuda" or None,
         sync_batchnorm=kind.type == "cuda" and settings.devices > 1,
         default_root_dir=module.folder,
         logger=loggers,

@@ -1,0 +1,300 @@
+"""Networks on a GPU: dense against chains in several exact forms, eager, as CUDA graphs and compiled.
+
+Torchvision's architectures with random weights; every convolution but the first and the 1x1 factored by HT-2 with all
+ranks at a share of the channels, down to multiples of 16. bf16, NHWC, inference. For each batch the dense network and
+the forms run in turns. Forms of the whole network: four layers, three (the middle merged, as Tucker-2 has them), two (both
+ends merged); mixed: each layer in the form that is fastest by itself, dense among them.
+
+    python benchmarks/gpu.py --output docs/results
+    python benchmarks/gpu.py --device cpu --tiny        # the same code on a processor, in a minute
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from rich.console import Console
+from torch import Tensor, nn
+
+import tuckertree
+from latency import factored
+from merging import merged, write_report
+from tuckertree.layers import Chain, contract_chain, forms
+from tuckertree.measure import count_macs, environment, synchroniser
+from tuckertree.report import table
+from tuckertree.surgery import replace_layers
+
+NETWORKS = ("torchvision:resnet18", "torchvision:resnet50", "torchvision:vgg16_bn")
+WHOLE = {"four layers": (0, 1, 2), "three layers": (0, 2), "two layers": (1,)}
+TOLERANCE = 0.05
+"""Largest relative difference of outputs in bf16, which has 8 bits."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--networks", nargs="+", default=NETWORKS)
+    parser.add_argument("--shares", nargs="+", type=int, default=(2, 4), help="ranks = channels / share")
+    parser.add_argument("--batches", nargs="+", type=int, default=(1, 64))
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--minutes", type=float, default=8.0, help="no further measurement is begun after")
+    parser.add_argument("--compile", nargs="*", default=NETWORKS[:1], help="networks to compile, too")
+    parser.add_argument("--tiny", action="store_true", help="one small network, one batch, few rounds")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--output", type=Path, help="folder for gpu.json and gpu.md")
+    options = parser.parse_args()
+    options.size, options.rounds = 224, 9
+    if options.tiny:
+        options.networks, options.shares, options.batches = ["torchvision:resnet18"], [2], [1]
+        options.size, options.rounds, options.compile = 64, 3, []
+    torch.backends.cudnn.benchmark = True
+    deadline = time.monotonic() + 60 * options.minutes
+    results: list[dict[str, Any]] = []
+    for name in options.networks:
+        for share in options.shares:
+            for batch in options.batches:
+                if time.monotonic() < deadline:
+                    results += compare(name, share, batch, options)
+                    if options.output:
+                        write(results, options)
+    Console(width=160).print(table(COLUMNS, cells(results)))
+
+
+def compare(name: str, share: int, batch: int, options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Time one network and batch in all forms, each way it can be run."""
+    torch.manual_seed(options.seed)
+    x = torch.randn(batch, 3, options.size, options.size)
+    dense = tuckertree.build(name).eval()
+    chains = replace_layers(dense, factored(dense, share, linear=False))
+    place = partial(ready, device=options.device)
+    x = x.to(options.device, torch.bfloat16).contiguous(memory_format=torch.channels_last)
+    models = {"dense": place(dense)}
+    models |= {label: place(in_form(chains, cuts)) for label, cuts in WHOLE.items()}
+    chosen = fastest_forms(place(chains), x, options)
+    models["mixed"] = place(in_forms(chains, chosen))
+    agree(models["four layers"], [models["three layers"], models["two layers"], models["mixed"]], x)
+    ways: dict[str, Callable[[nn.Module, Tensor], Callable[[], object]]] = {"eager": eager}
+    if options.device != "cpu":
+        ways["CUDA graph"] = captured
+        if name in options.compile:
+            ways["compiled, CUDA graph"] = compiled
+    macs = {label: count_macs(model, x) / batch for label, model in models.items()}
+    found = []
+    for way, make in ways.items():
+        runs = {label: make(model, x) for label, model in models.items()}
+        times = in_turns(list(runs.values()), options)
+        least = median(times[0])
+        found += [
+            {
+                "network": name,
+                "ranks": f"channels/{share}",
+                "batch": batch,
+                "way": way,
+                "form": label,
+                "ms": 1e3 * median(seconds),
+                "macs_less": macs["dense"] / macs[label],
+                "faster": median(a / b for a, b in zip(times[0], seconds, strict=True)),
+                "spread": (max(seconds) - min(seconds)) / median(seconds),
+                "layers": by_form(chosen) if label == "mixed" else "",
+            }
+            for label, seconds in zip(runs, times, strict=True)
+        ]
+        print(f"{name} channels/{share} batch {batch} {way}: dense {1e3 * least:.3f} ms", flush=True)
+    return found
+
+
+def ready(model: nn.Module, *, device: str) -> nn.Module:
+    """A copy for inference on the device, in bf16 and NHWC."""
+    copied = copy.deepcopy(model).eval().requires_grad_(False)
+    return copied.to(device, torch.bfloat16).to(memory_format=torch.channels_last)
+
+
+def in_form(chains: nn.Module, cuts: Sequence[int]) -> nn.Module:
+    """All chains in the form that keeps these cuts; one that has fewer cuts stays as it is."""
+    wanted = {name: cuts for name, chain in chains_of(chains).items() if len(chain.cuts) == 3}
+    return in_forms(chains, wanted)
+
+
+def in_forms(chains: nn.Module, cuts: Mapping[str, Sequence[int]]) -> nn.Module:
+    """Each chain in the form that keeps its cuts; none are the dense layer."""
+    replaced = {
+        name: contract_chain(chain, form)
+        for name, chain in chains_of(chains).items()
+        if name in cuts
+        for form in forms(chain.dense, chain.cuts, chain.ranks)
+        if form.cuts == tuple(cuts[name])
+    }
+    return replace_layers(chains, replaced)
+
+
+def chains_of(model: nn.Module) -> dict[str, Chain]:
+    return {name: module for name, module in model.named_modules() if isinstance(module, Chain)}
+
+
+def fastest_forms(model: nn.Module, x: Tensor, options: argparse.Namespace) -> dict[str, tuple[int, ...]]:
+    """The cuts of the fastest form of each chain, timed by itself on the input it gets; equal layers once."""
+    inputs: dict[str, Tensor] = {}
+    hooks = [
+        chain.register_forward_pre_hook(lambda _, args, name=name: inputs.__setitem__(name, args[0].clone()))
+        for name, chain in chains_of(model).items()
+    ]
+    with torch.inference_mode():
+        model(x)
+    for hook in hooks:
+        hook.remove()
+    make = eager if options.device == "cpu" else captured
+    known: dict[Any, tuple[int, ...]] = {}
+    chosen = {}
+    for name, chain in chains_of(model).items():
+        key = (chain.dense, chain.cuts, chain.ranks, inputs[name].shape)
+        if key not in known:
+            choices = forms(chain.dense, chain.cuts, chain.ranks)
+            layers = [ready(contract_chain(chain, form), device=options.device) for form in choices]
+            times = in_turns([make(layer, inputs[name]) for layer in layers], options)
+            best = min(range(len(choices)), key=lambda i: median(times[i]))
+            known[key] = choices[best].cuts
+        chosen[name] = known[key]
+    return chosen
+
+
+def eager(model: nn.Module, x: Tensor) -> Callable[[], object]:
+    """One call after the other."""
+
+    def run() -> object:
+        with torch.inference_mode():
+            return model(x)
+
+    return run
+
+
+def captured(model: nn.Module, x: Tensor) -> Callable[[], object]:
+    """All kernels in one launch."""
+    run = eager(model, x)
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(3):
+            run()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        kept = run()
+
+    def replay(_kept: object = kept) -> None:
+        graph.replay()
+
+    return replay
+
+
+def compiled(model: nn.Module, x: Tensor) -> Callable[[], object]:
+    """What inductor makes of it, captured."""
+    torch._dynamo.reset()
+    return captured(torch.compile(model, dynamic=False), x)  # type: ignore[arg-type]
+
+
+def in_turns(runs: Sequence[Callable[[], object]], options: argparse.Namespace) -> list[list[float]]:
+    """Seconds of one run of each, in rounds in which each has a turn of about ten milliseconds."""
+    synchronise = synchroniser(options.device)
+
+    def turn(run: Callable[[], object], count: int) -> float:
+        synchronise()
+        start = time.perf_counter()
+        for _ in range(count):
+            run()
+        synchronise()
+        return (time.perf_counter() - start) / count
+
+    for run in runs:
+        turn(run, 2)
+    counts = [max(1, min(200, int(0.01 / max(turn(run, 3), 1e-6)))) for run in runs]
+    rounds = [
+        [turn(run, count) for run, count in zip(runs, counts, strict=True)] for _ in range(options.rounds)
+    ]
+    return [list(times) for times in zip(*rounds, strict=True)]
+
+
+def agree(model: nn.Module, others: Sequence[nn.Module], x: Tensor) -> None:
+    """Compare outputs: all forms are the same function."""
+    with torch.inference_mode():
+        wanted = model(x).float()
+        for other in others:
+            error = float((other(x).float() - wanted).norm() / wanted.norm())
+            if not error < TOLERANCE:
+                raise SystemExit(f"a form gives other outputs: relative difference {error:.3f}")
+
+
+NAMES = {3: "four", 2: "three", 1: "two", 0: "dense"}
+COLUMNS = ("network", "ranks", ">batch", "run", "form", ">ms", ">MACs less", ">faster", "layers by form")
+
+
+def by_form(chosen: dict[str, tuple[int, ...]]) -> str:
+    found = Counter(NAMES[len(cuts)] for cuts in chosen.values())
+    return ", ".join(f"{found[name]} {name}" for name in NAMES.values() if found[name])
+
+
+def cells(results: Sequence[dict[str, Any]]) -> list[tuple[str, ...]]:
+    return [
+        (
+            row["network"],
+            row["ranks"],
+            str(row["batch"]),
+            row["way"],
+            row["form"],
+            f"{row['ms']:.3f}",
+            f"{row['macs_less']:.2f}x",
+            f"{row['faster']:.2f}x",
+            row["layers"],
+        )
+        for row in results
+    ]
+
+
+def write(results: list[dict[str, Any]], options: argparse.Namespace) -> None:
+    """Add results to those in the folder, each in the place of an older one of the same kind."""
+    device = torch.cuda.get_device_name() if options.device != "cpu" else "CPU"
+    rows = [{"device": device, **row} for row in results]
+    kind = ("device", "network", "ranks", "batch", "way", "form")
+    report = {
+        "seed": options.seed,
+        "rounds": options.rounds,
+        "environment": environment(),
+        "results": merged(options.output / "gpu.json", "results", rows, kind),
+    }
+    options.output.mkdir(parents=True, exist_ok=True)
+    write_report(options.output, "gpu", report, markdown(report))
+
+
+def markdown(report: dict[str, Any]) -> str:
+    machine = report["environment"]
+    devices = ", ".join(dict.fromkeys(row["device"] for row in report["results"]))
+    lines = [
+        "# On a GPU",
+        "",
+        "Torchvision's architectures with random weights; every convolution but the first and the 1x1 in HT-2 form, all",
+        "ranks at a share of the channels in multiples of 16; bf16, NHWC, 224 x 224, inference. Four, three and two layers:",
+        "all chains in that exact form (three: the middle merged, as in Tucker-2; two: both ends merged). Mixed: each",
+        "layer in the form that is fastest by itself, dense among them. Eager: call by call; CUDA graph: the same kernels in",
+        f"one launch; compiled: inductor's kernels in one launch. Medians of {report['rounds']} rounds in turns; faster: than the",
+        "dense network run the same way. Measured by `python benchmarks/gpu.py --output docs/results`; "
+        f"seed {report['seed']}, tuckertree {machine['tuckertree']},",
+        f"torch {machine['torch']}, {devices}.",
+        "",
+        "| " + " | ".join(column.lstrip(">") for column in COLUMNS) + " |",
+        "|" + "".join("---:|" if column.startswith(">") else "---|" for column in COLUMNS),
+        *("| " + " | ".join(line) + " |" for line in cells(report["results"])),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main()

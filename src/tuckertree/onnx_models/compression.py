@@ -123,7 +123,7 @@ def compress_onnx(
     with progress_bar(progress) as tick:
         example = _example(graph, input_size, images)
         found = take_onnx_inventory(file, graph, example)
-        options.check_patterns(found.inventory.layers)
+        options = options.among(found.inventory.layers)
         _refuse_if_all_stay(found.inventory, options)
         skeleton = _skeleton(file, found)
         clock.lap("inventory")

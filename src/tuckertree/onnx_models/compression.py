@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from tuckertree.calibration import Calibration, Source
+from tuckertree.calibration import Source
 from tuckertree.compression import Clock, measure_errors, nothing_to_compress
-from tuckertree.errors import UnreachableTargetError, UsageError
+from tuckertree.errors import UnreachableTargetError
 from tuckertree.latency import run_as_planned
 from tuckertree.layers import Chain
 from tuckertree.objectives import AnyRule
@@ -17,21 +17,14 @@ from tuckertree.onnx_models.calibrating import (
     OnnxCalibration,
     calibrate_onnx,
     chains_of,
-    feeds_of,
 )
-from tuckertree.onnx_models.examples import example_feed, is_made_up
+from tuckertree.onnx_models.examples import is_made_up
 from tuckertree.onnx_models.files import OnnxFile, read_onnx
 from tuckertree.onnx_models.functions import inlined
 from tuckertree.onnx_models.graph import Graph
 from tuckertree.onnx_models.inputs import (
-    Feed,
     Sizes,
     Values,
-    batch_axes,
-    fixed_batch,
-    is_divisible,
-    samples_from,
-    samples_of,
 )
 from tuckertree.onnx_models.latency import count_as_run, onnx_runtime_of, onnx_target
 from tuckertree.onnx_models.layers import (
@@ -45,6 +38,7 @@ from tuckertree.onnx_models.layers import (
 from tuckertree.onnx_models.result import OnnxResult
 from tuckertree.onnx_models.rewriting import rewrite
 from tuckertree.onnx_models.runtime import Session
+from tuckertree.onnx_models.samples import first_sample, trial_feeds
 from tuckertree.onnx_models.surveying import check_onnx_objective, survey_onnx
 from tuckertree.onnx_models.writing import check_onnx_output, data_file, written
 from tuckertree.planning import (
@@ -63,9 +57,6 @@ from tuckertree.planning import (
 from tuckertree.planning.planner import Choice
 from tuckertree.progress import Tick, progress_bar
 from tuckertree.surgery import apply
-
-_COMPARED = 32
-"""At most so many calibration images are run through the saved file."""
 
 
 def compress_onnx(
@@ -144,7 +135,7 @@ def compress_onnx(
     graph = Graph(file.proto)
     images = None if calibration is None else OnnxCalibration(calibration, graph)
     with progress_bar(progress) as tick:
-        example = _example(graph, input_size, input_values, images)
+        example = first_sample(graph, input_size, input_values, images)
         file = inlined(file, example)
         graph = Graph(file.proto)
         found = take_onnx_inventory(file, graph, example)
@@ -188,7 +179,7 @@ def compress_onnx(
         smaller = rewrite(graph, found.layers, chains, biases=images is not None)
         size_before = file.size
         with written(path, smaller, file, overwrite=overwrite) as new:
-            trials, compared_on = _trials(graph, input_size, input_values, images)
+            trials, compared_on = trial_feeds(graph, input_size, input_values, images)
             made_up = images is None and is_made_up(graph, input_values)
             outputs = compare_sessions(Session(source), Session(new), trials, made_up)
             size_after = new.stat().st_size + _size(data_file(new))
@@ -215,7 +206,7 @@ def onnx_inventory(model: str | Path, *, input_size: Sizes = None, input_values:
         As :func:`compress_onnx`.
     """
     file = read_onnx(model)
-    example = _example(Graph(file.proto), input_size, input_values, None)
+    example = first_sample(Graph(file.proto), input_size, input_values, None)
     file = inlined(file, example)
     return take_onnx_inventory(file, Graph(file.proto), example).inventory
 
@@ -243,7 +234,7 @@ def onnx_trade_off_curve(
     graph = Graph(file.proto)
     images = None if calibration is None else OnnxCalibration(calibration, graph)
     with progress_bar(progress) as tick:
-        example = _example(graph, input_size, input_values, images)
+        example = first_sample(graph, input_size, input_values, images)
         file = inlined(file, example)
         graph = Graph(file.proto)
         found = take_onnx_inventory(file, graph, example)
@@ -251,28 +242,6 @@ def onnx_trade_off_curve(
         skeleton = _skeleton(file, found)
         candidates = survey_onnx(file, graph, found, skeleton, Options(), objective, images, tick=tick)
     return trade_off(found.inventory, candidates, by=by, points=points)
-
-
-def _example(graph: Graph, input_size: Sizes, input_values: Values, images: Calibration | None) -> Feed:
-    """One sample: a calibration image where there are any, so that sizes are theirs."""
-    if images is None:
-        feed = example_feed(graph, input_size, input_values=input_values)
-    else:
-        feed = next(feeds_of(images, graph, images.batch_size))
-        if input_size is not None:
-            _check_sizes(feed, example_feed(graph, input_size), graph)
-    is_free = fixed_batch(graph) is None and is_divisible(feed, graph)
-    return samples_from(feed, graph, [0]) if is_free else feed
-
-
-def _check_sizes(feed: Feed, wanted: Feed, graph: Graph) -> None:
-    axes = batch_axes(graph)
-    for name, x in feed.items():
-        found, size = (
-            [n for axis, n in enumerate(array.shape) if axis not in axes[name]] for array in (x, wanted[name])
-        )
-        if found != size:
-            raise UsageError(f"the calibration images are {found}, --input-size says {size}")
 
 
 def _refuse_if_all_stay(inventory: Inventory, options: Options) -> None:
@@ -302,18 +271,6 @@ def _errors(
     dense = {layer.name: skeleton.get_submodule(layer.name) for layer in layers}
     compressed = Skeleton({**dense, **chains})
     return measure_errors(skeleton, compressed, layers)
-
-
-def _trials(
-    graph: Graph, input_size: Sizes, input_values: Values, images: Calibration | None
-) -> tuple[list[Feed], str]:
-    """What the written file and the original one are compared on, and what to call it."""
-    if images is None:
-        is_random = is_made_up(graph, input_values)
-        name = "one random input" if is_random else "the values given"
-        return [example_feed(graph, input_size, input_values=input_values)], name
-    feeds = list(feeds_of(images, graph, _COMPARED))
-    return feeds, f"{sum(map(samples_of, feeds))} calibration images"
 
 
 def _size(path: Path) -> int:

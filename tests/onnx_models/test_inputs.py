@@ -293,6 +293,15 @@ def test_where_the_batch_is_not_known_batches_are_taken_whole(tmp_path):
         compress_onnx(path, tmp_path / "t.onnx", tt.Budget(macs=0.6), calibration=large)
 
 
+def test_values_beside_calibration_are_refused(tmp_path):
+    path = with_state(tmp_path / "m.onnx", state=[2, "N", 4])
+    feed = {"x": numbers(4, 8, 9, 9), "state": numbers(2, 4, 4)}
+    with pytest.raises(UsageError, match="is of no use with --calibration"):
+        compress_onnx(
+            path, tmp_path / "s.onnx", tt.Energy(0.5), calibration=[feed], input_values={"state": (0, 1)}
+        )
+
+
 def test_a_file_of_several_inputs_is_timed_on_all_of_them(tmp_path):
     subject = open_subject(str(with_state(tmp_path / "m.onnx", state=[2, "N", 4])), batch=3)
     assert [tuple(x.shape) for x in subject.all_inputs] == [(3, 8, 9, 9), (2, 3, 4)]

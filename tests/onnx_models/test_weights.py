@@ -308,6 +308,32 @@ def test_a_bias_written_as_numbers_is_corrected_in_its_place(tmp_path):
     np.testing.assert_allclose(after, before, atol=0.05 * np.abs(before).max())
 
 
+@pytest.mark.parametrize("kind", [np.float32, np.float16])
+def test_weights_behind_nodes_are_fitted_to_images(kind, tmp_path):
+    nodes = [
+        node("Cast", "w", output="c", to=TensorProto.FLOAT),
+        node("Transpose", "c", perm=[1, 0, 2, 3]),
+        helper.make_node("Conv", ["x", "v", "b"], ["h"], name="layer"),
+        node("Reshape", "k", "s", output="u"),
+        helper.make_node("Conv", ["h", "u"], ["y"], name="second"),
+    ]
+    tensors = [
+        tensor("w", W.transpose(1, 0, 2, 3).astype(kind)),
+        tensor("b", numbers(8)),
+        tensor("k", numbers(16, 72)),
+        integers("s", 16, 8, 3, 3),
+    ]
+    path = save(tmp_path / "m.onnx", nodes, [value("x", ["n", 6, 9, 8])], [value("y", 4)], tensors)
+    images = numbers(64, 6, 9, 8, seed=7).cumsum(2).cumsum(3)
+    errors = []
+    for calibration in (None, [{"x": images[:48]}]):
+        small = tmp_path / f"{len(errors)}.onnx"
+        compress_onnx(path, small, tt.Ranks({"*": 3}), calibration=calibration)
+        y, z = (outputs_of(p, {"x": images[48:]})[0] for p in (path, small))
+        errors.append(np.linalg.norm(z - y) / np.linalg.norm(y))
+    assert errors[1] < 0.8 * errors[0]
+
+
 def test_external_weights_behind_nodes(tmp_path):
     nodes, tensors = MADE["Transpose"]
     path = convolution(tmp_path / "m.onnx", nodes, tensors)

@@ -28,12 +28,14 @@ def first_sample(graph: Graph, input_size: Sizes, input_values: Values, images: 
     Raises
     ------
     UsageError
-        If it has another size than was given, or the size of an input is not known.
+        If it has another size than was given, the size of an input is not known, or values are given beside images.
     TuckertreeError
         If the calibration inputs do not belong to the model.
     """
     if images is None:
         feed = example_feed(graph, input_size, input_values=input_values)
+    elif input_values:
+        raise UsageError("--input-values is of no use with --calibration, which gives all inputs")
     else:
         feed = next(feeds_of(images, graph, images.batch_size))
         if input_size is not None:

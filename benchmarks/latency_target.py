@@ -35,7 +35,7 @@ from tuckertree.models import resolve
 from tuckertree.objectives import survey_network
 from tuckertree.onnx_models import compress_onnx, read_onnx
 from tuckertree.onnx_models.graph import Graph
-from tuckertree.onnx_models.runtime import as_feed
+from tuckertree.onnx_models.inputs import as_feed
 from tuckertree.planning import Options, take_inventory
 from tuckertree.progress import progress_bar
 from tuckertree.runtimes import Runtime, contract, get_runtime

@@ -36,7 +36,8 @@ from tuckertree.onnx_models import OnnxImages, compress_onnx, read_onnx
 from tuckertree.onnx_models.agreement import compare_sessions
 from tuckertree.onnx_models.graph import Graph
 from tuckertree.onnx_models.images import Layout
-from tuckertree.onnx_models.runtime import Session, as_feed
+from tuckertree.onnx_models.inputs import as_feed
+from tuckertree.onnx_models.runtime import Session
 
 THREADS = 2
 ROUND_TO = 8

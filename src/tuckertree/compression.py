@@ -190,7 +190,7 @@ def compress(
         model = to_dense(model)
     with progress_bar(progress) as tick:
         inventory = take_inventory(model, example_inputs)
-        options.check_patterns(inventory.layers)
+        options = options.among(inventory.layers)
         if images is not None:
             check_images(model, images, example_inputs)
         clock.lap("inventory")

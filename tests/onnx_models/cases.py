@@ -8,10 +8,11 @@ onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 
+from tuckertree.onnx_models.examples import example_feed  # noqa: E402
 from tuckertree.onnx_models.files import read_onnx  # noqa: E402
 from tuckertree.onnx_models.graph import Graph  # noqa: E402
 from tuckertree.onnx_models.layers import take_onnx_inventory  # noqa: E402
-from tuckertree.onnx_models.runtime import Session, example_feed  # noqa: E402
+from tuckertree.onnx_models.runtime import Session  # noqa: E402
 
 FULL = 10**6
 

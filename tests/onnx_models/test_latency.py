@@ -30,10 +30,10 @@ from tuckertree.measure import Timing
 from tuckertree.onnx_models import compress_onnx, onnx_inventory
 from tuckertree.onnx_models import latency as latency_module
 from tuckertree.onnx_models.calibrating import chains_of
+from tuckertree.onnx_models.examples import example_feed
 from tuckertree.onnx_models.latency import FileClock, count_as_run
 from tuckertree.onnx_models.layers import build_skeleton
 from tuckertree.onnx_models.rewriting import rewrite
-from tuckertree.onnx_models.runtime import example_feed
 from tuckertree.planning import Options, Ranks, make_plan, survey
 from tuckertree.runtimes import get_runtime
 

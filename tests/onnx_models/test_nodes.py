@@ -239,7 +239,7 @@ def conv(weight, name="layer", **attributes):
 REFUSED = {
     "depthwise": ([conv("w", group=6)], (6, 1, 3, 3)),
     "shares its weight": ([conv("w"), conv("w", "other")], (8, 6, 3, 3)),
-    "goes through Identity": ([helper.make_node("Identity", ["w"], ["v"]), conv("v")], (8, 6, 3, 3)),
+    "goes through Neg": ([helper.make_node("Neg", ["w"], ["v"]), conv("v")], (8, 6, 3, 3)),
     "its input is constant": (
         [constant("k", numbers(1, 6, 8, 8)), helper.make_node("Conv", ["k", "w"], ["layer_y"], name="layer")],
         (8, 6, 3, 3),

@@ -10,9 +10,10 @@ import tuckertree as tt
 from tests.onnx_models.cases import FULL, onnx, open_layers, outputs_of
 from tuckertree.layers import factorize
 from tuckertree.onnx_models import compress_onnx
+from tuckertree.onnx_models.examples import example_feed
 from tuckertree.onnx_models.layers import build_skeleton
 from tuckertree.onnx_models.rewriting import rewrite
-from tuckertree.onnx_models.runtime import example_feed, probing
+from tuckertree.onnx_models.runtime import probing
 
 FOLDER = Path(os.environ.get("TUCKERTREE_MODELS") or Path(__file__).parents[2] / ".models")
 PADDLE = "rapidocr_onnxruntime/models/ch_PP-OCRv4_"

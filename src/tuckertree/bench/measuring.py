@@ -134,7 +134,7 @@ def _on(
 ) -> list[Measured]:
     with runtime.active():
         loaded = [_make_ready(runtime, s, file) for s, file in zip(subjects, files, strict=True)]
-        runs = [runnable.bind([s.inputs]) for runnable, s in zip(loaded, subjects, strict=True)]
+        runs = [runnable.bind(s.all_inputs) for runnable, s in zip(loaded, subjects, strict=True)]
         times = time_in_turns(runs, repeats=repeats, settle=True, pause=pause, tick=tick)
     found = []
     for subject, file, seconds in zip(subjects, files, times, strict=True):
@@ -185,4 +185,4 @@ def _memory(runtime: Runtime, subject: Subject, file: Path | None, folder: Path)
         except TuckertreeError:
             return None  # what cannot be exported cannot be given to another process
     assert file is not None
-    return peak_memory(runtime.name, runtime.threads, file, subject.inputs)
+    return peak_memory(runtime.name, runtime.threads, file, subject.all_inputs)

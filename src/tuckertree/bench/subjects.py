@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from tuckertree.errors import TuckertreeError
+from tuckertree.errors import TuckertreeError, UsageError
 from tuckertree.formats.folder import TENSORS
 from tuckertree.measure import count_macs
 from tuckertree.onnx_models import read_onnx
+from tuckertree.onnx_models.examples import example_feed
+from tuckertree.onnx_models.functions import inlined
 from tuckertree.onnx_models.graph import Graph
+from tuckertree.onnx_models.inputs import Sizes, Values, repeated
 from tuckertree.onnx_models.layers import take_onnx_inventory
-from tuckertree.onnx_models.runtime import example_feed, repeated
 from tuckertree.opening import open_model
 
 
@@ -30,8 +33,8 @@ class Subject:
         A module in evaluation mode on the CPU, or None for a file.
     file
         An ONNX file, or None for a module.
-    inputs
-        What it runs on, of the batch that is timed.
+    inputs, more_inputs
+        What it runs on, of the batch that is timed: the first input, and the others of an ONNX file.
     macs
         Multiply-accumulates for one sample.
     size
@@ -44,6 +47,12 @@ class Subject:
     inputs: Tensor
     macs: int
     size: int
+    more_inputs: tuple[Tensor, ...] = ()
+
+    @property
+    def all_inputs(self) -> list[Tensor]:
+        """All inputs in their order."""
+        return [self.inputs, *self.more_inputs]
 
 
 def open_subject(
@@ -51,21 +60,29 @@ def open_subject(
     *,
     batch: int = 1,
     architecture: str | None = None,
-    input_size: tuple[int, ...] | None = None,
+    input_size: Sizes = None,
+    input_values: Values = None,
 ) -> Subject:
     """Open a network by its name, its saved folder or its ONNX file.
 
     Raises
     ------
     TuckertreeError
-        If it cannot be opened, or an ONNX file has several inputs.
+        If it cannot be opened.
     UsageError
-        If an ONNX file has another batch, or free sizes and no ``input_size`` is given.
+        If an ONNX file has another batch, or free sizes and no ``input_size`` is given, or another network is given
+        what belongs to an ONNX file.
     """
     if source.lower().endswith(".onnx"):
-        return _open_onnx(Path(source), batch, input_size)
+        return _open_onnx(Path(source), batch, input_size, input_values)
+    if isinstance(input_size, Mapping) or input_values:
+        raise UsageError(f"sizes and values by the names of inputs belong to ONNX models, not to {source}")
     folder = Path(source) if Path(source).is_dir() else None
-    opened = open_model(source, architecture=architecture if folder else None, input_size=input_size)
+    opened = open_model(
+        source,
+        architecture=architecture if folder else None,
+        input_size=None if input_size is None else tuple(input_size),
+    )
     inputs = _random((batch, *opened.example_inputs.shape[1:]), opened.example_inputs.dtype)
     size = (folder / TENSORS).stat().st_size if folder else None
     return of_model(source, opened.model, inputs, size)
@@ -79,15 +96,16 @@ def of_model(name: str, model: nn.Module, inputs: Tensor, size: int | None = Non
     return Subject(name, model, None, inputs, count_macs(model, inputs) // len(inputs), size)
 
 
-def _open_onnx(path: Path, batch: int, input_size: tuple[int, ...] | None) -> Subject:
+def _open_onnx(path: Path, batch: int, input_size: Sizes, input_values: Values) -> Subject:
     file = read_onnx(path)
     graph = Graph(file.proto)
-    if len(graph.inputs) != 1:
-        raise TuckertreeError(f"{path} has {len(graph.inputs)} inputs; a model of one can be timed")
-    feed = repeated(example_feed(graph, input_size), graph, batch)
-    found = take_onnx_inventory(file, graph, feed)
-    inputs = torch.from_numpy(feed[graph.inputs[0]])
-    return Subject(str(path), None, path, inputs, found.inventory.macs // batch, file.size)
+    if not graph.inputs:
+        raise TuckertreeError(f"{path} has no inputs: it computes a constant, which is not timed")
+    feed = repeated(example_feed(graph, input_size, input_values=input_values), graph, batch)
+    file = inlined(file, feed)
+    found = take_onnx_inventory(file, Graph(file.proto), feed)
+    first, *others = (torch.from_numpy(feed[name]) for name in graph.inputs)
+    return Subject(str(path), None, path, first, found.inventory.macs // batch, file.size, tuple(others))
 
 
 def _random(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:

@@ -66,9 +66,9 @@ class Calibration:
         seen = 0
         for batch in self._whole_batches():
             inputs = _without_labels(batch)
-            size = batch_size(inputs)
+            size = self._size(inputs)
             for start in range(0, size, self.batch_size):
-                yield _narrow(inputs, start, min(self.batch_size, size - start))
+                yield self._cut(inputs, start, min(self.batch_size, size - start))
             seen += size
         if not seen:
             raise TuckertreeError("there are no calibration images")
@@ -95,11 +95,19 @@ class Calibration:
         """Go through the images ``start`` to ``stop - 1`` alone, in batches."""
         first = 0
         for inputs in self:
-            size = batch_size(inputs)
+            size = self._size(inputs)
             begin, end = max(start - first, 0), min(stop - first, size)
             if begin < end:
-                yield _narrow(inputs, begin, end - begin)
+                yield self._cut(inputs, begin, end - begin)
             first += size
+
+    def _size(self, inputs: ExampleInputs) -> int:
+        """Number of images in a batch."""
+        return batch_size(inputs)
+
+    def _cut(self, inputs: ExampleInputs, start: int, length: int) -> ExampleInputs:
+        """So many images of a batch."""
+        return _narrow(inputs, start, length)
 
     def _whole_batches(self) -> Iterator[Any]:
         return iter([self.source] if isinstance(self.source, Tensor) else self.source)

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from tuckertree.cli.app import app, print_json, print_table, stdout
-from tuckertree.cli.options import AsJson, BuiltBy, Device, InputSize, parse_size
+from tuckertree.cli.options import AsJson, BuiltBy, Device, InputSize, InputValues, parse_sizes, parse_values
 from tuckertree.errors import TuckertreeError, UsageError
 
 
@@ -28,6 +28,7 @@ def bench(
     plot: Annotated[Path | None, typer.Option(help="Draw a bar chart: FILE.svg.")] = None,
     architecture: BuiltBy = None,
     input_size: InputSize = None,
+    input_values: InputValues = None,
     device: Device = "cpu",
     as_json: AsJson = False,
 ) -> None:
@@ -43,9 +44,10 @@ def bench(
     if plot is not None and plot.suffix.lower() != ".svg":
         raise UsageError(f"a chart is written as SVG; {plot} does not end with .svg")
     runtimes = [get_runtime(name.strip(), threads=threads, device=device) for name in runtime.split(",")]
-    size = parse_size(input_size)
+    size, values = parse_sizes(input_size), parse_values(input_values)
     subjects = [
-        open_subject(name, batch=batch, architecture=architecture, input_size=size) for name in models
+        open_subject(name, batch=batch, architecture=architecture, input_size=size, input_values=values)
+        for name in models
     ]
     with progress_bar() as tick:
         rows = measure(subjects, runtimes, repeats=rounds, memory=memory, tick=tick)

@@ -16,6 +16,7 @@ from tuckertree.cli.options import (
     Channels,
     Device,
     InputSize,
+    InputValues,
     Mean,
     Model,
     Overwrite,
@@ -26,6 +27,8 @@ from tuckertree.cli.options import (
     is_onnx,
     onnx_images_of,
     parse_size,
+    parse_sizes,
+    parse_values,
     refuse_options,
 )
 from tuckertree.errors import UsageError
@@ -80,6 +83,7 @@ def compress(
     weights: Weights = None,
     architecture: BuiltBy = None,
     input_size: InputSize = None,
+    input_values: InputValues = None,
     mean: Mean = None,
     std: Std = None,
     scale: Scale = None,
@@ -106,7 +110,7 @@ def compress(
             model=architecture,
             device=device if device != "cpu" else None,
         )
-        size = parse_size(input_size)
+        size, values = parse_sizes(input_size), parse_values(input_values)
         from tuckertree.onnx_models import compress_onnx
 
         smaller = compress_onnx(
@@ -114,6 +118,7 @@ def compress(
             output,
             rule,
             input_size=size,
+            input_values=values,
             calibration=onnx_images_of(
                 calibration,
                 model,
@@ -133,7 +138,14 @@ def compress(
         )
         _show(smaller, output, smaller.lines(), as_json=as_json)
         return
-    refuse_options("belongs to an ONNX model", mean=mean, std=std, scale=scale, channels=channels)
+    refuse_options(
+        "belongs to an ONNX model",
+        mean=mean,
+        std=std,
+        scale=scale,
+        channels=channels,
+        input_values=input_values,
+    )
     check_output(output, overwrite=overwrite)
     opened = open_model(
         model, weights=weights, architecture=architecture, input_size=parse_size(input_size), device=device

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.text import Text
 
 from tuckertree.cli.app import app, print_json, print_table, stdout
 from tuckertree.cli.options import (
@@ -16,6 +17,7 @@ from tuckertree.cli.options import (
     Channels,
     Device,
     InputSize,
+    InputValues,
     Mean,
     Model,
     Scale,
@@ -25,8 +27,11 @@ from tuckertree.cli.options import (
     is_onnx,
     onnx_images_of,
     parse_size,
+    parse_sizes,
+    parse_values,
     refuse_options,
 )
+from tuckertree.errors import printable
 
 if TYPE_CHECKING:
     from tuckertree.planning import Inventory, TradeOff
@@ -37,6 +42,7 @@ def inspect(
     model: Model,
     weights: Weights = None,
     input_size: InputSize = None,
+    input_values: InputValues = None,
     device: Device = "cpu",
     curve: Annotated[bool, typer.Option("--curve", help="Show the predicted loss at every budget.")] = False,
     by: Annotated[str, typer.Option(help="Budget of the curve: params, macs or both.")] = "params",
@@ -53,8 +59,8 @@ def inspect(
     from tuckertree.opening import open_model
     from tuckertree.planning import take_inventory
 
-    size = parse_size(input_size)
     if is_onnx(model):
+        size, values = parse_sizes(input_size), parse_values(input_values)
         from tuckertree.onnx_models import onnx_inventory, onnx_trade_off_curve
 
         refuse_options(
@@ -72,13 +78,23 @@ def inspect(
                 channels=channels,
             )
             _show_curve(
-                onnx_trade_off_curve(model, input_size=size, by=by, calibration=pictures), as_json=as_json
+                onnx_trade_off_curve(
+                    model, input_size=size, input_values=values, by=by, calibration=pictures
+                ),
+                as_json=as_json,
             )
         else:
-            _show_inventory(onnx_inventory(model, input_size=size), "", as_json=as_json)
+            _show_inventory(onnx_inventory(model, input_size=size, input_values=values), "", as_json=as_json)
         return
-    refuse_options("belongs to an ONNX model", mean=mean, std=std, scale=scale, channels=channels)
-    opened = open_model(model, weights=weights, input_size=size, device=device)
+    refuse_options(
+        "belongs to an ONNX model",
+        mean=mean,
+        std=std,
+        scale=scale,
+        channels=channels,
+        input_values=input_values,
+    )
+    opened = open_model(model, weights=weights, input_size=parse_size(input_size), device=device)
     if curve:
         images = calibration_images_of(calibration, opened, calibration_images)
         points = trade_off_curve(opened.model, opened.example_inputs, by=by, calibration=images)
@@ -105,4 +121,6 @@ def _show_inventory(inventory: Inventory, where: str, *, as_json: bool) -> None:
         print_json(asdict(inventory))
         return
     print_table(inventory_table(inventory))
+    for note in inventory.notes:
+        stdout.print(Text(printable(f"note: {note}")), soft_wrap=True)
     stdout.print(f"{short(inventory.parameters)} parameters, {short(inventory.macs)} MACs{where}")

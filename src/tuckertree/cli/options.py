@@ -2,23 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tuckertree.errors import UsageError
+from tuckertree.errors import TuckertreeError, UsageError
 
 if TYPE_CHECKING:
     from tuckertree.data import ImageSet
     from tuckertree.onnx_models import OnnxImages
+    from tuckertree.onnx_models.inputs import Sizes
     from tuckertree.opening import OpenModel
 
 Model = Annotated[
     str, typer.Argument(metavar="MODEL", help="Name, saved folder, package.module:factory or .onnx file.")
 ]
 Weights = Annotated[Path | None, typer.Option(help="Weights of the network, a .safetensors file.")]
-InputSize = Annotated[str | None, typer.Option(help="Size of the input without the batch: 3,224,224.")]
+InputSize = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Size of the input without the batch: 3,224,224; NAME:3,224,224 for each of several of an ONNX model."
+    ),
+]
+InputValues = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="ONNX: values of an input, NAME:0..999 for random ones, NAME:FILE.npy, or of several, FILE.npz."
+    ),
+]
 Calibration = Annotated[
     str | None, typer.Option(help="Unlabelled images to fit to: folder, .parquet file or demo.")
 ]
@@ -56,7 +69,7 @@ def onnx_images_of(
     model: str,
     count: int,
     *,
-    input_size: tuple[int, ...] | None,
+    input_size: Sizes,
     mean: str | None,
     std: str | None,
     scale: float | None,
@@ -97,14 +110,65 @@ def _three(name: str, text: str) -> tuple[float, float, float]:
     return values[0], values[1], values[2]
 
 
-def parse_size(text: str | None) -> tuple[int, ...] | None:
-    """Read the value of ``--input-size``."""
-    if text is None:
-        return None
+def parse_size(texts: Sequence[str] | None) -> tuple[int, ...] | None:
+    """Read the value of ``--input-size`` for a network of one input."""
+    sizes = parse_sizes(texts)
+    if isinstance(sizes, dict):
+        raise UsageError("--input-size with the name of an input belongs to an ONNX model")
+    return sizes
+
+
+def parse_sizes(texts: Sequence[str] | None) -> tuple[int, ...] | dict[str, tuple[int, ...]] | None:
+    """Read the values of ``--input-size``: one size, or sizes by the names of inputs."""
+    sizes: dict[str, tuple[int, ...]] = {}
+    for text in texts or ():
+        name, _, size = text.rpartition(":")
+        if name in sizes:
+            raise UsageError(f"--input-size is given twice{f' for {name}' if name else ''}")
+        try:
+            sizes[name] = tuple(int(part) for part in size.replace("x", ",").split(","))
+        except ValueError:
+            sizes[name] = ()
+        if not sizes[name] or min(sizes[name]) < 1:
+            raise UsageError(f"--input-size must be positive integers such as 3,224,224, not {text!r}")
+    if "" in sizes and len(sizes) > 1:
+        raise UsageError("--input-size: give the name of the input with each of several sizes")
+    return sizes.get("", sizes) or None
+
+
+def parse_values(texts: Sequence[str] | None) -> dict[str, Any] | None:
+    """Read the values of ``--input-values``: arrays, or the least and largest of random numbers, by name."""
+    values: dict[str, Any] = {}
+    for text in texts or ():
+        found = _values(text)
+        for name in found:
+            if name in values:
+                raise UsageError(f"--input-values is given twice{f' for {name}' if name else ''}")
+        values |= found
+    return values or None
+
+
+def _values(text: str) -> dict[str, Any]:
+    if text.lower().endswith(".npz"):
+        return _loaded(text)
+    name, _, what = text.rpartition(":")
+    if what.lower().endswith(".npy"):
+        return {name: next(iter(_loaded(what).values()))}
+    low, dots, high = what.partition("..")
     try:
-        size = tuple(int(part) for part in text.replace("x", ",").split(","))
-    except ValueError:
-        size = ()
-    if not size or min(size) < 1:
-        raise UsageError(f"--input-size must be positive integers such as 3,224,224, not {text!r}")
-    return size
+        return {name: (float(low), float(high if dots else low))}
+    except ValueError as error:
+        raise UsageError(f"--input-values is NAME:0..999, NAME:FILE.npy or FILE.npz, not {text!r}") from error
+
+
+def _loaded(path: str) -> dict[str, Any]:
+    """Arrays of a file of numpy, one alone without a name; nothing in it is executed."""
+    import numpy as np
+
+    try:
+        found = np.load(path, allow_pickle=False)
+        return dict(found) if isinstance(found, np.lib.npyio.NpzFile) else {"": found}
+    except OSError as error:
+        raise TuckertreeError(f"{path} cannot be read: {error.strerror or error}") from error
+    except Exception as error:  # damaged files make numpy complain in many ways
+        raise TuckertreeError(f"{path} holds no arrays of numbers: {error}") from error

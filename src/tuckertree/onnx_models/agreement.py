@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from tuckertree.errors import TuckertreeError
-from tuckertree.onnx_models.runtime import Feed, Session
+from tuckertree.onnx_models.inputs import Feed
+from tuckertree.onnx_models.runtime import Session
 
 Shapes = Mapping[str, Sequence[int | str | None]]
 """Sizes of outputs by name; what is no number is free."""
@@ -27,11 +28,14 @@ class Agreement:
         Share of the integers and booleans that are equal; None if there are none.
     left_out
         Outputs that had another size at least once, as the boxes of a detector may.
+    not_finite
+        Share of the finite numbers that became NaN or infinite, on an input that was made up.
     """
 
     error: float | None
     same: float | None
     left_out: tuple[str, ...] = ()
+    not_finite: float = 0.0
 
     def __str__(self) -> str:
         """What there is to say, in one line."""
@@ -43,8 +47,10 @@ class Agreement:
         return "; ".join(parts) or "nothing to compare"
 
 
-def compare_sessions(before: Session, after: Session, feeds: Sequence[Feed]) -> Agreement:
-    """Compare two models on the same inputs.
+def compare_sessions(
+    before: Session, after: Session, feeds: Sequence[Feed], made_up: bool = False
+) -> Agreement:
+    """Compare two models on the same inputs; ``made_up`` as in :func:`compare_outputs`.
 
     Raises
     ------
@@ -52,12 +58,19 @@ def compare_sessions(before: Session, after: Session, feeds: Sequence[Feed]) -> 
         If a model does not run, or as :func:`compare_outputs`.
     """
     return compare_outputs(
-        (before.run(feed) for feed in feeds), (after.run(feed) for feed in feeds), before.shapes
+        (before.run(feed) for feed in feeds),
+        (after.run(feed) for feed in feeds),
+        before.shapes,
+        made_up=made_up,
     )
 
 
 def compare_outputs(
-    before: Iterable[Mapping[str, Any]], after: Iterable[Mapping[str, Any]], shapes: Shapes
+    before: Iterable[Mapping[str, Any]],
+    after: Iterable[Mapping[str, Any]],
+    shapes: Shapes,
+    *,
+    made_up: bool = False,
 ) -> Agreement:
     """Compare the outputs of two models, run by run.
 
@@ -65,11 +78,14 @@ def compare_outputs(
     ----------
     shapes
         Sizes of the first model's outputs, as far as they do not depend on inputs.
+    made_up
+        The inputs are random: that numbers are no longer finite on them is counted, and not the second model's fault.
 
     Raises
     ------
     TuckertreeError
-        If a second output is of another shape where that is not free, or not finite where the first one is.
+        If a second output is of another shape where that is not free, or not finite where the first one is and the
+        inputs are not made up.
     """
     sums, left_out = dict[str, np.ndarray[Any, Any]](), dict[str, None]()
     for ours, theirs in zip(before, after, strict=True):
@@ -81,14 +97,17 @@ def compare_outputs(
                 _check_free(name, y.shape, other.shape, shapes.get(name, ()))
                 left_out[name] = None
             elif name not in left_out:
-                sums[name] = sums.get(name, 0) + _sums(name, y, other)
-    lost, whole, count, equal, integers = sum(
-        (found for name, found in sums.items() if name not in left_out), np.zeros(5)
+                sums[name] = sums.get(name, 0) + _sums(y, other)
+                if sums[name][-1] and not made_up:
+                    raise TuckertreeError(f"the output {name} became NaN or infinite")
+    lost, whole, count, equal, integers, broken = sum(
+        (found for name, found in sums.items() if name not in left_out), np.zeros(6)
     )
     return Agreement(
         error=None if not count else float((lost / (whole or 1)) ** 0.5),
         same=float(equal / integers) if integers else None,
         left_out=tuple(left_out),
+        not_finite=float(broken / (count + broken or 1)),
     )
 
 
@@ -102,12 +121,10 @@ def _check_free(
         raise TuckertreeError(f"the output {name} became {list(theirs)}; it was {list(ours)}")
 
 
-def _sums(name: str, y: np.ndarray[Any, Any], other: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Squared difference, squared norm and count of finite numbers; equal integers, and all of them."""
+def _sums(y: np.ndarray[Any, Any], other: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Squared difference, squared norm and count of finite numbers; equal integers, and all of them; lost numbers."""
     if y.dtype.kind != "f":
-        return np.array([0, 0, 0, (y == other).sum(), y.size], dtype=np.float64)
-    seen = np.isfinite(y)
+        return np.array([0, 0, 0, (y == other).sum(), y.size, 0], dtype=np.float64)
+    finite, seen = np.isfinite(y), np.isfinite(y) & np.isfinite(other)
     y, other = y[seen].astype(np.float64), other[seen].astype(np.float64)
-    if not np.isfinite(other).all():
-        raise TuckertreeError(f"the output {name} became NaN or infinite")
-    return np.array([((y - other) ** 2).sum(), (y**2).sum(), y.size, 0, 0])
+    return np.array([((y - other) ** 2).sum(), (y**2).sum(), y.size, 0, 0, finite.sum() - seen.sum()])

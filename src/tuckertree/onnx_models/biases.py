@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING, Any
 
-from tuckertree.onnx_models.graph import Graph, is_standard
+from tuckertree.onnx_models.constants import is_standard
+from tuckertree.onnx_models.graph import Graph
 
 if TYPE_CHECKING:
     from onnx import NodeProto, TensorProto

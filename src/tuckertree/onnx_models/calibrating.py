@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from tuckertree.calibration import Calibration, KernelMetric
+from tuckertree.calibration import Calibration, KernelMetric, Source
 from tuckertree.calibration.correct import Fitter, default_ridge
 from tuckertree.calibration.metrics import InputSum
 from tuckertree.calibration.moments import MEMORY, POSITIONS, Captured, chunks_within, warn_of_few
@@ -23,12 +23,15 @@ from tuckertree.calibration.pairs import PairSum
 from tuckertree.calibration.sensitivity import ERRORS, interpolated, picks_near, whitened_chain
 from tuckertree.errors import TuckertreeError
 from tuckertree.layers import Chain
+from tuckertree.measure import ExampleInputs
 from tuckertree.onnx_models.agreement import compare_outputs
 from tuckertree.onnx_models.files import OnnxFile
 from tuckertree.onnx_models.graph import Graph
-from tuckertree.onnx_models.layers import OnnxLayer, Skeleton, attributes_of
+from tuckertree.onnx_models.inputs import Feed, as_feed, fixed_batch, is_divisible, samples_from, samples_of
+from tuckertree.onnx_models.layers import OnnxLayer, Skeleton
+from tuckertree.onnx_models.nodes import attributes_of
 from tuckertree.onnx_models.rewriting import rewrite
-from tuckertree.onnx_models.runtime import Feed, Session, as_feed, fixed_batch, probing
+from tuckertree.onnx_models.runtime import Session, probing
 from tuckertree.planning import Candidates, Layer, Plan
 from tuckertree.progress import Tick, no_progress
 from tuckertree.surgery import apply
@@ -41,9 +44,28 @@ SENSITIVITY_IMAGES = 16
 _ACTIVATIONS = 256 * 2**20
 
 
-def batched(images: Calibration, graph: Graph) -> Calibration:
-    """The images in batches that the model takes."""
-    return Calibration(images.source, batch_size=fixed_batch(graph) or BATCH)
+class OnnxCalibration(Calibration):
+    """Calibration inputs in batches that a model takes, cut along the axes that its file leaves open as the batch."""
+
+    def __init__(self, source: Source, graph: Graph) -> None:
+        super().__init__(source, batch_size=fixed_batch(graph) or BATCH)
+        self._graph = graph
+
+    def _size(self, inputs: ExampleInputs) -> int:
+        return samples_of(as_feed(inputs, self._graph))
+
+    def _cut(self, inputs: ExampleInputs, start: int, length: int) -> ExampleInputs:
+        feed = as_feed(inputs, self._graph)
+        if start == 0 and length == samples_of(feed):
+            return feed
+        if not is_divisible(feed, self._graph):
+            if start == 0 and samples_of(feed) <= self.batch_size:
+                return feed
+            raise TuckertreeError(
+                f"a calibration batch of {samples_of(feed)} samples cannot be divided: another axis of the inputs has "
+                f"the same size and no name in the file; give batches of at most {self.batch_size}"
+            )
+        return samples_from(feed, self._graph, range(start, start + length))
 
 
 def feeds_of(images: Calibration, graph: Graph, count: int | None = None) -> Iterator[Feed]:
@@ -57,7 +79,7 @@ def feeds_of(images: Calibration, graph: Graph, count: int | None = None) -> Ite
     prescribed, given = fixed_batch(graph), False
     for inputs in images if count is None else images.part(0, max(count, prescribed or 0)):
         feed = as_feed(inputs, graph)
-        if prescribed is None or len(next(iter(feed.values()))) == prescribed:
+        if prescribed is None or samples_of(feed) == prescribed:
             given = True
             yield feed
     if not given:

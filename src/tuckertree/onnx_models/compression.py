@@ -6,26 +6,39 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from tuckertree.calibration import Calibration, Source
+from tuckertree.calibration import Source
 from tuckertree.compression import Clock, measure_errors, nothing_to_compress
-from tuckertree.errors import UnreachableTargetError, UsageError
+from tuckertree.errors import UnreachableTargetError
 from tuckertree.latency import run_as_planned
 from tuckertree.layers import Chain
 from tuckertree.objectives import AnyRule
-from tuckertree.onnx_models.agreement import Agreement, compare_sessions
+from tuckertree.onnx_models.agreement import compare_sessions
 from tuckertree.onnx_models.calibrating import (
-    batched,
+    OnnxCalibration,
     calibrate_onnx,
     chains_of,
-    feeds_of,
 )
+from tuckertree.onnx_models.examples import is_made_up
 from tuckertree.onnx_models.files import OnnxFile, read_onnx
+from tuckertree.onnx_models.functions import inlined
 from tuckertree.onnx_models.graph import Graph
+from tuckertree.onnx_models.inputs import (
+    Sizes,
+    Values,
+)
 from tuckertree.onnx_models.latency import count_as_run, onnx_runtime_of, onnx_target
-from tuckertree.onnx_models.layers import OnnxInventory, Skeleton, build_skeleton, take_onnx_inventory
+from tuckertree.onnx_models.layers import (
+    OnnxInventory,
+    Skeleton,
+    build_skeleton,
+    folded_notes,
+    round_as_stored,
+    take_onnx_inventory,
+)
 from tuckertree.onnx_models.result import OnnxResult
 from tuckertree.onnx_models.rewriting import rewrite
-from tuckertree.onnx_models.runtime import Feed, Session, example_feed, fixed_batch
+from tuckertree.onnx_models.runtime import Session
+from tuckertree.onnx_models.samples import first_sample, trial_feeds
 from tuckertree.onnx_models.surveying import check_onnx_objective, survey_onnx
 from tuckertree.onnx_models.writing import check_onnx_output, data_file, written
 from tuckertree.planning import (
@@ -45,16 +58,14 @@ from tuckertree.planning.planner import Choice
 from tuckertree.progress import Tick, progress_bar
 from tuckertree.surgery import apply
 
-_COMPARED = 32
-"""At most so many calibration images are run through the saved file."""
-
 
 def compress_onnx(
     model: str | Path,
     output: str | Path,
     rule: AnyRule,
     *,
-    input_size: Sequence[int] | None = None,
+    input_size: Sizes = None,
+    input_values: Values = None,
     calibration: Source | None = None,
     objective: str | None = None,
     include: str | Sequence[str] | Choice = ("*",),
@@ -78,8 +89,11 @@ def compress_onnx(
         ``Budget(latency="2x", runtime="onnxruntime", threads=2)``: layers and the whole file are timed, and chains
         are written in the forms that were measured. Its batch is that of the file; where that is free, any.
     input_size
-        Size of the input without the batch, in the model's own order of axes, where the file leaves it open.
-        MACs are counted at it.
+        Size of the input without the batch, in the model's own order of axes, where the file leaves it open; for
+        several such inputs a mapping by their names. MACs are counted at it.
+    input_values
+        Values by the names of inputs, or ``(low, high)`` for random ones, where the model is run without
+        calibration: by themselves floating-point numbers are normal ones and integers, but for bytes, zeros.
     calibration
         Unlabelled inputs in the form the model takes: a tensor, a data set of tensors, batches, or mappings by the
         names of the inputs. Factors and biases are then fitted to the layers' outputs on them.
@@ -119,11 +133,13 @@ def compress_onnx(
     file = read_onnx(source)
     file.check_apart(path, data_file(path))
     graph = Graph(file.proto)
-    images = None if calibration is None else batched(Calibration(calibration), graph)
+    images = None if calibration is None else OnnxCalibration(calibration, graph)
     with progress_bar(progress) as tick:
-        example = _example(graph, input_size, images)
+        example = first_sample(graph, input_size, input_values, images)
+        file = inlined(file, example)
+        graph = Graph(file.proto)
         found = take_onnx_inventory(file, graph, example)
-        options.check_patterns(found.inventory.layers)
+        options = options.among(found.inventory.layers)
         _refuse_if_all_stay(found.inventory, options)
         skeleton = _skeleton(file, found)
         clock.lap("inventory")
@@ -157,12 +173,15 @@ def compress_onnx(
         if plan.latency is not None:
             chains = chains_of(run_as_planned(Skeleton(chains), plan), plan)
             plan = count_as_run(plan, found.inventory)
+        round_as_stored(found.layers, chains)
         errors, relative_error = _errors(found, skeleton, chains)
         clock.lap("errors")
         smaller = rewrite(graph, found.layers, chains, biases=images is not None)
         size_before = file.size
         with written(path, smaller, file, overwrite=overwrite) as new:
-            outputs, compared_on = _compare(source, new, graph, input_size, images)
+            trials, compared_on = trial_feeds(graph, input_size, input_values, images)
+            made_up = images is None and is_made_up(graph, input_values)
+            outputs = compare_sessions(Session(source), Session(new), trials, made_up)
             size_after = new.stat().st_size + _size(data_file(new))
         clock.lap("output")
     return OnnxResult(
@@ -172,12 +191,13 @@ def compress_onnx(
         relative_error=relative_error,
         outputs=outputs,
         compared_on=compared_on,
+        notes=(*found.inventory.notes, *folded_notes(found.layers, chains)),
         bytes=(size_before, size_after),
         seconds=clock.seconds,
     )
 
 
-def onnx_inventory(model: str | Path, *, input_size: Sequence[int] | None = None) -> Inventory:
+def onnx_inventory(model: str | Path, *, input_size: Sizes = None, input_values: Values = None) -> Inventory:
     """List the layers of an ONNX model and what they cost, by running it once on a random input.
 
     Raises
@@ -186,14 +206,16 @@ def onnx_inventory(model: str | Path, *, input_size: Sequence[int] | None = None
         As :func:`compress_onnx`.
     """
     file = read_onnx(model)
-    graph = Graph(file.proto)
-    return take_onnx_inventory(file, graph, example_feed(graph, input_size)).inventory
+    example = first_sample(Graph(file.proto), input_size, input_values, None)
+    file = inlined(file, example)
+    return take_onnx_inventory(file, Graph(file.proto), example).inventory
 
 
 def onnx_trade_off_curve(
     model: str | Path,
     *,
-    input_size: Sequence[int] | None = None,
+    input_size: Sizes = None,
+    input_values: Values = None,
     by: str = "params",
     points: int = 25,
     calibration: Source | None = None,
@@ -210,37 +232,24 @@ def onnx_trade_off_curve(
     """
     file = read_onnx(model)
     graph = Graph(file.proto)
-    images = None if calibration is None else batched(Calibration(calibration), graph)
+    images = None if calibration is None else OnnxCalibration(calibration, graph)
     with progress_bar(progress) as tick:
-        found = take_onnx_inventory(file, graph, _example(graph, input_size, images))
+        example = first_sample(graph, input_size, input_values, images)
+        file = inlined(file, example)
+        graph = Graph(file.proto)
+        found = take_onnx_inventory(file, graph, example)
         objective = "weight" if images is None else "moments"
         skeleton = _skeleton(file, found)
         candidates = survey_onnx(file, graph, found, skeleton, Options(), objective, images, tick=tick)
     return trade_off(found.inventory, candidates, by=by, points=points)
 
 
-def _example(graph: Graph, input_size: Sequence[int] | None, images: Calibration | None) -> Feed:
-    """One sample: a calibration image where there are any, so that sizes are theirs."""
-    if images is None:
-        return example_feed(graph, input_size)
-    feed = next(feeds_of(images, graph, images.batch_size))
-    if fixed_batch(graph) is None:
-        feed = {name: x[:1] for name, x in feed.items()}
-    if input_size is not None:
-        wanted = {name: x.shape[1:] for name, x in example_feed(graph, input_size).items()}
-        for name, x in feed.items():
-            if x.shape[1:] != wanted[name]:
-                raise UsageError(
-                    f"the calibration images are {list(x.shape[1:])}, --input-size says {wanted[name]}"
-                )
-    return feed
-
-
 def _refuse_if_all_stay(inventory: Inventory, options: Options) -> None:
     """Say why nothing can be compressed before a rule says that its target cannot be reached."""
     if not inventory.layers:
+        notes = f" ({'; '.join(inventory.notes)})" if inventory.notes else ""
         raise UnreachableTargetError(
-            "nothing to compress: the model has no convolution or matrix product with a constant weight"
+            f"nothing to compress: the model has no convolution or matrix product with a constant weight{notes}"
         )
     if all(options.method(layer)[0] == DENSE for layer in inventory.layers):
         raise UnreachableTargetError(nothing_to_compress(make_plan(inventory, {}, Ranks({"*": 1}), options)))
@@ -262,18 +271,6 @@ def _errors(
     dense = {layer.name: skeleton.get_submodule(layer.name) for layer in layers}
     compressed = Skeleton({**dense, **chains})
     return measure_errors(skeleton, compressed, layers)
-
-
-def _compare(
-    source: Path, new: Path, graph: Graph, input_size: Sequence[int] | None, images: Calibration | None
-) -> tuple[Agreement, str]:
-    """Run the written file and the original one on the same inputs."""
-    before, after = Session(source), Session(new)
-    if images is None:
-        return compare_sessions(before, after, [example_feed(graph, input_size)]), "one random input"
-    feeds = list(feeds_of(images, graph, _COMPARED))
-    count = sum(len(next(iter(feed.values()))) for feed in feeds)
-    return compare_sessions(before, after, feeds), f"{count} calibration images"
 
 
 def _size(path: Path) -> int:

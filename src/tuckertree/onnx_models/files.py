@@ -17,7 +17,7 @@ from tuckertree.errors import TuckertreeError
 from tuckertree.extras import require_extra
 
 if TYPE_CHECKING:
-    from onnx import GraphProto, ModelProto, NodeProto, TensorProto
+    from onnx import FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto
 
 LARGEST = 2**31 - 2**20
 """More than this cannot be one message; a little is kept for what is not weights."""
@@ -35,11 +35,14 @@ class OnnxFile:
         Its message; tensors of external data hold their place in a file and no values.
     external
         Whether it has external data.
+    notes
+        What was done to the message since it was read.
     """
 
     path: Path
     proto: ModelProto
     external: bool
+    notes: tuple[str, ...] = ()
 
     @property
     def folder(self) -> Path:
@@ -164,7 +167,15 @@ def all_tensors(proto: ModelProto) -> Iterator[TensorProto]:
     yield from _graph_tensors(proto.graph)
     for function in proto.functions:
         for node in function.node:
-            yield from _node_tensors(node)
+            yield from node_tensors(node)
+
+
+def all_nodes(graph: GraphProto | FunctionProto) -> Iterator[NodeProto]:
+    """Nodes of a graph or a function, those of subgraphs included."""
+    for node in graph.node:
+        yield node
+        for inner in subgraphs(node):
+            yield from all_nodes(inner)
 
 
 def subgraphs(node: NodeProto) -> Iterator[GraphProto]:
@@ -180,10 +191,11 @@ def _graph_tensors(graph: GraphProto) -> Iterator[TensorProto]:
     for sparse in graph.sparse_initializer:
         yield from (sparse.values, sparse.indices)
     for node in graph.node:
-        yield from _node_tensors(node)
+        yield from node_tensors(node)
 
 
-def _node_tensors(node: NodeProto) -> Iterator[TensorProto]:
+def node_tensors(node: NodeProto) -> Iterator[TensorProto]:
+    """Tensors in the attributes of a node, in subgraphs too."""
     for attribute in node.attribute:
         if attribute.HasField("t"):
             yield attribute.t
@@ -195,6 +207,11 @@ def _node_tensors(node: NodeProto) -> Iterator[TensorProto]:
 def findings(error: Exception) -> str:
     """What the checker found, with the node where it found it, in one line."""
     return "; ".join(line.removeprefix("==> ") for line in str(error).splitlines() if line.strip())
+
+
+def one_line(error: BaseException) -> str:
+    """An error's whole message in one line."""
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def first_line(error: BaseException) -> str:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from math import prod
 from typing import TYPE_CHECKING
 
-from tuckertree.onnx_models.files import all_tensors, subgraphs
+from tuckertree.onnx_models.constants import Constants, is_standard
+from tuckertree.onnx_models.files import all_nodes, all_tensors, subgraphs
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto, TensorProto
@@ -15,7 +16,9 @@ if TYPE_CHECKING:
 FLOATS = {1: "float32", 10: "float16", 11: "float64"}
 """Types of weights that can be compressed, by their number in ``TensorProto.DataType``."""
 _COUNTED = {*FLOATS, 16, 17, 18, 19, 20}  # bfloat16 and the 8-bit floats too
-_SAME_VALUES = ("Identity", "Cast", "DequantizeLinear")
+_WRITTEN = ("value_float", "value_floats")
+INPUTS_LISTED = 4
+"""Before this version of the format every initializer must be an input too, which no caller may replace."""
 
 
 class Graph:
@@ -25,8 +28,8 @@ class Graph:
     ----------
     proto
         The model.
-    constants
-        Tensors by the name of their value: initializers, and what Constant nodes give.
+    values
+        What is constant.
     uses
         How many inputs of nodes (in subgraphs too) and outputs of the graph a value is.
     opset
@@ -37,16 +40,15 @@ class Graph:
         self.proto = proto
         graph = proto.graph
         self.opset = next((o.version for o in proto.opset_import if is_standard(o.domain)), 0)
-        self.constants: dict[str, TensorProto] = {tensor.name: tensor for tensor in graph.initializer}
-        self._producers: dict[str, NodeProto] = {}
-        for node in graph.node:
-            self._producers.update(dict.fromkeys(node.output, node))
-            if node.op_type == "Constant" and is_standard(node.domain):
-                value = next((a.t for a in node.attribute if a.name == "value"), None)
-                if value is not None:
-                    self.constants[node.output[0]] = value
-        self.uses = Counter(_used(graph))
+        inputs = {value.name for value in graph.input} if proto.ir_version >= INPUTS_LISTED else set()
+        self.values = Constants(graph, given={t.name for t in graph.initializer if t.name in inputs})
+        self.uses = Counter(used_values(graph))
         self._names = {*_names(graph)}
+
+    @property
+    def constants(self) -> Mapping[str, TensorProto]:
+        """Tensors by the name of their value: initializers, and what Constant nodes give."""
+        return self.values.tensors
 
     @property
     def nodes(self) -> list[NodeProto]:
@@ -67,17 +69,11 @@ class Graph:
     @property
     def parameters(self) -> int:
         """Numbers in all floating-point constants of the file."""
-        return sum(prod(tensor.dims) for tensor in all_tensors(self.proto) if tensor.data_type in _COUNTED)
-
-    def origin(self, name: str) -> tuple[TensorProto | None, str]:
-        """Constant behind a value, through nodes that keep its shape, and the operator that stands before it."""
-        step = ""
-        while name not in self.constants:
-            node = self._producers.get(name)
-            if node is None or node.op_type not in _SAME_VALUES or not is_standard(node.domain):
-                return None, step
-            step, name = step or node.op_type, node.input[0]
-        return self.constants[name], step
+        places = (self.proto.graph, *self.proto.functions)
+        attributes = (each for place in places for node in all_nodes(place) for each in node.attribute)
+        written = sum(len(a.floats) + (a.name == "value_float") for a in attributes if a.name in _WRITTEN)
+        tensors = (tensor for tensor in all_tensors(self.proto) if tensor.data_type in _COUNTED)
+        return written + sum(prod(tensor.dims) for tensor in tensors)
 
     def consumers(self, name: str) -> list[NodeProto]:
         """Nodes of the main graph that a value goes into."""
@@ -93,16 +89,12 @@ class Graph:
         return name
 
 
-def is_standard(domain: str) -> bool:
-    """Whether a domain is that of the standard operators."""
-    return domain in ("", "ai.onnx")
-
-
-def _used(graph: GraphProto) -> Iterator[str]:
+def used_values(graph: GraphProto) -> Iterator[str]:
+    """Name of a value once for each input of a node, in subgraphs too, and each output of the graph that it is."""
     for node in graph.node:
         yield from node.input
         for inner in subgraphs(node):
-            yield from _used(inner)
+            yield from used_values(inner)
     yield from (value.name for value in graph.output)
 
 

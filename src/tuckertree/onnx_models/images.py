@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,9 +12,10 @@ from torch.utils.data import Dataset
 
 from tuckertree.data import ImageSet, Preprocessing, open_calibration
 from tuckertree.errors import UsageError
+from tuckertree.onnx_models.examples import example_feed
 from tuckertree.onnx_models.files import read_onnx
 from tuckertree.onnx_models.graph import Graph
-from tuckertree.onnx_models.runtime import element_type, example_feed
+from tuckertree.onnx_models.inputs import Sizes, element_type
 
 _GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow has it
 
@@ -42,7 +42,7 @@ class Layout:
     integers: bool
 
     @classmethod
-    def of(cls, graph: Graph, input_size: Sequence[int] | None = None) -> Layout:
+    def of(cls, graph: Graph, input_size: Sizes = None) -> Layout:
         """Layout of a model's input.
 
         Raises
@@ -97,7 +97,7 @@ def open_onnx_calibration(
     source: str | Path,
     preprocessing: Preprocessing | None = None,
     *,
-    input_size: Sequence[int] | None = None,
+    input_size: Sizes = None,
     limit: int | None = None,
 ) -> OnnxImages:
     """Open calibration images for an ONNX model that takes one input of images.

@@ -15,11 +15,11 @@ from tuckertree.errors import TuckertreeError, UsageError
 from tuckertree.latency import LatencyTarget, PlanClock, RuntimeClock, random_as_planned
 from tuckertree.layers import Form, chain_parameters, chain_stages
 from tuckertree.onnx_models.calibrating import chains_of
-from tuckertree.onnx_models.files import OnnxFile, first_line
+from tuckertree.onnx_models.files import OnnxFile, one_line
 from tuckertree.onnx_models.graph import Graph
+from tuckertree.onnx_models.inputs import Feed, repeated, samples_of
 from tuckertree.onnx_models.layers import OnnxInventory, OnnxLayer, Skeleton
 from tuckertree.onnx_models.rewriting import rewrite
-from tuckertree.onnx_models.runtime import Feed, repeated, samples_of
 from tuckertree.onnx_models.writing import written
 from tuckertree.planning import Budget, Inventory, LayerPlan, Plan
 from tuckertree.runtimes import CandidateTime, Runtime, get_runtime
@@ -131,7 +131,7 @@ def _ready(runtime: Runtime, path: Path, inputs: Sequence[Tensor]) -> Callable[[
     except Exception as error:  # errors of the runtimes have no class in common but this
         shapes = ", ".join(str(list(x.shape)) for x in inputs)
         raise TuckertreeError(
-            f"{runtime.name} cannot run {path.name} on {shapes}: {first_line(error)}"
+            f"{runtime.name} cannot run {path.name} on {shapes}: {one_line(error)}"
         ) from error
     return run
 

@@ -10,6 +10,9 @@ from typing import Any
 from tuckertree.onnx_models.agreement import Agreement
 from tuckertree.planning import Plan
 
+_LOST = 0.5
+"""Relative error of the outputs from which on little is left of them."""
+
 
 @dataclass(frozen=True)
 class OnnxResult:
@@ -29,6 +32,8 @@ class OnnxResult:
         Outputs of the saved file and of the original in ONNX Runtime, compared.
     compared_on
         What the outputs were compared on.
+    notes
+        What was done to the file beside that, and what is not among the layers.
     bytes
         Size of the model before and after, external data included.
     seconds
@@ -43,6 +48,7 @@ class OnnxResult:
     compared_on: str
     bytes: tuple[int, int]
     seconds: Mapping[str, float]
+    notes: tuple[str, ...] = ()
 
     @property
     def output_error(self) -> float | None:
@@ -59,9 +65,27 @@ class OnnxResult:
         """What there is to say beside the plan."""
         before, after = (size / 1e6 for size in self.bytes)
         return [
+            *(f"note        {note}" for note in self.notes),
             f"outputs     {self.outputs} (ONNX Runtime, {self.compared_on})",
             f"file        {before:.2f} MB -> {after:.2f} MB",
+            *(f"warning     {warning}" for warning in self.warnings),
         ]
+
+    @property
+    def warnings(self) -> list[str]:
+        """Reasons to doubt that the file is of use."""
+        outputs, found = self.outputs, list[str]()
+        if outputs.not_finite:
+            found.append(
+                f"{outputs.not_finite:.2%} of the numbers became NaN or infinite; the input was random, which the model "
+                "may not be made for: give images (--calibration) or values (--input-values)"
+            )
+        if (outputs.error or 0) > _LOST:
+            found.append(
+                f"the outputs differ by {outputs.error:.0%} of their norm on {self.compared_on}: give images "
+                "(--calibration), leave layers out (--exclude), or give a larger budget"
+            )
+        return found
 
     def summary(self) -> dict[str, Any]:
         """What was measured, as JSON data."""
@@ -74,6 +98,8 @@ class OnnxResult:
             "outputs_same": self.outputs.same,
             "outputs_left_out": list(self.outputs.left_out),
             "compared_on": self.compared_on,
+            "notes": list(self.notes),
+            "warnings": self.warnings,
             "errors": dict(self.errors),
             "seconds": dict(self.seconds),
             **({"latency": asdict(self.plan.latency)} if self.plan.latency else {}),

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from torch import Tensor
 
 from tuckertree.extras import require_extra
 from tuckertree.layers import Chain, Stage
-from tuckertree.onnx_models.graph import Graph
-from tuckertree.onnx_models.layers import OnnxLayer, attributes_of, auto_pad_of, is_row_major
+from tuckertree.onnx_models.constants import set_value, value_of
+from tuckertree.onnx_models.graph import INPUTS_LISTED, Graph, used_values
+from tuckertree.onnx_models.layers import OnnxLayer
+from tuckertree.onnx_models.nodes import attributes_of, auto_pad_of, is_row_major
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto, TensorProto
-
-_INPUTS_LISTED = 4
-"""Before this version of the format every initializer must be an input of the graph too."""
 
 
 def rewrite(
@@ -54,12 +53,12 @@ def rewrite(
     del proto.graph.node[:]
     proto.graph.node.extend(nodes)
     proto.graph.initializer.extend(tensors)
-    if proto.ir_version < _INPUTS_LISTED:
+    if proto.ir_version < INPUTS_LISTED:
         helper = require_extra("onnx.helper", extra="onnx")
         proto.graph.input.extend(
             helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims) for tensor in tensors
         )
-    _drop_unused(proto, {writer.layer.node.input[1] for writer in writers.values()})
+    _drop_unused(proto, [writer.layer for writer in writers.values()])
     if biases:
         _set_values(proto, dict(_fitted_biases(layers, chains)))
     return proto
@@ -69,7 +68,7 @@ class _Writer:
     """Writes the chain of one node as nodes and tensors."""
 
     def __init__(self, graph: Graph, layer: OnnxLayer, chain: Chain) -> None:
-        self.layer, self.tensors = layer, list[Any]()
+        self.layer, self.tensors, self._casts = layer, list[Any](), list[Any]()
         self._graph, self._chain = graph, chain
         self._node = layer.node
         self._given = attributes_of(layer.node)
@@ -82,6 +81,8 @@ class _Writer:
             name = f"{self.layer.layer.name}/{stage.name}"
             weight = cast("Tensor", module.weight)
             inputs = [value, self._tensor(f"{name}/weight", self._laid_out(weight, first=number == 0))]
+            yield from self._casts
+            self._casts.clear()
             if number == last:
                 inputs += self._node.input[2:]
                 value = self._node.output[0]
@@ -105,9 +106,18 @@ class _Writer:
         return cast("NodeProto", node)
 
     def _tensor(self, wanted: str, values: Tensor) -> str:
+        """Add a tensor, in the type that the file held the weight in if its values are of that type."""
         numpy_helper = require_extra("onnx.numpy_helper", extra="onnx")
-        name = self._graph.new_name(wanted)
-        self.tensors.append(numpy_helper.from_array(values.detach().contiguous().numpy(), name))
+        helper = require_extra("onnx.helper", extra="onnx")
+        name, stored = self._graph.new_name(wanted), values.to(self.layer.stored)
+        if stored.itemsize < values.itemsize and stored.to(values.dtype).equal(values):
+            kind = helper.np_dtype_to_tensor_dtype(values.numpy(force=True).dtype)
+            held = self._graph.new_name(f"{name}/stored")
+            cast_name = self._graph.new_name(f"{name}/cast")
+            self._casts.append(helper.make_node("Cast", [held], [name], name=cast_name, to=kind))
+        else:
+            held, stored = name, values
+        self.tensors.append(numpy_helper.from_array(stored.contiguous().numpy(force=True), held))
         return name
 
     def _laid_out(self, weight: Tensor, *, first: bool) -> Tensor:
@@ -160,26 +170,27 @@ def _fitted_biases(
 
 def _set_values(proto: ModelProto, values: Mapping[str, TensorProto]) -> None:
     """Give constants other values under their old names."""
-    found = {tensor.name: tensor for tensor in proto.graph.initializer if tensor.name in values}
+    for tensor in proto.graph.initializer:
+        if tensor.name in values:
+            name = tensor.name
+            tensor.CopyFrom(values[name])
+            tensor.name = name
     for node in proto.graph.node:
-        if node.op_type == "Constant" and node.output[0] in values and node.output[0] not in found:
-            found[node.output[0]] = next(a.t for a in node.attribute if a.name == "value")
-    for name, tensor in found.items():
-        old_name = tensor.name
-        tensor.CopyFrom(values[name])
-        tensor.name = old_name
+        if value_of(node) is not None and node.output[0] in values:
+            set_value(node, values[node.output[0]])
 
 
-def _drop_unused(proto: ModelProto, names: set[str]) -> None:
-    """Remove constants of replaced nodes that nothing uses any more, and what is said of them elsewhere."""
-    uses, graph = Graph(proto).uses, proto.graph
-    gone = {name for name in names if name and not uses[name]}
-    for values in (graph.initializer, graph.value_info):
-        _remove(values, lambda value: value.name in gone)
-    _remove(graph.node, lambda node: node.op_type == "Constant" and node.output[0] in gone)
-    _remove(graph.quantization_annotation, lambda value: value.tensor_name in gone)
-    initializers = {tensor.name for tensor in graph.initializer}
-    _remove(graph.input, lambda value: value.name in gone and value.name not in initializers)
+def _drop_unused(proto: ModelProto, replaced: Sequence[OnnxLayer]) -> None:
+    """Remove what only weights of replaced nodes were made of, and what is said of it elsewhere."""
+    graph, origins = proto.graph, [layer.origin for layer in replaced if layer.origin]
+    made = {name for origin in origins for step in origin.steps for name in step.output}
+    left = {name for origin in origins for name in (*origin.path, *origin.leaves)} | made
+    while gone := left - {*used_values(graph)}:
+        left -= gone
+        for values in (graph.initializer, graph.value_info, graph.input):
+            _remove(values, lambda value: value.name in gone)
+        _remove(graph.node, lambda node: any(node.output) and {*filter(None, node.output)} <= gone)
+        _remove(graph.quantization_annotation, lambda value: value.tensor_name in gone)
 
 
 def _remove(values: Any, is_gone: Any) -> None:

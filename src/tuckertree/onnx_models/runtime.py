@@ -1,26 +1,24 @@
-"""Running an ONNX model by ONNX Runtime: example inputs, and values in the middle."""
+"""Running an ONNX model by ONNX Runtime, and as far as values in the middle."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-import numpy as np
 import torch
 
-from tuckertree.errors import TuckertreeError, UsageError
+from tuckertree.errors import TuckertreeError
 from tuckertree.extras import require_extra
-from tuckertree.onnx_models.files import LARGEST, OnnxFile, first_line
-from tuckertree.onnx_models.graph import Graph
+from tuckertree.onnx_models.constants import Constants
+from tuckertree.onnx_models.files import LARGEST, OnnxFile, one_line
+from tuckertree.onnx_models.graph import INPUTS_LISTED, Graph
+from tuckertree.onnx_models.inputs import Feed
 
 if TYPE_CHECKING:
-    from onnx import ModelProto, NodeProto, ValueInfoProto
-
-Array = np.ndarray[Any, Any]
-Feed = dict[str, Array]
+    from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto
 
 _SOURCE_PLACE = re.compile(r"/onnxruntime_src/\S+:\d+ .*?\)(?: const)? ")
 """File, line and signature of a function of ONNX Runtime."""
@@ -102,6 +100,32 @@ def _changed(
         graph.output.extend(before)
 
 
+def constant_of(file: OnnxFile, constants: Constants, name: str) -> TensorProto:
+    """A constant value, computed if nodes stand between it and the tensors of the file.
+
+    Raises
+    ------
+    TuckertreeError
+        If it cannot be computed.
+    """
+    if name in constants.tensors:
+        return constants.tensors[name]
+    onnx = require_extra("onnx", extra="onnx")
+    numpy_helper = require_extra("onnx.numpy_helper", extra="onnx")
+    origin, model = constants.origin(name), onnx.ModelProto()
+    model.ir_version = max(file.proto.ir_version, INPUTS_LISTED)
+    model.opset_import.extend(file.proto.opset_import)
+    model.functions.extend(file.proto.functions)
+    model.graph.name = "constant"
+    model.graph.node.extend(origin.steps)
+    for leaf in sorted(origin.leaves & constants.tensors.keys()):
+        model.graph.initializer.add().CopyFrom(constants.tensors[leaf])
+        model.graph.initializer[-1].name = leaf
+    model.graph.output.add(name=name)
+    value = Session(model.SerializeToString(), file.folder).run({})[name]
+    return cast("TensorProto", numpy_helper.from_array(value, name))
+
+
 def shapes_of(file: OnnxFile, graph: Graph, names: Sequence[str], feed: Feed) -> dict[str, tuple[int, ...]]:
     """Shapes of values at an example input, by running the model; no value is kept but its shape.
 
@@ -124,144 +148,8 @@ def shapes_of(file: OnnxFile, graph: Graph, names: Sequence[str], feed: Feed) ->
     return {**known, **{name: tuple(found[shape].tolist()) for name, shape in shape_names.items()}}
 
 
-def example_feed(graph: Graph, input_size: Sequence[int] | None = None, seed: int = 0) -> Feed:
-    """Random inputs of one sample.
-
-    Parameters
-    ----------
-    input_size
-        Size of the (only) input that leaves something open, without the batch.
-    seed
-        Of the numbers: normal ones, bytes for uint8, zeros for other integers.
-
-    Raises
-    ------
-    UsageError
-        If the size of an input is not known, or the one given does not fit.
-    """
-    generator = np.random.default_rng(seed)
-    inputs = [value for value in graph.proto.graph.input if value.name in graph.inputs]
-    sized = [value for value in inputs if None in _dims(value)[1:]] or inputs[:1]
-    if input_size is not None and len(sized) > 1:
-        raise UsageError(f"--input-size gives the size of one input; {_listed(sized)} leave theirs open")
-    feed = {}
-    for value in inputs:
-        chosen = input_size if value is sized[0] else None
-        feed[value.name] = _random(_shape(value, chosen), value.type.tensor_type.elem_type, generator)
-    return feed
-
-
-def fixed_batch(graph: Graph) -> int | None:
-    """Batch size that the file prescribes for its first input, or None."""
-    first = next((value for value in graph.proto.graph.input if value.name in graph.inputs), None)
-    dims = _dims(first) if first is not None else []
-    return dims[0] if dims else None
-
-
-def samples_of(feed: Feed) -> int:
-    """Batch size of inputs."""
-    return next((len(x) for x in feed.values() if x.ndim), 1)
-
-
-def repeated(feed: Feed, graph: Graph, batch: int) -> Feed:
-    """The first sample ``batch`` times, in every input whose batch the file leaves free.
-
-    Raises
-    ------
-    UsageError
-        If the file prescribes another batch.
-    """
-    prescribed = fixed_batch(graph)
-    if prescribed not in (None, batch):
-        raise UsageError(
-            f"the model takes {prescribed} samples at a time, so --batch {batch} cannot be timed"
-        )
-    dims = {value.name: _dims(value) or [None] for value in graph.proto.graph.input}
-    return {
-        name: np.repeat(x[:1], batch, axis=0) if x.ndim and dims[name][0] is None else x
-        for name, x in feed.items()
-    }
-
-
-def element_type(graph: Graph, name: str) -> np.dtype[Any]:
-    """Type of an input."""
-    helper = require_extra("onnx.helper", extra="onnx")
-    value = next(value for value in graph.proto.graph.input if value.name == name)
-    return np.dtype(helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type))
-
-
-def _shape(value: ValueInfoProto, input_size: Sequence[int] | None) -> tuple[int, ...]:
-    dims = _dims(value)
-    if input_size is not None:
-        given = (dims[0] or 1 if dims else 1, *input_size)
-        fits = not value.type.tensor_type.HasField("shape") or (
-            len(given) == len(dims) and all(d in (None, g) for d, g in zip(dims, given, strict=True))
-        )
-        if not fits:
-            raise UsageError(
-                f"--input-size does not fit the input {_described(value)}, the first of which is the batch"
-            )
-        return given
-    if not value.type.tensor_type.HasField("shape") or None in dims[1:]:
-        raise UsageError(
-            f"give --input-size: the model leaves the size of its input {_described(value)} open"
-        )
-    return tuple(size or 1 for size in dims)
-
-
-def _dims(value: ValueInfoProto) -> list[int | None]:
-    return [dim.dim_value if dim.dim_value > 0 else None for dim in value.type.tensor_type.shape.dim]
-
-
-def _described(value: ValueInfoProto) -> str:
-    return f"{value.name} [{', '.join('?' if d is None else str(d) for d in _dims(value))}]"
-
-
-def _listed(values: Sequence[ValueInfoProto]) -> str:
-    return ", ".join(_described(value) for value in values)
-
-
-def _random(shape: Sequence[int], elem_type: int, generator: np.random.Generator) -> Array:
-    helper = require_extra("onnx.helper", extra="onnx")
-    try:
-        dtype = np.dtype(helper.tensor_dtype_to_np_dtype(elem_type))
-    except KeyError as error:
-        raise TuckertreeError("the model takes an input that is no tensor of numbers") from error
-    if dtype.kind == "f":
-        return generator.standard_normal(shape).astype(dtype)
-    if dtype == np.uint8:
-        return generator.integers(0, 256, shape, dtype=np.uint8)
-    if dtype.kind not in "biu":
-        raise TuckertreeError(f"the model takes an input of type {dtype}; only numbers can be made up")
-    return np.zeros(shape, dtype)
-
-
 def _complaint(error: Exception) -> str:
-    """ONNX Runtime's message without its number and its own source files."""
-    text = first_line(error)
+    """ONNX Runtime's message in one line, without its number and its own source files."""
+    text = one_line(error)
     text = text.split(" : ", 3)[-1] if text.startswith("[ONNXRuntimeError]") else text
     return _SOURCE_PLACE.sub("", text)
-
-
-def as_feed(inputs: Any, graph: Graph) -> Feed:
-    """Inputs of a batch by name, in the types that the model takes.
-
-    Raises
-    ------
-    TuckertreeError
-        If they do not belong to the model's inputs.
-    """
-    names = graph.inputs
-    if isinstance(inputs, Mapping):
-        given = dict(inputs)
-    else:
-        parts = [inputs] if isinstance(inputs, torch.Tensor) else list(inputs)
-        given = dict(zip(names, parts, strict=False))
-    if set(given) != set(names):
-        raise TuckertreeError(f"the model takes {', '.join(names)}; the calibration gives {', '.join(given)}")
-    return {name: _as_array(value, element_type(graph, name)) for name, value in given.items()}
-
-
-def _as_array(value: Any, dtype: np.dtype[Any]) -> Array:
-    array = value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else np.asarray(value)
-    return np.ascontiguousarray(array.astype(dtype, copy=False))

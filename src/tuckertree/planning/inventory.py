@@ -80,12 +80,15 @@ class Inventory:
         Of the whole model, other layers included; MACs at the example inputs.
     seconds
         Time of one forward on the runtime that a budget names, where it has been measured.
+    notes
+        What is not among the layers, and other things to know of the model.
     """
 
     layers: tuple[Layer, ...]
     parameters: int
     macs: int
     seconds: float | None = None
+    notes: tuple[str, ...] = ()
 
 
 def take_inventory(model: nn.Module, example_inputs: ExampleInputs) -> Inventory:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
 from math import ceil, prod
 from typing import Any, TypeVar, cast, overload
 
@@ -16,8 +15,9 @@ from tuckertree.errors import TuckertreeError, UsageError
 from tuckertree.layers import chain_parameters, chain_stages
 from tuckertree.planning.candidates import Candidates, layer_candidates
 from tuckertree.planning.inventory import Inventory, Layer
+from tuckertree.planning.patterns import fits
 from tuckertree.planning.plan import DENSE, LayerPlan, Plan
-from tuckertree.planning.rules import NetworkRule, Rule
+from tuckertree.planning.rules import NetworkRule, Ranks, Rule
 from tuckertree.planning.timing import Timer
 from tuckertree.progress import Tick, no_progress, spread
 
@@ -35,7 +35,7 @@ class Options:
     ----------
     include, exclude
         Name patterns as in a shell, or a predicate on :class:`~tuckertree.planning.inventory.Layer`; by
-        default every layer is included and none excluded.
+        default every layer is included and none excluded. A layer's very name fits that layer alone.
     first
         The first convolution: ``svd`` of the T-mode (the paper), ``ht2``, or left ``dense``. To a
         budget it is a layer like any other, unless it is left dense.
@@ -60,18 +60,25 @@ class Options:
         if self.round_to is not None and self.round_to < 1:
             raise UsageError(f"ranks can be rounded to a multiple of 1 or more, not {self.round_to}")
 
-    def check_patterns(self, layers: Sequence[Layer]) -> None:
-        """Refuse a pattern that fits no layer: it is a slip of the pen.
+    def among(self, layers: Sequence[Layer]) -> Options:
+        """The same for these layers: a pattern that is a layer's very name is that name.
 
         Raises
         ------
         UsageError
-            Naming the pattern.
+            Naming a pattern that fits no layer: it is a slip of the pen.
         """
-        for patterns in (self.include, self.exclude):
-            for pattern in () if callable(patterns) else patterns:
-                if layers and not any(_fits(layer, (pattern,)) for layer in layers):
+        names = {name for layer in layers for name in (layer.name, *layer.aliases)}
+
+        def known(patterns: Sequence[str] | Choice) -> Sequence[str] | Choice:
+            if callable(patterns) or not layers:
+                return patterns
+            for pattern in patterns:
+                if not any(fits(name, pattern, names) for name in names):
                     raise UsageError(f"no layer is named {pattern!r}; `tuckertree inspect` lists the names")
+            return lambda layer: _fits(layer, patterns, names)
+
+        return replace(self, include=known(self.include), exclude=known(self.exclude))
 
     def method(self, layer: Layer) -> tuple[str, str]:
         """Method for a layer (``dense`` to leave it) and the reason."""
@@ -200,8 +207,7 @@ def make_plan(
     UnreachableTargetError
         If no candidates are within a budget.
     """
-    options = options or Options()
-    options.check_patterns(inventory.layers)
+    options = (options or Options()).among(inventory.layers)
     optimality = None
     if isinstance(rule, NetworkRule):
         allocation = rule.choose(inventory, surveyed)
@@ -213,8 +219,10 @@ def make_plan(
             for layer in inventory.layers
         )
     else:
+        names = {layer.name for layer in inventory.layers}
+        chosen = replace(rule, names=names) if isinstance(rule, Ranks) else rule
         layers = tuple(
-            _plan_layer(layer, surveyed.get(layer.name), rule, options) for layer in inventory.layers
+            _plan_layer(layer, surveyed.get(layer.name), chosen, options) for layer in inventory.layers
         )
     saved_parameters = sum(layer.parameters[0] - layer.parameters[1] for layer in layers)
     saved_macs = sum(layer.macs[0] - layer.macs[1] for layer in layers)
@@ -288,10 +296,10 @@ def _leave_dense(layer: Layer, reason: str) -> LayerPlan:
     )
 
 
-def _fits(layer: Layer, wanted: Sequence[str] | Choice) -> bool:
+def _fits(layer: Layer, wanted: Sequence[str] | Choice, names: Collection[str] = ()) -> bool:
     if callable(wanted):
         return wanted(layer)
-    return any(fnmatchcase(name, pattern) for pattern in wanted for name in (layer.name, *layer.aliases))
+    return any(fits(name, pattern, names) for pattern in wanted for name in (layer.name, *layer.aliases))
 
 
 def _eigenproblem(layer: Layer) -> float:

@@ -6,15 +6,15 @@ it all by hand. Each of these sees one layer at a time; a :class:`NetworkRule` s
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from fnmatch import fnmatchcase
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 from tuckertree.decomposition import Spectra
 from tuckertree.errors import UsageError
 from tuckertree.planning.candidates import Candidates
 from tuckertree.planning.inventory import Inventory
+from tuckertree.planning.patterns import fits
 from tuckertree.planning.plan import Optimality
 
 
@@ -129,7 +129,8 @@ class Ranks:
     """Ranks by layer name: ``Ranks({"layer1.*": 8, "layer2.*": (8, 12, 10), "fc": 0.9})``.
 
     The first pattern (as in a shell) that fits a layer's name counts. An integer is the rank at every cut,
-    a sequence one rank for each, a float an energy. Layers that no pattern fits stay dense.
+    a sequence one rank for each, a float an energy. Layers that no pattern fits stay dense. A pattern that is
+    the very name of a layer fits that layer alone, where the ``names`` of all layers are known.
 
     Raises
     ------
@@ -138,6 +139,7 @@ class Ranks:
     """
 
     layers: Mapping[str, int | float | Sequence[int]]
+    names: Collection[str] = field(default=(), repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not self.layers:
@@ -153,7 +155,7 @@ class Ranks:
     def ranks(self, name: str, spectra: Spectra) -> tuple[int, ...] | None:
         """See :meth:`Rule.ranks`."""
         for pattern, value in self.layers.items():
-            if not fnmatchcase(name, pattern):
+            if not fits(name, pattern, self.names):
                 continue
             if isinstance(value, float):
                 return Energy(value).ranks(name, spectra)

@@ -33,7 +33,7 @@ def energy_for(
         If the model does not run on the inputs, or a weight is not finite.
     """
     inventory = take_inventory(model, example_inputs)
-    options.check_patterns(inventory.layers)
+    options = options.among(inventory.layers)
     spectra = survey(model, inventory, options, tick=tick)
 
     def plan(step: int) -> Plan:

@@ -48,8 +48,8 @@ class _OnnxRuntime(Runtime):
             raise
         except Exception as error:
             what = model if isinstance(model, str) else "the model"
-            lines = str(error).strip().splitlines() or [type(error).__name__]
-            raise TuckertreeError(f"{self.name} cannot load {what}: {lines[0]}") from error
+            complaint = " ".join(str(error).split()) or type(error).__name__
+            raise TuckertreeError(f"{self.name} cannot load {what}: {complaint}") from error
 
     def _make_ready(self, model: bytes | str) -> Runnable:
         raise NotImplementedError

@@ -170,6 +170,13 @@ def said_random(run):
 
 
 def inputs_stay(run):
+    if "FileNotFoundError" in run.err:  # its only layer stays dense, so nothing is written
+        done = run.tool(
+            "compress", next(run.folder.rglob("f10.onnx")), "--macs", "0.6", "-o", run.folder / "s.onnx"
+        )
+        assert done.returncode == 3, done.stderr
+        assert "input" in done.stderr
+        return
     fine(run)
     assert "['x', 'w'] -> ['x', 'w']" in run.out, run.out
 

@@ -22,7 +22,7 @@ class Run:
     """What a script printed and how it ended."""
 
     def __init__(self, path, folder):
-        environment = {**os.environ, "TMPDIR": str(folder), "PYTHONWARNINGS": "ignore"}
+        environment = {**os.environ, "TMPDIR": str(folder)}
         environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environment["PATH"]])
         done = subprocess.run(
             [sys.executable, str(path)],

@@ -241,7 +241,7 @@ def _write_pt2(model: nn.Module, inputs: Sequence[Tensor], dynamic: Dynamic, pat
         loaded = torch.export.load(path).module()
 
     def compute(some: Sequence[Tensor]) -> list[Tensor]:
-        with torch.no_grad():
+        with quiet_export("pt2"), torch.no_grad():
             return tensors_of(loaded(*some))
 
     return compute

@@ -71,7 +71,7 @@ def _state(model: nn.Module) -> dict[str, Tensor]:
     for name, value in state.items():
         if not isinstance(value, Tensor) or type(value).__torch_dispatch__ is not Tensor.__torch_dispatch__:
             raise TuckertreeError(
-                f"{name} in the model's state is a {type(value).__name__}; only plain tensors can be kept, "
+                f"{name} in the model's state is a {type(value).__name__}; only tensors can be kept, "
                 "so leave it out of the state"
             )
     return state

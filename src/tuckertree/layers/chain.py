@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from tuckertree.decomposition import Factors, Spectra, decompose, feasible_ranks, method_cuts
 from tuckertree.decomposition.matricization import kernel_from_row, modes_in_row
+from tuckertree.errors import TuckertreeError
 from tuckertree.layers.interface import LayerInterface
-from tuckertree.layers.spec import LayerSpec
+from tuckertree.layers.spec import DENSE_TYPES, LayerSpec
 from tuckertree.layers.stages import chain_stages
 
 
@@ -52,14 +53,23 @@ class Chain(LayerInterface, nn.Sequential):
             ranks = feasible_ranks(dense.essential_shape, cuts, ranks)
         stages = chain_stages(dense, cuts, ranks)
         super().__init__(OrderedDict((stage.name, stage.spec.build(device, dtype)) for stage in stages))
-        self.dense, self.method, self.cuts, self.ranks = dense, method, tuple(cuts), tuple(ranks)
-        self.stages = stages
-        self.refuse_parameters()
+        self.method, self.cuts, self.ranks = method, tuple(cuts), tuple(ranks)
+        self.stand_for(dense, stages)
 
     def factors(self) -> Factors:
-        """Read the factors off the weights, in the weights' own type."""
+        """Read the factors off the weights, in the weights' own type.
+
+        Raises
+        ------
+        TuckertreeError
+            If a stage has become something else, as by quantisation.
+        """
         cores = []
-        for number, layer in enumerate(self):
+        for number, (name, layer) in enumerate(self.named_children()):
+            if not isinstance(layer, DENSE_TYPES):
+                raise TuckertreeError(
+                    f"the stage {name} of this chain is a {type(layer).__name__}, which has no factor"
+                )
             weight = cast("Tensor", layer.weight)
             row = modes_in_row(LayerSpec.of(layer).kernel(weight))
             row = row.unsqueeze(1) if number == 0 else row

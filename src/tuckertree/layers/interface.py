@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
@@ -9,11 +10,11 @@ from torch import Tensor, nn
 
 from tuckertree.errors import TuckertreeError
 from tuckertree.layers.product import ProductWeight, hold
-from tuckertree.layers.spec import LayerSpec
-from tuckertree.layers.stages import Stage
 
 if TYPE_CHECKING:
     from tuckertree.layers.chain import Chain
+    from tuckertree.layers.spec import LayerSpec
+    from tuckertree.layers.stages import Stage
 
 _GEOMETRY = ("kernel_size", "stride", "padding", "dilation", "output_padding")
 _STRUCTURE = (*_GEOMETRY, "groups", "padding_mode")
@@ -23,14 +24,14 @@ def _of_dense(name: str) -> property:
     """An attribute that is read off the dense layer's structure, and stays what it is."""
 
     def set_to(chain: LayerInterface, value: object) -> None:
-        own = getattr(chain.dense, name)
+        own = getattr(chain._dense, name)
         if value != own and not (name in _GEOMETRY and (value,) * chain.dense.order == own):
             raise TuckertreeError(
                 f"the {name} of a chain is {own} and cannot be changed to {value}; change the dense layer, before it "
                 "is compressed"
             )
 
-    return property(lambda chain: getattr(chain.dense, name), set_to)
+    return property(lambda chain: getattr(chain._dense, name), set_to)
 
 
 class _NoParameters(dict[str, "nn.Parameter | None"]):
@@ -52,6 +53,10 @@ def _no_parameter(name: str) -> TuckertreeError:
     )
 
 
+def _last(chain: LayerInterface) -> Any:
+    return list(chain.children())[-1]
+
+
 class LayerInterface(nn.Module):
     """The attributes of a dense layer, for models and tools that use them beside calling it.
 
@@ -62,8 +67,6 @@ groups, padding_mode
         Those of the dense layer; they cannot be changed.
     """
 
-    dense: LayerSpec
-    stages: tuple[Stage, ...]
     in_channels = in_features = _of_dense("in_channels")
     out_channels = out_features = _of_dense("out_channels")
     kernel_size, stride, padding, dilation, output_padding = map(_of_dense, _GEOMETRY)
@@ -76,7 +79,25 @@ groups, padding_mode
         *_STRUCTURE,
         "weight",
         "bias",
+        "dense",
+        "stages",
     )
+
+    def stand_for(self, dense: LayerSpec, stages: Sequence[Stage]) -> None:
+        """Keep what the chain stands for and is made of, and say so where tools look for a parameter of its own."""
+        self._dense, self._stages = dense, tuple(stages)
+        self.__dict__["_parameters"] = _NoParameters()
+
+    @property
+    def dense(self) -> LayerSpec:
+        """Structure of the layer this stands for; it has a bias if the last stage has one by now."""
+        return replace(self._dense, bias=self.bias is not None)
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """Structure of each layer of the chain."""
+        *others, last = self._stages
+        return (*others, replace(last, spec=replace(last.spec, bias=self.bias is not None)))
 
     @property
     def weight(self) -> Tensor:
@@ -109,7 +130,7 @@ groups, padding_mode
     @property
     def bias(self) -> nn.Parameter | None:
         """The bias, which is the last stage's; it may be set, or set to None."""
-        return cast("nn.Parameter | None", self._last.bias)
+        return cast("nn.Parameter | None", _last(self).bias)
 
     @bias.setter
     def bias(self, value: nn.Parameter | None) -> None:
@@ -117,10 +138,7 @@ groups, padding_mode
             raise TuckertreeError(
                 f"the bias of this chain has {self.dense.out_channels} values, it cannot have the shape {list(value.shape)}"
             )
-        *others, last = self.stages
-        self._last.bias = value
-        self.dense = replace(self.dense, bias=value is not None)
-        self.stages = (*others, replace(last, spec=replace(last.spec, bias=value is not None)))
+        _last(self).bias = value
 
     @bias.deleter
     def bias(self) -> None:
@@ -134,11 +152,3 @@ groups, padding_mode
             raise _no_parameter(name.partition("_")[0])
         else:
             super().register_parameter(name, param)
-
-    def refuse_parameters(self) -> None:
-        """Say, where tools look for a parameter among the module's own, where they are."""
-        self.__dict__["_parameters"] = _NoParameters()
-
-    @property
-    def _last(self) -> Any:
-        return list(self.children())[-1]

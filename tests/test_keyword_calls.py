@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 import tuckertree as tt
+from tuckertree.calibration import calibrate
 from tuckertree.planning import take_inventory
 from tuckertree.runtimes import contract, get_runtime
 
@@ -74,7 +75,7 @@ def test_the_compressed_networks_are_the_same(options):
 def test_calibration_in_passes_and_without_correction_is_the_same():
     plan = tt.compress(Net(False).eval(), IMAGES[:1], energy=0.6).plan
     for options in ({"activations": 0}, {"correction": False}):
-        ours, theirs = (tt.calibrate(model, plan, IMAGES, **options) for model in both())
+        ours, theirs = (calibrate(model, plan, IMAGES, **options) for model in both())
         assert all(map(torch.equal, ours.state_dict().values(), theirs.state_dict().values()))
 
 

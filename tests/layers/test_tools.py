@@ -19,6 +19,7 @@ from tuckertree.layers import Chain, LayerSpec, contract_chain, densify, empty_c
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*torch.jit"),
     pytest.mark.filterwarnings("ignore:.*(weight|spectral)_norm.*is deprecated"),
+    pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor"),
     pytest.mark.filterwarnings("ignore:torch.ao.quantization is deprecated"),
     pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths"),
 ]

@@ -19,7 +19,9 @@ ExampleInputs = Tensor | Sequence[Any] | Mapping[str, Any]
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
     """Put every module in evaluation mode, without gradients, and restore each one's own mode after."""
-    training = [module for module in model.modules() if module.training]
+    training = [
+        module for module in model.modules() if getattr(module, "training", False)
+    ]  # frozen TorchScript has no mode
     model.eval()
     try:
         with torch.no_grad():

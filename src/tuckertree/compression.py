@@ -31,7 +31,9 @@ from tuckertree.planning import (
     NetworkRule,
     Options,
     Plan,
+    check_model,
     make_plan,
+    peculiarity,
     survey,
     take_inventory,
 )
@@ -175,7 +177,8 @@ def compress(
     UnreachableTargetError
         If no layer can be compressed, or a budget cannot be met; the message says why, or what can.
     TuckertreeError
-        If the model does not run on the inputs, or a weight holds NaN or infinite values.
+        If the model is no torch module with layers and weights, cannot be copied, does not run on the inputs, or a
+        weight holds NaN or infinite values.
     """
     if (rule is None) == (energy is None):
         raise UsageError("give either a rule or an energy, such as energy=0.9")
@@ -186,6 +189,7 @@ def compress(
     images = None if calibration is None else Calibration(calibration)
     objective = check_objective(rule, objective, calibrated=images is not None)
     clock = Clock()
+    check_model(model)
     if is_compressed(model):
         model = to_dense(model)
     with progress_bar(progress) as tick:
@@ -258,6 +262,8 @@ def measure_errors(
     """True relative errors of the weights of chains, by layer, and of all layers' weights together."""
 
     def work(layer: Layer) -> tuple[float | None, float]:
+        if peculiarity(model.get_submodule(layer.name)):
+            return None, 0.0  # no tensor of numbers: it stays as it is, and has no norm here
         weight = cast("Tensor", model.get_submodule(layer.name).weight).detach()
         norm = float(torch.linalg.vector_norm(weight.to(torch.float32)))
         chain = compressed.get_submodule(layer.name)

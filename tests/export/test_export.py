@@ -144,3 +144,40 @@ def test_bad_arguments_are_one_line_and_nothing_is_written(network, tmp_path, na
 def test_a_transposed_chain_can_be_exported(tmp_path):
     chain = tuckertree.factorize(nn.ConvTranspose2d(4, 4, 3, stride=2), "ht2", (2, 2, 2))
     assert export(chain, tmp_path / "net.pt2", torch.zeros(1, 4, 5, 5)).difference < 1e-6
+
+
+class Several(nn.Module):
+    """A forward with inputs of its own names, and any number after them."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+
+    def forward(self, x, y=None, *more, scale=1.0):
+        return sum((self.conv(z) for z in more), self.conv(x if y is None else x + y)) * scale
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.parametrize("dynamic", ["none", "batch", "size"])
+@pytest.mark.parametrize(
+    ("model", "count"),
+    [(Several(), 1), (Several(), 2), (Several(), 4), (nn.DataParallel(nn.Conv2d(3, 4, 3)), 1)],
+    ids=["one", "two", "four", "data parallel"],
+)
+def test_a_forward_of_any_number_of_inputs_has_a_free_batch(model, count, dynamic, tmp_path):
+    inputs = tuple(torch.full((1, 3, 8, 8), float(number)) for number in range(count))
+    done = export(model.eval(), tmp_path / "net.pt2", inputs, dynamic=dynamic)
+    assert done.difference < 1e-5
+    if dynamic != "none":
+        program = torch.export.load(tmp_path / "net.pt2").module()
+        assert program(*(x.expand(5, -1, -1, -1) for x in inputs)).shape == (5, 4, 6, 6)
+
+
+def test_any_number_of_inputs_to_onnx(tmp_path):
+    for package in PACKAGES["onnx"]:
+        pytest.importorskip(package)
+    inputs = tuple(torch.rand(1, 3, 8, 8) for _ in range(3))
+    done = export(Several().eval(), tmp_path / "net.onnx", inputs)
+    assert done.difference <= done.tolerance
+    assert [len(shape) for shape in done.compared] == [3, 3, 3]

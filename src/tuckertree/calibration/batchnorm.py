@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import copy
-
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from tuckertree.calibration.sources import Calibration, Source, batch_size, floating_outputs, to_model
 from tuckertree.errors import TuckertreeError
-from tuckertree.measure import ExampleInputs, call, evaluating, run
+from tuckertree.measure import ExampleInputs, call, copy_model, evaluating, run
 
 HELD_OUT = 0.25
 
@@ -29,7 +27,7 @@ def reestimate(
         If there are no images or the model does not run on them.
     """
     images = Calibration(images)
-    model = copy.deepcopy(model)
+    model = copy_model(model)
     norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.running_mean is not None]
     momenta = [norm.momentum for norm in norms]
     with evaluating(model):

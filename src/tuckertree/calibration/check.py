@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import cast
 from warnings import warn
 
 import torch
@@ -13,8 +13,9 @@ from tuckertree.calibration.moments import CalibrationWarning
 from tuckertree.calibration.sources import Calibration, to_model
 from tuckertree.errors import TuckertreeError
 from tuckertree.layers import DENSE_TYPES
-from tuckertree.measure import ExampleInputs, run
+from tuckertree.measure import ExampleInputs, run, watch_input
 from tuckertree.measure.forward import describe
+from tuckertree.planning import peculiarity
 
 _IMAGES = 32
 _FAR = 3.0
@@ -38,7 +39,7 @@ def check_images(model: nn.Module, images: Calibration, example_inputs: ExampleI
         If the first BatchNorm sees a mean more than three standard deviations off, or 25 times the variance.
     """
     for name, module in model.named_modules():
-        if isinstance(module, DENSE_TYPES):
+        if isinstance(module, DENSE_TYPES) and not peculiarity(module):
             for what, values in (("kernel", module.weight), ("bias", module.bias)):
                 if values is not None and not cast("Tensor", values).isfinite().all():
                     raise TuckertreeError(f"{name}: the {what} holds NaN or infinite values")
@@ -69,10 +70,10 @@ def check_images(model: nn.Module, images: Calibration, example_inputs: ExampleI
 def _looks_foreign(model: nn.Module, norm: _BatchNorm, inputs: ExampleInputs) -> bool:
     seen: list[Tensor] = []
 
-    def keep(module: nn.Module, args: tuple[Any, ...]) -> None:  # noqa: ARG001
-        seen.append(args[0].detach().transpose(0, 1).flatten(1).to(torch.float64))
+    def keep(x: Tensor) -> None:
+        seen.append(x.detach().transpose(0, 1).flatten(1).to(torch.float64))
 
-    handle = norm.register_forward_pre_hook(keep)
+    handle = watch_input(norm, keep)
     try:
         run(model, inputs, "the calibration images")
     finally:

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -27,7 +28,7 @@ from tuckertree.calibration.suspended import advance, can_suspend, live_bytes, s
 from tuckertree.decomposition import Factors, method_cuts
 from tuckertree.decomposition.spectra import in_working_precision
 from tuckertree.layers import Chain
-from tuckertree.measure import ExampleInputs, run
+from tuckertree.measure import ExampleInputs, run, watch_input
 from tuckertree.planning import Layer, Plan, take_inventory
 from tuckertree.progress import Tick, no_progress, spread
 from tuckertree.surgery import apply
@@ -270,15 +271,15 @@ def _norms_after(model: nn.Module, layers: Sequence[Layer], first: ExampleInputs
 
         return hook
 
-    def look(module: nn.Module, args: tuple[Any, ...]) -> None:
-        calls[module] += 1
+    def look(norm: _BatchNorm, x: Any) -> None:
+        calls[norm] += 1
         for name, output in outputs.items():
-            if args and args[0] is output:
-                found[name] = cast("_BatchNorm", module)
+            if x is output:
+                found[name] = norm
 
     norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.running_mean is not None]
     handles = [model.get_submodule(layer.name).register_forward_hook(keep(layer.name)) for layer in layers]
-    handles += [norm.register_forward_pre_hook(look) for norm in norms]
+    handles += [watch_input(norm, partial(look, norm)) for norm in norms]
     try:
         run(model, to_model(first, model), "the calibration images")
     finally:

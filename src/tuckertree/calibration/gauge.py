@@ -7,13 +7,12 @@ takes QR decompositions of the cores, and then all scaled to the same spectral n
 
 from __future__ import annotations
 
-import copy
-
 import torch
 from torch import Tensor, nn
 
 from tuckertree.decomposition import Factors
 from tuckertree.layers import Chain
+from tuckertree.measure import copy_model
 
 
 def balance(factors: Factors) -> Factors:
@@ -45,7 +44,7 @@ def balance(factors: Factors) -> Factors:
 
 def rebalance(model: nn.Module) -> nn.Module:
     """Copy a model with :func:`balance` applied to every chain: the same function, better to fine-tune."""
-    model = copy.deepcopy(model)
+    model = copy_model(model)
     for module in model.modules():
         if isinstance(module, Chain):
             module.set_factors(balance(module.factors()))

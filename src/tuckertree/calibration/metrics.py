@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from tuckertree.calibration.moment import shrinkage, symmetric_roots
 from tuckertree.calibration.sources import Calibration, Source, batch_size, floating_outputs, to_model
 from tuckertree.errors import TuckertreeError
-from tuckertree.measure import ExampleInputs, call, evaluating
+from tuckertree.measure import ExampleInputs, call, evaluating, watch_input
 from tuckertree.planning import Layer
 from tuckertree.progress import Tick, no_progress
 
@@ -250,10 +250,7 @@ def _inputs(model: nn.Module, sums: Mapping[str, InputSum]) -> Iterator[Step]:
     def step(inputs: ExampleInputs) -> None:
         call(model, inputs, "the calibration images")
 
-    handles = [
-        model.get_submodule(name).register_forward_pre_hook(lambda _, args, total=total: total.add(args[0]))
-        for name, total in sums.items()
-    ]
+    handles = [watch_input(model.get_submodule(name), total.add) for name, total in sums.items()]
     try:
         yield step
     finally:

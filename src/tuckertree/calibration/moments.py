@@ -20,7 +20,7 @@ from tuckertree.calibration.patches import (
 )
 from tuckertree.calibration.sources import Calibration, Source, to_model
 from tuckertree.layers import LayerSpec
-from tuckertree.measure import ExampleInputs, run
+from tuckertree.measure import ExampleInputs, run, watch_call
 from tuckertree.planning import Layer
 from tuckertree.progress import Tick, no_progress
 
@@ -192,15 +192,15 @@ def captured_inputs(model: nn.Module, layers: Sequence[Layer], inputs: ExampleIn
     left = {layer.name: max(1, len(layer.calls)) for layer in layers}
 
     def hook(layer: Layer) -> Any:
-        def keep(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG001
-            calls.append((layer.name, args[0].detach(), output_sizes(output, layer.spec)))
+        def keep(x: Tensor, output: Tensor) -> None:
+            calls.append((layer.name, x.detach(), output_sizes(output, layer.spec)))
             left[layer.name] -= 1
             if all(count <= 0 for count in left.values()):
                 raise _EnoughError
 
         return keep
 
-    handles = [model.get_submodule(layer.name).register_forward_hook(hook(layer)) for layer in layers]
+    handles = [watch_call(model.get_submodule(layer.name), hook(layer)) for layer in layers]
     try:
         with suppress(_EnoughError):
             run(model, to_model(inputs, model), "the calibration images")

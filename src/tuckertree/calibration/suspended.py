@@ -21,7 +21,7 @@ from tuckertree.calibration.moments import Captured
 from tuckertree.calibration.patches import output_sizes
 from tuckertree.calibration.sources import batch_size, each_tensor, to_model
 from tuckertree.errors import TuckertreeError
-from tuckertree.measure import ExampleInputs, call, evaluating
+from tuckertree.measure import ExampleInputs, call, evaluating, layer_input
 from tuckertree.planning import Layer
 
 _ROUNDING = 1e-3
@@ -140,7 +140,7 @@ def suspended(
     def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> Tensor:
         thread, layer = current_thread(), watched[module]
         assert isinstance(thread, SuspendedForward)
-        thread.pause((layer.name, args[0], output_sizes(output, layer.spec)))
+        thread.pause((layer.name, layer_input(args, kwargs), output_sizes(output, layer.spec)))
         answer: Tensor = module.forward(*args, **kwargs)
         return answer
 

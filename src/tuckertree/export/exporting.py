@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from tuckertree.errors import TuckertreeError, UsageError
 from tuckertree.export.quantisation import quantise
 from tuckertree.extras import require_extra
 from tuckertree.formats.atomic import atomic_files, check_free_file
-from tuckertree.measure import ExampleInputs
+from tuckertree.measure import ExampleInputs, copy_model
 from tuckertree.measure import run as run_once
 from tuckertree.measure.forward import describe
 from tuckertree.runtimes import Dynamic, get_runtime, to_onnx
@@ -109,7 +108,7 @@ def export(
     if calibration is not None and (to != "onnx" or len(inputs) != 1):
         raise UsageError("quantisation is for ONNX files of networks with one input")
     run_once(model, inputs)  # what does not run is said before anything else
-    model = copy.deepcopy(model).eval().cpu()
+    model = copy_model(model).eval().cpu()
     inputs = tuple(x.detach().cpu() for x in inputs)
     allowed = _TOLERANCES.get(inputs[0].dtype, 1e-4) if tolerance is None else tolerance
     samples = [inputs, *_others(inputs, dynamic)]
@@ -236,13 +235,13 @@ def _write_onnx(model: nn.Module, inputs: Sequence[Tensor], dynamic: Dynamic, pa
 def _write_pt2(model: nn.Module, inputs: Sequence[Tensor], dynamic: Dynamic, path: Path) -> Compute:
     with quiet_export("pt2"), torch.no_grad():
         program = torch.export.export(
-            model, traceable(inputs, dynamic), dynamic_shapes=dynamic_shapes(inputs, dynamic)
+            model, traceable(inputs, dynamic), dynamic_shapes=dynamic_shapes(model, inputs, dynamic)
         )
         torch.export.save(program, path)
         loaded = torch.export.load(path).module()
 
     def compute(some: Sequence[Tensor]) -> list[Tensor]:
-        with torch.no_grad():
+        with quiet_export("pt2"), torch.no_grad():
             return tensors_of(loaded(*some))
 
     return compute

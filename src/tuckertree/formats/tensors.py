@@ -69,7 +69,7 @@ def load_tensors(model: nn.Module, path: Path) -> None:
 def _state(model: nn.Module) -> dict[str, Tensor]:
     state: dict[str, Any] = model.state_dict(keep_vars=True)
     for name, value in state.items():
-        if not isinstance(value, Tensor):
+        if not isinstance(value, Tensor) or type(value).__torch_dispatch__ is not Tensor.__torch_dispatch__:
             raise TuckertreeError(
                 f"{name} in the model's state is a {type(value).__name__}; only tensors can be kept, "
                 "so leave it out of the state"

@@ -4,29 +4,27 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from tuckertree.decomposition import Factors, Spectra, decompose, feasible_ranks, method_cuts
 from tuckertree.decomposition.matricization import kernel_from_row, modes_in_row
-from tuckertree.layers.spec import LayerSpec
+from tuckertree.errors import TuckertreeError
+from tuckertree.layers.interface import LayerInterface
+from tuckertree.layers.spec import DENSE_TYPES, LayerSpec
 from tuckertree.layers.stages import chain_stages
 
 
-def _of_dense(name: str) -> property:
-    """An attribute that is read off the dense layer's structure."""
-    return property(lambda chain: getattr(chain.dense, name))
-
-
-class Chain(nn.Sequential):
+class Chain(LayerInterface, nn.Sequential):
     """A factored layer: plain torch layers one after the other, under the names of its stages.
 
     For HT-2 of a two-dimensional convolution these are ``reduce`` (1x1), ``vertical`` (D1x1), ``horizontal``
     (1xD2) and ``expand`` (1x1, with the bias). Made by :func:`factorize`, or with uninitialised weights by
     :func:`empty_chain`. A chain that has been contracted keeps ``method`` and has fewer ``cuts`` than it
-    (:func:`~tuckertree.layers.contract_chain`).
+    (:func:`~tuckertree.layers.contract_chain`). What else is asked of it, as of the dense layer, is in
+    :class:`~tuckertree.layers.interface.LayerInterface`.
 
     Attributes
     ----------
@@ -38,27 +36,7 @@ class Chain(nn.Sequential):
         The bonds that are cut in the kernel's row of modes, and the rank at each.
     stages
         Structure of each layer of the chain.
-    in_channels, in_features, out_channels, out_features, kernel_size, stride, padding, dilation, groups
-        Those of the dense layer, for models that read them, as they may ``weight`` and ``bias``.
     """
-
-    in_channels = in_features = _of_dense("in_channels")
-    out_channels = out_features = _of_dense("out_channels")
-    kernel_size, stride, padding = map(_of_dense, ("kernel_size", "stride", "padding"))
-    dilation, groups = map(_of_dense, ("dilation", "groups"))
-    __jit_unused_properties__ = (
-        "in_channels",
-        "in_features",
-        "out_channels",
-        "out_features",
-        "kernel_size",
-        "stride",
-        "padding",
-        "dilation",
-        "groups",
-        "weight",
-        "bias",
-    )
 
     def __init__(
         self,
@@ -75,23 +53,23 @@ class Chain(nn.Sequential):
             ranks = feasible_ranks(dense.essential_shape, cuts, ranks)
         stages = chain_stages(dense, cuts, ranks)
         super().__init__(OrderedDict((stage.name, stage.spec.build(device, dtype)) for stage in stages))
-        self.dense, self.method, self.cuts, self.ranks = dense, method, tuple(cuts), tuple(ranks)
-        self.stages = stages
-
-    @property
-    def weight(self) -> Tensor:
-        """The weight of the dense layer this stands for, multiplied out: for models that read it."""
-        return self.dense.weight(self.factors().kernel())
-
-    @property
-    def bias(self) -> Tensor | None:
-        """The bias, which is the last stage's."""
-        return cast("Tensor | None", self[-1].bias)
+        self.method, self.cuts, self.ranks = method, tuple(cuts), tuple(ranks)
+        self.stand_for(dense, stages)
 
     def factors(self) -> Factors:
-        """Read the factors off the weights, in the weights' own type."""
+        """Read the factors off the weights, in the weights' own type.
+
+        Raises
+        ------
+        TuckertreeError
+            If a stage has become something else, as by quantisation.
+        """
         cores = []
-        for number, layer in enumerate(self):
+        for number, (name, layer) in enumerate(self.named_children()):
+            if not isinstance(layer, DENSE_TYPES):
+                raise TuckertreeError(
+                    f"the stage {name} of this chain is a {type(layer).__name__}, which has no factor"
+                )
             weight = cast("Tensor", layer.weight)
             row = modes_in_row(LayerSpec.of(layer).kernel(weight))
             row = row.unsqueeze(1) if number == 0 else row
@@ -110,21 +88,26 @@ class Chain(nn.Sequential):
 class TransposedChain(Chain):
     """The chain of a transposed convolution, which may be asked for the size of its output."""
 
-    def forward(self, x: Tensor, output_size: Sequence[int] | None = None) -> Tensor:
-        """Run the stages; ``output_size`` as in :class:`torch.nn.ConvTranspose2d`."""
-        if output_size is None:
-            return super().forward(x)
-        wanted = tuple(output_size)[-self.dense.order :]
-        for stage, layer in zip(self.stages, self, strict=True):
-            if stage.spec.transposed:
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._order = self.dense.order
+        self._moves = [[axis in stage.axes for axis in range(self._order)] for stage in self.stages]
+
+    def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:  # noqa: A002
+        """Run the stages; ``output_size`` as in :class:`torch.nn.ConvTranspose2d`. TorchScript can read this."""
+        for number, layer in enumerate(self):
+            if output_size is not None and hasattr(
+                layer, "_output_padding"
+            ):  # transposed, so it moves over axes
+                wanted = output_size[-self._order :]
                 size = [
-                    wanted[axis] if axis in stage.axes else n
-                    for axis, n in enumerate(x.shape[-len(wanted) :])
+                    wanted[axis] if self._moves[number][axis] else input.shape[axis - self._order]
+                    for axis in range(self._order)
                 ]
-                x = layer(x, output_size=size)
+                input = layer(input, output_size=size)  # noqa: A001
             else:
-                x = layer(x)
-        return x
+                input = layer(input)  # noqa: A001
+        return input
 
 
 def empty_chain(

@@ -1,9 +1,18 @@
 """What a network costs and how well it does."""
 
 from tuckertree.measure.accuracy import Accuracy, evaluate
+from tuckertree.measure.copying import copy_model
 from tuckertree.measure.cost import count_macs, count_parameters
 from tuckertree.measure.environment import environment, processor
-from tuckertree.measure.forward import ExampleInputs, call, evaluating, run
+from tuckertree.measure.forward import (
+    ExampleInputs,
+    call,
+    evaluating,
+    layer_input,
+    run,
+    watch_call,
+    watch_input,
+)
 from tuckertree.measure.latency import (
     Timing,
     compare_latency,
@@ -19,15 +28,19 @@ __all__ = [
     "Timing",
     "call",
     "compare_latency",
+    "copy_model",
     "count_macs",
     "count_parameters",
     "environment",
     "evaluate",
     "evaluating",
+    "layer_input",
     "least_of_each",
     "processor",
     "run",
     "synchroniser",
     "time_in_turns",
     "time_until_steady",
+    "watch_call",
+    "watch_input",
 ]

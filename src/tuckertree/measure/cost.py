@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -21,6 +23,8 @@ def count_macs(model: nn.Module, example_inputs: ExampleInputs) -> int:
     TuckertreeError
         If the model does not run on the inputs.
     """
-    with FlopCounterMode(display=False) as counter:
+    with FlopCounterMode(display=False) as counter, warnings.catch_warnings():
+        # Of the counter's hooks, where a module is compiled; none of them counts twice.
+        warnings.filterwarnings("ignore", message="Using `torch.compile")
         run(model, example_inputs)
     return counter.get_total_flops() // 2

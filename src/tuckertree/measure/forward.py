@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from tuckertree.errors import TuckertreeError
 
@@ -18,7 +19,9 @@ ExampleInputs = Tensor | Sequence[Any] | Mapping[str, Any]
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
     """Put every module in evaluation mode, without gradients, and restore each one's own mode after."""
-    training = [module for module in model.modules() if module.training]
+    training = [
+        module for module in model.modules() if getattr(module, "training", False)
+    ]  # frozen TorchScript has no mode
     model.eval()
     try:
         with torch.no_grad():
@@ -59,6 +62,29 @@ def call(model: nn.Module, inputs: ExampleInputs, what: str) -> Any:
     except Exception as error:
         complaint = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise TuckertreeError(f"the model does not run on {what} {describe(inputs)}: {complaint}") from error
+
+
+def watch_input(module: nn.Module, see: Callable[[Any], None]) -> RemovableHandle:
+    """Show what a layer is called with, by position or as ``input=``, to ``see`` before each call."""
+
+    def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:  # noqa: ARG001
+        see(layer_input(args, kwargs))
+
+    return module.register_forward_pre_hook(hook, with_kwargs=True)
+
+
+def watch_call(module: nn.Module, see: Callable[[Any, Any], None]) -> RemovableHandle:
+    """Show a layer's input, as :func:`watch_input`, and its output to ``see`` after each call."""
+
+    def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:  # noqa: ARG001
+        see(layer_input(args, kwargs), output)
+
+    return module.register_forward_hook(hook, with_kwargs=True)
+
+
+def layer_input(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    """What torch's layers call ``input``, however it was given; None where there is none."""
+    return args[0] if args else kwargs.get("input")
 
 
 def describe(inputs: Any) -> str:

@@ -1,5 +1,6 @@
 """Deciding what to do to each layer; nothing here changes a model."""
 
+from tuckertree.planning.accepted import check_model, peculiarity
 from tuckertree.planning.budget import Budget, TradeOff, trade_off
 from tuckertree.planning.candidates import Candidates, layer_candidates
 from tuckertree.planning.inventory import Call, Inventory, Layer, take_inventory
@@ -29,8 +30,10 @@ __all__ = [
     "Rule",
     "Timer",
     "TradeOff",
+    "check_model",
     "layer_candidates",
     "make_plan",
+    "peculiarity",
     "survey",
     "survey_candidates",
     "take_inventory",

@@ -6,16 +6,16 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 from typing import Any
 
 from torch import Tensor, nn
-from torch.nn.parameter import is_lazy
 from torch.nn.utils.parametrize import is_parametrized
 
-from tuckertree.errors import TuckertreeError
 from tuckertree.layers import DENSE_TYPES, LayerSpec, Stage, chain_macs
-from tuckertree.measure import ExampleInputs, count_macs, count_parameters
+from tuckertree.measure import ExampleInputs, count_macs, count_parameters, watch_call
+from tuckertree.planning.accepted import check_model, peculiarity
 
 
 @dataclass(frozen=True)
@@ -99,14 +99,10 @@ def take_inventory(model: nn.Module, example_inputs: ExampleInputs) -> Inventory
     Raises
     ------
     TuckertreeError
-        If the model does not run on the inputs, or a lazy layer has no weights yet.
+        If the model does not run on the inputs, or :func:`~tuckertree.planning.accepted.check_model` refuses it.
     """
+    check_model(model)
     names = _names_by_module(model)
-    for module, places in names.items():
-        if any(is_lazy(p) for p in module.parameters(recurse=False)):
-            raise TuckertreeError(
-                f"{places[0]} is lazy and has no weights yet; run the model once on real input"
-            )
     # A subclass of a dense type is listed too, so that its refusal can be read.
     dense = {module: places for module, places in names.items() if isinstance(module, DENSE_TYPES)}
     with _recording(dense) as calls:
@@ -140,11 +136,11 @@ def _recording(modules: dict[nn.Module, list[str]]) -> Iterator[dict[nn.Module, 
     """Record the calls of modules, in the order of each module's first call."""
     calls: dict[nn.Module, list[Call]] = {}
 
-    def record(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-        if inputs and isinstance(inputs[0], Tensor) and isinstance(output, Tensor):
-            calls.setdefault(module, []).append(_call(module, inputs[0], output))
+    def record(module: nn.Module, x: Any, y: Any) -> None:
+        if isinstance(x, Tensor) and isinstance(y, Tensor):
+            calls.setdefault(module, []).append(_call(module, x, y))
 
-    handles = [module.register_forward_hook(record) for module in modules]
+    handles = [watch_call(module, partial(record, module)) for module in modules]
     try:
         yield calls
     finally:
@@ -171,6 +167,8 @@ def _refusal(module: nn.Module, uses: Counter[int], *, is_called: bool) -> str:
         return "has hooks (weight_norm, spectral_norm, pruning or your own)"
     if _overrides(module, dense_type):
         return f"{type(module).__name__} changes the forward of {dense_type.__name__}"
+    if found := peculiarity(module):
+        return found
     if weight is None or not weight.dtype.is_floating_point:
         return "has no real floating-point weight"
     if any(uses[id(p)] > 1 for p in module.parameters(recurse=False)):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from tuckertree.errors import TuckertreeError
 from tuckertree.layers import Chain, Form, contract_chain, forms
-from tuckertree.measure import ExampleInputs
+from tuckertree.measure import ExampleInputs, watch_input
 from tuckertree.measure import run as run_once
 from tuckertree.progress import Tick, no_progress
 from tuckertree.runtimes.cache import LatencyCache
@@ -141,10 +141,10 @@ def _inputs_of(
     """Shape and type of what each chain is first called with."""
     found: dict[str, tuple[tuple[int, ...], torch.dtype]] = {}
 
-    def look(name: str, _: nn.Module, args: tuple[Tensor, ...]) -> None:
-        found.setdefault(name, (tuple(args[0].shape), args[0].dtype))
+    def look(name: str, x: Tensor) -> None:
+        found.setdefault(name, (tuple(x.shape), x.dtype))
 
-    hooks = [chain.register_forward_pre_hook(partial(look, name)) for name, chain in chains.items()]
+    hooks = [watch_input(chain, partial(look, name)) for name, chain in chains.items()]
     try:
         run_once(model, example_inputs)
     finally:

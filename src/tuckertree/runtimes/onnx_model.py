@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
@@ -46,7 +47,7 @@ def to_onnx(model: nn.Module, inputs: Sequence[Tensor], dynamic: Dynamic = "none
             model.eval(),
             traceable(inputs, dynamic),
             dynamo=True,
-            dynamic_shapes=dynamic_shapes(inputs, dynamic),
+            dynamic_shapes=dynamic_shapes(model, inputs, dynamic),
             verbose=False,
         )
     assert program is not None
@@ -83,16 +84,16 @@ def traceable(inputs: Sequence[Tensor], dynamic: Dynamic) -> tuple[Tensor, ...]:
     return tuple(x if len(x) > 1 else torch.cat([x, x]) for x in inputs)
 
 
-def dynamic_shapes(inputs: Sequence[Tensor], dynamic: Dynamic) -> tuple[dict[int, Any], ...] | None:
-    """The free sizes as torch.export takes them."""
+def dynamic_shapes(model: nn.Module, inputs: Sequence[Tensor], dynamic: Dynamic) -> tuple[Any, ...] | None:
+    """The free sizes as torch.export takes them: one entry a parameter of the forward, a tuple for ``*inputs``."""
     if dynamic == "none":
         return None
     if dynamic == "batch":
         batch = torch.export.Dim("batch", max=2**31 - 1)  # torch 2.6 trips over its own largest integer
-        return tuple({0: batch} for _ in inputs)
-    # Named sizes cannot be mixed with these in every version of torch.
-    free = torch.export.Dim.DYNAMIC
-    return tuple(dict.fromkeys((0, *range(2, x.ndim)), free) for x in inputs)
+        free = [{0: batch} for _ in inputs]
+    else:  # named sizes cannot be mixed with these in every version of torch
+        free = [dict.fromkeys((0, *range(2, x.ndim)), torch.export.Dim.DYNAMIC) for x in inputs]
+    return tuple(inspect.signature(model.forward).bind(*free).arguments.values())
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import tempfile
 import warnings
 from dataclasses import replace
@@ -17,7 +16,7 @@ from tuckertree.calibration.gauge import rebalance
 from tuckertree.compression import CompressionResult
 from tuckertree.data import ImageSet, ImageStream, Preprocessing, open_training
 from tuckertree.errors import DivergedError, TuckertreeError, UsageError
-from tuckertree.measure import environment
+from tuckertree.measure import copy_model, environment
 from tuckertree.models import build, resolve
 from tuckertree.planning import Plan
 from tuckertree.progress import progress_bar
@@ -103,7 +102,7 @@ def finetune(
     model = compressed.model if isinstance(compressed, CompressionResult) else compressed
     architecture = result.architecture if result else getattr(model, "architecture_name", None)
     outcome = _train(
-        copy.deepcopy(model).to("cpu", torch.float32),
+        copy_model(model).to("cpu", torch.float32),
         _opened(data, preprocessing, architecture),
         settings,
         teacher=teacher if settings.distill else None,
@@ -148,7 +147,7 @@ def train(
             model = build(model)
     architecture = getattr(model, "architecture_name", None)
     return _train(
-        copy.deepcopy(model).to("cpu", torch.float32),
+        copy_model(model).to("cpu", torch.float32),
         _opened(data, preprocessing, architecture),
         settings,
         teacher=None,
@@ -204,7 +203,7 @@ def _train(
     if validation is not None:
         check_classes(network, validation)
     if teacher is not None:
-        teacher = copy.deepcopy(teacher).to("cpu", torch.float32)
+        teacher = copy_model(teacher).to("cpu", torch.float32)
         check_teacher(teacher, network, train_images)
     held = 0 if validation is None else len(validation)
     described = f"{images.source}: {len(train_images)} images, {held} for validation"

@@ -1,0 +1,136 @@
+"""A model is copied whole, or what hinders it is named by the way that leads to it."""
+
+import io
+import socket
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import tuckertree as tt
+from tuckertree.errors import TuckertreeError
+from tuckertree.measure import copy_model
+
+IMAGE = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+
+
+@dataclass
+class Record:
+    held: Any = None
+    other: dict[str, int] = field(default_factory=dict)
+
+
+class Refusing(nn.Module):
+    def __deepcopy__(self, memo):
+        raise NotImplementedError("this one is not\nto be copied")
+
+
+class Net(nn.Module):
+    def __init__(self, **held):
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(3, 32, 3), nn.ReLU(), nn.Conv2d(32, 32, 3))
+        for name, value in held.items():
+            setattr(self, name, value)
+
+    def forward(self, x):
+        return self.body(x)
+
+
+UNCOPYABLE = {
+    "lock": lambda stack: (threading.Lock(), "lock"),
+    "generator": lambda stack: ((number for number in range(3)), "generator"),
+    "file": lambda stack: (stack(Path(__file__).open()), "TextIOWrapper"),  # noqa: SIM115
+    "socket": lambda stack: (stack(socket.socket()), "socket"),
+    "thread local": lambda stack: (threading.local(), "_local"),
+    "python module": lambda stack: (io, "module"),
+}
+PLACES = {
+    "thing": lambda value: Net(thing=value),
+    "thing[1]": lambda value: Net(thing=[0, value]),
+    "thing['a'][0].held": lambda value: Net(thing={"b": 1, "a": (Record(value),)}),
+    "body.2.thing": lambda value: deep(value),
+}
+
+
+def deep(value):
+    model = Net()
+    model.body[2].register_forward_hook(lambda module, args, output: None)
+    model.body[2].thing = value
+    return model
+
+
+@pytest.fixture
+def stack():
+    opened = []
+    yield lambda thing: opened.append(thing) or thing
+    for thing in opened:
+        thing.close()
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("kind", UNCOPYABLE)
+def test_what_cannot_be_copied_is_named_with_the_way_to_it(kind, place, stack):
+    value, name = UNCOPYABLE[kind](stack)
+    model = PLACES[place](value).eval()
+    before = dict(vars(model))
+    with pytest.raises(TuckertreeError) as caught:
+        tt.compress(model, IMAGE, energy=0.5)
+    assert str(caught.value).startswith(f"the model cannot be copied: {place} is a {name} (")
+    assert "take it off the model" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert vars(model) == before
+
+
+def test_a_module_that_refuses_to_be_copied_is_named():
+    with pytest.raises(
+        TuckertreeError, match=r"^the model cannot be copied: head is a Refusing \(this one is not\);"
+    ):
+        copy_model(Net(head=Refusing()))
+    with pytest.raises(TuckertreeError, match=r"^the model cannot be copied: it is a Refusing \("):
+        copy_model(Refusing())
+
+
+def result():
+    return nn.Parameter(torch.ones(3)) * 2
+
+
+HELD = {
+    "attribute": lambda: Net(kept=result()),
+    "mapping": lambda: Net(kept={"loss": {"sparsity": result()}}),
+    "list": lambda: Net(kept=[(result(), 1)]),
+    "object": lambda: Net(kept=Record(result())),
+    "parameterless": lambda: Net(kept=nn.ParameterDict(), more=[result()]),
+}
+
+
+@pytest.mark.parametrize("kind", HELD)
+def test_results_that_a_model_keeps_are_copied_without_their_graph(kind):
+    model = HELD[kind]().eval()
+    compressed = tt.compress(model, IMAGE, energy=0.5).model
+    assert compressed(IMAGE).shape == model(IMAGE).shape
+
+
+def test_a_result_kept_twice_is_one_in_the_copy_with_its_value():
+    kept = result()
+    twin = copy_model(Net(one=kept, two=[kept]))
+    assert twin.one is twin.two[0]
+    assert torch.equal(twin.one, kept)
+    assert twin.one.grad_fn is None
+    assert kept.grad_fn is not None
+
+
+def test_functions_and_generators_of_random_numbers_are_no_hindrance():
+    model = Net(act=lambda x: x, generator=torch.Generator().manual_seed(3))
+    assert copy_model(model).generator.initial_seed() == 3
+
+
+def test_replaced_modules_stand_wherever_the_old_ones_did_and_are_not_copied():
+    model, other = Net(), nn.Conv2d(3, 32, 3)
+    model.again = model.body[0]
+    twin = copy_model(model, {model.body[0]: other})
+    assert twin.body[0] is twin.again is other
+    assert copy_model(model.body[0], {model.body[0]: other}) is other

@@ -66,7 +66,7 @@ def open_subject(
         return _open_onnx(Path(source), batch, input_size)
     folder = Path(source) if Path(source).is_dir() else None
     opened = open_model(source, architecture=architecture if folder else None, input_size=input_size)
-    inputs = _random((batch, *opened.example_inputs.shape[1:]), opened.example_inputs.dtype)
+    inputs = _random((batch, *opened.example.shape[1:]), opened.example.dtype)
     size = (folder / TENSORS).stat().st_size if folder else None
     return of_model(source, opened.model, inputs, size)
 

@@ -168,8 +168,6 @@ def _resized(known: Preprocessing, size: tuple[int, ...] | Mapping[str, tuple[in
     """Preprocessing for inputs of another size: what is cut off at the sides stays the same share."""
     one = next(iter(size.values())) if isinstance(size, Mapping) else size
     height, width = (1, *one)[-2:]
-    if (height, width) == known.size:
-        return known
     margin = (known.resize or 0) / min(known.size)
     return replace(known, size=(height, width), resize=round(max(margin, 1) * min(height, width)))
 

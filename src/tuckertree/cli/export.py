@@ -158,7 +158,9 @@ def export(
     before = "" if written.unquantised is None else f"{written.unquantised:.2g} in float, in 8 bits "
     allowed = f" ({written.tolerance:.0e} allowed)" if isfinite(written.tolerance) else ""
     stdout.print(
-        f"difference  {before}{written.difference:.2g} of the largest output{allowed}", soft_wrap=True, highlight=False
+        f"difference  {before}{written.difference:.2g} of the largest output{allowed}",
+        soft_wrap=True,
+        highlight=False,
     )
     if accuracy:
         stdout.print(f"top-1       {accuracy['model']:.2f} % -> {accuracy['file']:.2f} % in the file")

@@ -25,7 +25,7 @@ from merging import merged, write_report
 from tuckertree.decomposition import method_cuts
 from tuckertree.measure import environment
 from tuckertree.planning import Energy, Inventory, Options, make_plan, survey, take_inventory
-from tuckertree.report import table
+from tuckertree.report import FittingTable
 from tuckertree.surgery import apply
 
 NETWORKS = ("torchvision:resnet18", "torchvision:resnet50", "torchvision:vgg16_bn")
@@ -201,7 +201,7 @@ def cells(result: dict[str, Any]) -> tuple[str, ...]:
 
 
 def show(results: list[dict[str, Any]]) -> None:
-    Console(width=120).print(table(COLUMNS, [cells(result) for result in results]))
+    Console(width=120).print(FittingTable(COLUMNS, [cells(result) for result in results]))
 
 
 def markdown(report: dict[str, Any]) -> str:

@@ -30,7 +30,7 @@ from latency import factored
 from merging import merged, write_report
 from tuckertree.layers import Chain, contract_chain, forms
 from tuckertree.measure import count_macs, environment, synchroniser
-from tuckertree.report import table
+from tuckertree.report import FittingTable
 from tuckertree.surgery import replace_layers
 
 NETWORKS = ("torchvision:resnet18", "torchvision:resnet50", "torchvision:vgg16_bn")
@@ -67,7 +67,7 @@ def main() -> None:
                     results += compare(name, share, batch, options)
                     if options.output:
                         write(results, options)
-    Console(width=160).print(table(COLUMNS, cells(results)))
+    Console(width=160).print(FittingTable(COLUMNS, cells(results)))
 
 
 def compare(name: str, share: int, batch: int, options: argparse.Namespace) -> list[dict[str, Any]]:

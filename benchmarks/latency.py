@@ -25,7 +25,7 @@ from tuckertree.bench import bench, of_model
 from tuckertree.layers import factorize
 from tuckertree.measure import environment
 from tuckertree.progress import progress_bar
-from tuckertree.report import contraction_table, table
+from tuckertree.report import FittingTable, contraction_table
 from tuckertree.runtimes import contract, get_runtime
 from tuckertree.surgery import replace_layers
 
@@ -165,7 +165,7 @@ def by_form(stages: dict[str, int]) -> str:
 
 
 def show(results: list[dict[str, Any]]) -> None:
-    Console(width=160).print(table(COLUMNS, [line for result in results for line in cells(result)]))
+    Console(width=160).print(FittingTable(COLUMNS, [line for result in results for line in cells(result)]))
 
 
 def markdown(report: dict[str, Any]) -> str:

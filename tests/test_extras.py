@@ -12,7 +12,9 @@ def test_returns_the_module() -> None:
 
 @pytest.mark.parametrize("module", ["no_such_package", "no_such_package.part"])
 def test_absent_package_names_the_extra(module: str) -> None:
-    with pytest.raises(TuckertreeError, match=r"no_such_package.*is not installed.*'tuckertree\[vision\]'"):
+    with pytest.raises(
+        TuckertreeError, match=r"no_such_package.*is not installed.*pip install '\.\[vision\]'"
+    ):
         require_extra(module, extra="vision")
 
 

@@ -33,5 +33,6 @@ def require_extra(module: str, *, extra: str) -> ModuleType:
         absent = isinstance(error, ModuleNotFoundError) and error.name in (package, module)
         reason = "is not installed" if absent else f"cannot be imported ({error})"
         raise TuckertreeError(
-            f"the package {package}, needed here, {reason}; run: pip install 'tuckertree[{extra}]'"
+            f"the package {package}, needed here, {reason}; run in the folder of tuckertree's source: "
+            f"pip install '.[{extra}]'"
         ) from error

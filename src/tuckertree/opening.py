@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import re
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,6 +21,10 @@ from tuckertree.planning import Plan
 _FACTORY = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 
 
+Sizes = tuple[int, ...] | Mapping[str, tuple[int, ...]] | None
+"""Size of the one input without the batch, or of each by keyword."""
+
+
 @dataclass(frozen=True)
 class OpenModel:
     """A network ready to be looked at.
@@ -29,7 +34,7 @@ class OpenModel:
     model
         In evaluation mode.
     example_inputs
-        One input of the right shape, ``[1, 3, H, W]`` for images.
+        One input of the right shape, ``[1, 3, H, W]`` for images; or several, by keyword.
     preprocessing
         How images become inputs.
     plan
@@ -37,9 +42,24 @@ class OpenModel:
     """
 
     model: nn.Module
-    example_inputs: Tensor
+    example_inputs: Tensor | dict[str, Tensor]
     preprocessing: Preprocessing
     plan: Plan | None = None
+
+    @property
+    def example(self) -> Tensor:
+        """The one positional input.
+
+        Raises
+        ------
+        UsageError
+            If the inputs go by keyword.
+        """
+        if isinstance(self.example_inputs, dict):
+            raise UsageError(
+                "inputs by keyword (--input-size NAME:3,32,32) are for inspect and compress; this takes one without a name"
+            )
+        return self.example_inputs
 
 
 def open_model(
@@ -47,7 +67,7 @@ def open_model(
     *,
     weights: Path | None = None,
     architecture: str | None = None,
-    input_size: tuple[int, ...] | None = None,
+    input_size: Sizes = None,
     device: str = "cpu",
 ) -> OpenModel:
     """Open what the user named.
@@ -63,7 +83,8 @@ def open_model(
     architecture
         For a saved folder that does not name its architecture: a name or a factory that builds it.
     input_size
-        Channels, height and width (or any shape without the batch), where the source does not know it.
+        Channels, height and width (or any shape without the batch), where the source does not know it. Images are
+        resized to it. With a mapping of sizes the model is called by keyword.
     device
         A torch device.
 
@@ -78,20 +99,21 @@ def open_model(
         raise UsageError(f"--model belongs to a saved folder; {source} is not one")
     elif source.lower().endswith(".onnx"):
         raise UsageError(
-            f"{source} is an ONNX file; inspect, compress and bench take those, this command does not"
+            f"{source} is an ONNX file; inspect, compress, evaluate and bench take those, this command does not"
         )
     else:
         opened = _open_dense(source, weights, input_size)
+    inputs = opened.example_inputs
     return replace(
         opened,
         model=opened.model.to(_device(device)).eval(),
-        example_inputs=opened.example_inputs.to(device),
+        example_inputs={name: x.to(device) for name, x in inputs.items()}
+        if isinstance(inputs, dict)
+        else inputs.to(device),
     )
 
 
-def _open_folder(
-    path: Path, weights: Path | None, architecture: str | None, input_size: tuple[int, ...] | None
-) -> OpenModel:
+def _open_folder(path: Path, weights: Path | None, architecture: str | None, input_size: Sizes) -> OpenModel:
     if weights is not None:
         raise UsageError(f"{path} has weights of its own; --weights belongs to a dense model")
     config = read_config(path)
@@ -102,20 +124,19 @@ def _open_folder(
     return replace(dense, model=model, plan=config.plan)
 
 
-def _open_dense(source: str, weights: Path | None, input_size: tuple[int, ...] | None) -> OpenModel:
+def _open_dense(source: str, weights: Path | None, input_size: Sizes) -> OpenModel:
     if _FACTORY.fullmatch(source) and not names_a_scheme(source):
         model = _call_factory(source)
         if weights is not None:
             load_weights(model, weights)
         if input_size is None:
             raise UsageError(f"give --input-size: {source} does not say what it takes")
-        return OpenModel(model, torch.zeros(1, *input_size), Preprocessing(_image_size(input_size)))
+        return OpenModel(model, _zeros(input_size), _resized(Preprocessing((1, 1)), input_size))
     known = resolve(source)
     model = build(source, weights=weights)
     if input_size is None:
         return OpenModel(model, known.example_inputs(), known.preprocessing)
-    preprocessing = replace(known.preprocessing, size=_image_size(input_size), resize=None)
-    return OpenModel(model, torch.zeros(1, *input_size), preprocessing)
+    return OpenModel(model, _zeros(input_size), _resized(known.preprocessing, input_size))
 
 
 def _call_factory(source: str) -> nn.Module:
@@ -137,9 +158,18 @@ def _call_factory(source: str) -> nn.Module:
     return model
 
 
-def _image_size(input_size: tuple[int, ...]) -> tuple[int, int]:
-    height, width = (1, *input_size)[-2:]
-    return height, width
+def _zeros(size: tuple[int, ...] | Mapping[str, tuple[int, ...]]) -> Tensor | dict[str, Tensor]:
+    if isinstance(size, Mapping):
+        return {name: torch.zeros(1, *each) for name, each in size.items()}
+    return torch.zeros(1, *size)
+
+
+def _resized(known: Preprocessing, size: tuple[int, ...] | Mapping[str, tuple[int, ...]]) -> Preprocessing:
+    """Preprocessing for inputs of another size: what is cut off at the sides stays the same share."""
+    one = next(iter(size.values())) if isinstance(size, Mapping) else size
+    height, width = (1, *one)[-2:]
+    margin = (known.resize or 0) / min(known.size)
+    return replace(known, size=(height, width), resize=round(max(margin, 1) * min(height, width)))
 
 
 def _device(name: str) -> torch.device:

@@ -41,6 +41,12 @@ def progress_bar(show: bool | None = None) -> Iterator[Tick]:
         yield tick
 
 
+def say(text: str) -> None:
+    """Print a line on stderr where it is no terminal, so that a log shows how far the work is."""
+    if not sys.stderr.isatty():
+        print(text, file=sys.stderr, flush=True)
+
+
 def spread(
     work: Callable[[Item], Result],
     items: Sequence[Item],

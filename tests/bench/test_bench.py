@@ -53,6 +53,19 @@ def test_the_table_has_a_line_for_each(rows):
     assert bench_table(rows).row_count == 4
 
 
+def test_the_times_of_the_table_and_its_ratios_say_the_same(rows):
+    table = bench_table(rows)
+    for large, small in zip(rows[::2], rows[1::2], strict=True):
+        ratio = small.time_ratio
+        assert ratio.median == small.seconds.median / large.seconds.median
+        assert ratio.low <= ratio.median <= ratio.high
+    columns = {head: [row[n] for row in table.rows] for n, head in enumerate(table.heads)}
+    for ms, first, faster in zip(
+        columns["ms"], [columns["ms"][n // 2 * 2] for n in range(4)], columns["times\nfaster"], strict=True
+    ):
+        assert float(faster[:-1]) == pytest.approx(float(first) / float(ms), abs=0.02, rel=0.02)
+
+
 def test_the_chart_is_valid_and_shows_each(rows):
     root = ElementTree.fromstring(bar_chart(rows))
     texts = [element.text for element in root.iter(f"{SVG}text")]

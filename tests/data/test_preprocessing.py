@@ -1,6 +1,8 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as reference
@@ -40,6 +42,19 @@ def test_fit_is_torchvisions_resize_and_centre_crop(shape, interpolation) -> Non
     expected = reference.pil_to_tensor(reference.center_crop(resized, [27, 30]))
     found = Preprocessing((27, 30), resize=32, interpolation=interpolation).fit(image)
     assert torch.equal(found, expected)
+
+
+@given(*[st.integers(1, 40)] * 4)
+def test_what_covers_the_input_is_only_made_as_large_as_it_must_be(height, width, tall, wide) -> None:
+    preprocessing = Preprocessing((height, width), resize=min(height, width))
+    image = photograph(tall, wide)
+    assert preprocessing.fit(image).shape == (3, height, width)
+    if (tall, wide) == (height, width):
+        assert torch.equal(preprocessing.fit(image), reference.pil_to_tensor(image))
+    scaled = preprocessing._scaled(image, min(height, width))
+    assert scaled.height >= height
+    assert scaled.width >= width
+    assert scaled.height == height or scaled.width == width
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "CMYK", "RGBA", "1"])

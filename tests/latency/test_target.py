@@ -18,7 +18,7 @@ from tuckertree.latency import target as target_module
 from tuckertree.latency.target import TOO_FAST, TOO_SLOW, predicted_share
 from tuckertree.measure import Timing
 from tuckertree.planning import Budget, Options, Plan, make_plan, survey_candidates, take_inventory
-from tuckertree.report import tables as report_tables
+from tuckertree.report.verdict import latency_warnings
 from tuckertree.runtimes import get_runtime
 
 IMAGE = torch.zeros(1, 3, 32, 32)
@@ -98,6 +98,34 @@ def test_an_impossible_target_is_refused_with_the_nearest_that_was_measured(netw
     assert nearest == pytest.approx(1 - realised * least / inventory.seconds, rel=0.02)
 
 
+@pytest.mark.parametrize("realised", [0.5, 1.0])
+def test_what_a_refusal_advises_is_within_reach_and_best_effort_keeps_the_nearest(network, realised):
+    _, inventory, candidates, _, options = network
+    measure, asked = measuring(inventory, realised)
+    with pytest.raises(UnreachableTargetError, match="--best-effort") as refused:
+        meet_target(inventory, candidates, Budget(latency="50x"), options, measure)
+    advised = re.search(r"try --latency (\d+\.\dx)", str(refused.value))[1]
+    nearest = min(measure(plan).median for plan in list(asked))
+    assert 0 <= 1 / nearest - float(advised[:-1]) < 0.1
+    plan = meet_target(inventory, candidates, Budget(latency=advised), options, measure)
+    assert not plan.latency.missed
+    plan = meet_target(inventory, candidates, Budget(latency="50x", best_effort=True), options, measure)
+    assert (plan.latency.missed, plan.latency.measured) == (True, pytest.approx(nearest))
+    assert any("was not reached" in line for line in latency_warnings(plan))
+
+
+def test_best_effort_is_nothing_where_the_network_gets_no_faster_or_a_target_is_kept(network):
+    _, inventory, candidates, _, options = network
+    rule = Budget(latency="2x", best_effort=True)
+    with pytest.raises(UnreachableTargetError, match="gets no faster"):
+        meet_target(inventory, candidates, rule, options, lambda _: Timing(1.1, 1.1, 1.1))
+    measure, _ = measuring(inventory, 1.0)
+    plan = meet_target(inventory, candidates, replace(rule, latency="1.2x"), options, measure)
+    assert not plan.latency.missed
+    with pytest.raises(UsageError, match="best effort belongs to a budget of latency"):
+        Budget(macs=0.5, best_effort=True)
+
+
 def test_a_target_that_the_fastest_plan_keeps_is_not_refused_for_disturbed_measurements(network):
     _, inventory, candidates, _, options = network
     true, asked = measuring(inventory, 1.0)
@@ -138,7 +166,7 @@ def test_a_target_that_takes_all_there_is_says_so(network):
     for target, fastest in ((most + 1e-4, True), ((1 + most) / 2, False)):
         plan = meet_target(inventory, candidates, Budget(latency=target), options, measure)
         assert plan.latency.fastest is fastest
-        assert any(line.startswith("warning") for line in report_tables._latency(plan)) is fastest
+        assert any("look at what is left" in line for line in latency_warnings(plan)) is fastest
 
 
 def test_without_times_a_budget_of_latency_chooses_nothing():

@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 
 import torch
 from torch import nn
@@ -14,6 +15,7 @@ from tuckertree.bench.memory import peak_memory
 from tuckertree.bench.subjects import Subject
 from tuckertree.errors import TuckertreeError, UsageError
 from tuckertree.measure import Timing, time_in_turns
+from tuckertree.measure.latency import least_of_each
 from tuckertree.progress import Tick, no_progress
 from tuckertree.runtimes import Runtime, to_onnx
 from tuckertree.runtimes.onnx_model import quiet_export
@@ -34,10 +36,9 @@ class Measured:
     batch, threads
         Samples in one run; threads it might use.
     seconds
-        Of one run: median and quartiles.
+        Of one run, the least in each group of five rounds: median and quartiles.
     time_ratio
-        Its time over the first network's on the same runtime, in each group of five rounds the least of either:
-        median and quartiles.
+        Its time over the first network's on the same runtime: the ratio of the medians, and quartiles over the groups.
     macs, mac_ratio
         Multiply-accumulates of one sample, and over the first network's.
     memory
@@ -144,8 +145,8 @@ def _on(
                 runtime=runtime.name,
                 batch=len(subject.inputs),
                 threads=runtime.threads,
-                seconds=Timing.of(seconds),
-                time_ratio=Timing.of_ratios(seconds, times[0], _LEAST_OF),
+                seconds=Timing.of(least_of_each(seconds, _LEAST_OF)),
+                time_ratio=_ratio(seconds, times[0]),
                 macs=subject.macs,
                 mac_ratio=subject.macs / subjects[0].macs if subjects[0].macs else 1.0,
                 memory=_memory(runtime, subject, file, folder) if memory else None,
@@ -153,6 +154,13 @@ def _on(
             )
         )
     return found
+
+
+def _ratio(seconds: Sequence[float], reference: Sequence[float]) -> Timing:
+    """Time over that of a reference; its middle is that of the times that are shown, so that they agree."""
+    own, other = (median(least_of_each(values, _LEAST_OF)) for values in (seconds, reference))
+    groups = Timing.of_ratios(seconds, reference, _LEAST_OF)
+    return Timing(own / other, min(groups.low, own / other), max(groups.high, own / other))
 
 
 def _make_ready(runtime: Runtime, subject: Subject, file: Path | None) -> Runnable:

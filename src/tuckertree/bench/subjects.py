@@ -83,7 +83,7 @@ def open_subject(
         architecture=architecture if folder else None,
         input_size=None if input_size is None else tuple(input_size),
     )
-    inputs = _random((batch, *opened.example_inputs.shape[1:]), opened.example_inputs.dtype)
+    inputs = _random((batch, *opened.example.shape[1:]), opened.example.dtype)
     size = (folder / TENSORS).stat().st_size if folder else None
     return of_model(source, opened.model, inputs, size)
 

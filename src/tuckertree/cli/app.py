@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import warnings
 from collections.abc import Mapping
@@ -60,11 +61,9 @@ def _version(
 
 
 def print_table(table: Any) -> None:
-    """Print a table, at its full width where stdout is no terminal and cannot say how wide it is."""
-    if stdout.is_terminal:
-        stdout.print(table)
-    else:
-        Console(width=240).print(table)
+    """Print a table as wide as the terminal or COLUMNS says; wide enough for all of it where neither does."""
+    known = stdout.is_terminal or os.environ.get("COLUMNS", "").isdigit()
+    Console(width=None if known else 240).print(table)
 
 
 def print_json(data: Mapping[str, Any] | list[Any]) -> None:

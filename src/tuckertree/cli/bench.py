@@ -62,8 +62,8 @@ def bench(
         return
     print_table(bench_table(rows))
     stdout.print(
-        "time: median and quartiles of one run; memory: peak of a process of its own, above its packages; "
-        "last column: times fewer MACs against times faster, and the share of the first that the second is",
+        "ms: one run, the least in each group of five, median over the groups; faster, fewer MACs: against the first "
+        "network; realised: the first of them over the second; memory: peak of a process of its own, above its packages",
         soft_wrap=True,
         highlight=False,
     )

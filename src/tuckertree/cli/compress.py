@@ -26,9 +26,9 @@ from tuckertree.cli.options import (
     calibration_images_of,
     is_onnx,
     onnx_images_of,
-    parse_size,
     parse_sizes,
     parse_values,
+    prepared,
     refuse_options,
 )
 from tuckertree.errors import UsageError
@@ -62,6 +62,9 @@ def compress(
     ] = None,
     threads: Annotated[int | None, typer.Option(help="With --latency: threads a run may use.", min=1)] = None,
     batch: Annotated[int | None, typer.Option(help="With --latency: samples in one run.", min=1)] = None,
+    best_effort: Annotated[
+        bool, typer.Option("--best-effort", help="With --latency: keep the nearest plan if none reaches it.")
+    ] = False,
     calibration: Calibration = None,
     calibration_images: Annotated[
         int | None,
@@ -101,7 +104,7 @@ def compress(
     from tuckertree.formats import check_output
     from tuckertree.opening import open_model
 
-    timing = {"runtime": runtime, "threads": threads, "batch": batch}
+    timing = {"runtime": runtime, "threads": threads, "batch": batch, "best_effort": best_effort or None}
     rule = _rule(energy, error, params, macs, latency, timing)
     if is_onnx(model):
         refuse_options(
@@ -138,18 +141,15 @@ def compress(
         )
         _show(smaller, output, smaller.lines(), as_json=as_json)
         return
-    refuse_options(
-        "belongs to an ONNX model",
-        mean=mean,
-        std=std,
-        scale=scale,
-        channels=channels,
-        input_values=input_values,
-    )
+    refuse_options("belongs to an ONNX model", input_values=input_values)
+    images_as = {"mean": mean, "std": std, "scale": scale, "channels": channels}
+    if calibration is None:
+        refuse_options("belongs to --calibration", **images_as)
     check_output(output, overwrite=overwrite)
     opened = open_model(
-        model, weights=weights, architecture=architecture, input_size=parse_size(input_size), device=device
+        model, weights=weights, architecture=architecture, input_size=parse_sizes(input_size), device=device
     )
+    images = calibration_images_of(calibration, prepared(opened, **images_as), calibration_images or 1024)
     result = tuckertree.compress(
         opened.model,
         opened.example_inputs,
@@ -158,24 +158,27 @@ def compress(
         exclude=exclude or (),
         first=first,
         round_to=round_to,
-        calibration=calibration_images_of(calibration, opened, calibration_images or 1024),
+        calibration=images,
         objective=objective,
     )
     result.save(output, overwrite=overwrite)
-    again = [f"from        {model}, compressed already: multiplied out first"] if opened.plan else []
-    _show(result, output, again, as_json=as_json)
+    more = [f"images      {len(images)} of {images.source}"] if images else []
+    more += [f"from        {model}, compressed already: multiplied out first"] if opened.plan else []
+    _show(result, output, more, as_json=as_json)
 
 
 def _show(
     result: CompressionResult | OnnxResult, output: Path, more: Sequence[str], *, as_json: bool
 ) -> None:
     """Print a result, and more lines after its totals."""
-    from tuckertree.report import plan_table, totals
+    from tuckertree.report import plan_table, totals, warnings_of
 
     if as_json:
-        print_json({**result.summary(), "plan": result.plan.to_json(), "output": str(output)})
+        found = result.summary()
+        found["warnings"] = [*found.get("warnings", ()), *warnings_of(result)]
+        print_json({**found, "plan": result.plan.to_json(), "output": str(output)})
         return
-    print_table(plan_table(result.plan, result.errors))
+    print_table(plan_table(result))
     for line in [*totals(result), *more]:
         stdout.print(line, soft_wrap=True)
     stdout.print(f"saved       {output}", soft_wrap=True)
@@ -199,7 +202,8 @@ def _rule(
         rules.append(tuckertree.Error(error))
     given = {option: value for option, value in timing.items() if value is not None}
     if latency is None and given:
-        raise UsageError(f"--{next(iter(given))} belongs to --latency; give a target such as --latency 2x")
+        option = next(iter(given)).replace("_", "-")
+        raise UsageError(f"--{option} belongs to --latency; give a target such as --latency 2x")
     if params is not None or macs is not None or latency is not None:
         rules.append(tuckertree.Budget(params=params, macs=macs, latency=latency, **given))
     if len(rules) != 1:

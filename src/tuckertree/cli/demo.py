@@ -26,10 +26,16 @@ def demo(
     from tuckertree.demo import demo_table, run_demo
 
     if energy is None and params is None:
-        energy, params = [0.95, 0.9, 0.8, 0.7], [0.65, 0.4, 0.26]
+        energy, params = [0.9, 0.8], [0.65, 0.4, 0.26]
     rows = run_demo(output, energies=energy or (), params=params or (), overwrite=overwrite)
     if as_json:
         print_json([asdict(row) for row in rows])
         return
     print_table(demo_table(rows))
+    stdout.print(
+        "energy: the paper's rule, without images; params: a budget, fitted to unlabelled images; nothing fine-tuned. "
+        "ms: 32 images, PyTorch in channels_last, ONNX Runtime where it is installed",
+        soft_wrap=True,
+        highlight=False,
+    )
     stdout.print(f"saved       {output}/*", soft_wrap=True, highlight=False)

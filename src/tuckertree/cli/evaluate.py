@@ -3,12 +3,34 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tuckertree.cli.app import app, print_json, stdout
-from tuckertree.cli.options import AsJson, BuiltBy, Device, InputSize, Model, Weights, parse_size
+from tuckertree.cli.options import (
+    AsJson,
+    BuiltBy,
+    Channels,
+    Device,
+    InputSize,
+    Mean,
+    Model,
+    Scale,
+    Std,
+    Weights,
+    chosen_preprocessing,
+    is_onnx,
+    parse_size,
+    prepared,
+    refuse_options,
+)
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from tuckertree.data import ImageSet
+    from tuckertree.onnx_models import OnnxImages
 
 
 @app.command()
@@ -23,11 +45,15 @@ def evaluate(
     weights: Weights = None,
     architecture: BuiltBy = None,
     input_size: InputSize = None,
+    mean: Mean = None,
+    std: Std = None,
+    scale: Scale = None,
+    channels: Channels = None,
     device: Device = "cpu",
     as_json: AsJson = False,
 ) -> None:
-    """Measure the accuracy of a model, compressed or not, on labelled images."""
-    from tuckertree.data import batches, open_images
+    """Measure the accuracy of a model, compressed or not, or of an ONNX file, on labelled images."""
+    from tuckertree.data import Preprocessing, batches, open_images
     from tuckertree.measure import count_macs, count_parameters
     from tuckertree.measure import evaluate as measure
     from tuckertree.opening import open_model
@@ -35,18 +61,35 @@ def evaluate(
     from tuckertree.report import short
 
     size = parse_size(input_size)
-    opened = open_model(model, weights=weights, architecture=architecture, input_size=size, device=device)
-    images = open_images(data, opened.preprocessing, split=split, limit=limit)
-    with progress_bar() as tick:
-        accuracy = measure(
-            opened.model, batches(images, batch_size), device=device, images=len(images), tick=tick
+    images_as: dict[str, Any] = {"mean": mean, "std": std, "scale": scale, "channels": channels}
+    network: nn.Module
+    images: ImageSet | OnnxImages
+    if is_onnx(model):
+        from tuckertree.onnx_models import OnnxNetwork, onnx_inventory, open_onnx_images
+
+        refuse_options(
+            "is of no use to an ONNX model",
+            weights=weights,
+            model=architecture,
+            device=device if device != "cpu" else None,
         )
-    found = {
-        **asdict(accuracy),
-        "parameters": count_parameters(opened.model),
-        "macs": count_macs(opened.model, opened.example_inputs),
-    }
+        given = Preprocessing((1, 1), **chosen_preprocessing(**images_as))
+        images = open_onnx_images(model, data, given, input_size=size, split=split, limit=limit)
+        network = OnnxNetwork(model)
+        parts = images.batches(network.batch or batch_size)
+        inventory = onnx_inventory(model, input_size=size)
+        parameters, macs = inventory.parameters, inventory.macs
+    else:
+        opened = open_model(model, weights=weights, architecture=architecture, input_size=size, device=device)
+        opened = prepared(opened, **images_as)
+        network = opened.model
+        images = open_images(data, opened.preprocessing, split=split, limit=limit)
+        parts = batches(images, batch_size)
+        parameters, macs = count_parameters(network), count_macs(network, opened.example)
+    with progress_bar() as tick:
+        accuracy = measure(network, parts, device=device, images=len(images), tick=tick)
     if as_json:
+        found = {**asdict(accuracy), "parameters": parameters, "macs": macs}
         print_json({"model": model, "data": images.source, **found})
         return
     stdout.print(f"model       {model}", soft_wrap=True)
@@ -54,5 +97,5 @@ def evaluate(
     stdout.print(f"images      {accuracy.images}")
     stdout.print(f"top-1       {accuracy.top1:.2f} %")
     stdout.print(f"top-5       {accuracy.top5:.2f} %")
-    stdout.print(f"parameters  {short(found['parameters'])}")
-    stdout.print(f"MACs        {short(found['macs'])}")
+    stdout.print(f"parameters  {short(parameters)}")
+    stdout.print(f"MACs        {short(macs)}")

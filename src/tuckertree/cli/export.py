@@ -2,32 +2,45 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
+from math import inf, isfinite
 from pathlib import Path
-from typing import Annotated, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from tuckertree.cli.app import app, print_json, print_table, stdout
+from tuckertree.cli.app import app, print_json, print_table, stderr, stdout
 from tuckertree.cli.options import (
     AsJson,
     BuiltBy,
     Calibration,
     CalibrationImages,
+    Channels,
     InputSize,
-    Model,
+    Mean,
+    Scale,
+    Std,
+    TorchModel,
     Weights,
     calibration_images_of,
     parse_size,
+    prepared,
+    refuse_options,
 )
 from tuckertree.errors import UsageError
 
+if TYPE_CHECKING:
+    from tuckertree.export import Exported
+
+_POINTS, _DISTANCE = 1.0, 0.2
+"""Loss of top-1, and difference of outputs in 8 bits, from which on a file comes with a warning."""
 _ENDINGS = {"onnx": ".onnx", "pt2": ".pt2", "openvino": ".xml"}
 
 
 @app.command()
 def export(
-    model: Model,
+    model: TorchModel,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="File to write; by default beside the folder, named as it."),
@@ -61,6 +74,10 @@ def export(
     weights: Weights = None,
     architecture: BuiltBy = None,
     input_size: InputSize = None,
+    mean: Mean = None,
+    std: Std = None,
+    scale: Scale = None,
+    channels: Channels = None,
     overwrite: Annotated[bool, typer.Option(help="Replace the file if it exists.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -86,32 +103,43 @@ def export(
     if (quantize or data) and to != "onnx":
         raise UsageError("--quantize and --data are for ONNX files")
     runtime = None if contract is None else get_runtime(contract, threads=threads)
+    images_as: dict[str, Any] = {"mean": mean, "std": std, "scale": scale, "channels": channels}
+    if calibration is None and data is None:
+        refuse_options("belongs to --calibration and --data", **images_as)
     opened = open_model(model, weights=weights, architecture=architecture, input_size=parse_size(input_size))
+    opened = prepared(opened, **images_as)
     network, layers = opened.model, tuple[ContractedLayer, ...]()
     if runtime is not None:
         with progress_bar() as tick:
-            inputs = opened.example_inputs.expand(batch, *opened.example_inputs.shape[1:]).contiguous()
+            inputs = opened.example.expand(batch, *opened.example.shape[1:]).contiguous()
             contraction = contract_model(network, runtime, inputs, tick=tick)
         network, layers = contraction.model, contraction.layers
     images = calibration_images_of(calibration, opened, calibration_images)
     batches = None if images is None else (x for x, _ in batches_of(images, 32))
     labelled = None if data is None else open_images(data, opened.preprocessing, limit=limit)
+    if quantize and labelled and tolerance is None:
+        tolerance = inf  # what 8 bits cost is measured on the labelled images, and said
     written = export_model(
         network,
         output,
-        opened.example_inputs,
+        opened.example,
         to=to,
         dynamic=cast("Dynamic", free),
         calibration=batches,
         tolerance=tolerance,
         overwrite=overwrite,
     )
-    accuracy = {}
+    accuracy = dict[str, float]()
     if labelled is not None:
         for name, module in (("model", network), ("file", FileNetwork(output))):
             accuracy[name] = evaluate(module, batches_of(labelled, 1 if free == "none" else 64)).top1
+    worse = _lost(written, accuracy)
+    if worse:
+        stderr.print(f"warning: {worse}", soft_wrap=True, highlight=False)
     if as_json:
-        found = {**asdict(written), "path": str(written.path)}
+        found = {**asdict(written), "path": str(written.path), "warnings": [worse] if worse else []}
+        if not isfinite(written.tolerance):
+            found["tolerance"] = None
         print_json(
             {
                 "model": model,
@@ -127,9 +155,26 @@ def export(
     stdout.print(f"format      {written.to}")
     stdout.print(f"size        {written.size / 2**20:.2f} MiB")
     stdout.print(f"compared    inputs {shapes}", soft_wrap=True, highlight=False)
+    before = "" if written.unquantised is None else f"{written.unquantised:.2g} in float, in 8 bits "
+    allowed = f" ({written.tolerance:.0e} allowed)" if isfinite(written.tolerance) else ""
     stdout.print(
-        f"difference  {written.difference:.2g} of the largest output ({written.tolerance:.0e} allowed)"
+        f"difference  {before}{written.difference:.2g} of the largest output{allowed}",
+        soft_wrap=True,
+        highlight=False,
     )
     if accuracy:
         stdout.print(f"top-1       {accuracy['model']:.2f} % -> {accuracy['file']:.2f} % in the file")
     stdout.print(f"saved       {output}", soft_wrap=True)
+
+
+def _lost(written: Exported, accuracy: Mapping[str, float]) -> str | None:
+    """What an exported file has lost, if it is much."""
+    if accuracy and accuracy["file"] < accuracy["model"] - _POINTS:
+        fallen = accuracy["model"] - accuracy["file"]
+        return f"the file answers {fallen:.2f} points fewer of the images rightly than the model: do not use it unseen"
+    if not accuracy and written.unquantised is not None and written.difference > _DISTANCE:
+        return (
+            f"8 bits move the outputs by {written.difference:.2g} of their largest: give labelled images by --data to see "
+            "what that costs"
+        )
+    return None

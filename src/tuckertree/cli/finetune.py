@@ -11,7 +11,19 @@ import typer
 
 from tuckertree.cli import training_options as given
 from tuckertree.cli.app import app, print_json, print_table, stderr
-from tuckertree.cli.options import AsJson, BuiltBy, Device, InputSize, Overwrite, parse_size
+from tuckertree.cli.options import (
+    AsJson,
+    BuiltBy,
+    Channels,
+    Device,
+    InputSize,
+    Mean,
+    Overwrite,
+    Scale,
+    Std,
+    parse_size,
+    prepared,
+)
 from tuckertree.errors import UsageError
 
 if TYPE_CHECKING:
@@ -60,6 +72,10 @@ def finetune(
     test: given.Test = False,
     architecture: BuiltBy = None,
     input_size: InputSize = None,
+    mean: Mean = None,
+    std: Std = None,
+    scale: Scale = None,
+    channels: Channels = None,
     device: Device = "cpu",
     overwrite: Overwrite = False,
     as_json: AsJson = False,
@@ -76,6 +92,7 @@ def finetune(
     config = read_config(folder)
     size = parse_size(input_size)
     opened = open_model(str(folder), architecture=architecture, input_size=size)
+    opened = prepared(opened, mean=mean, std=std, scale=scale, channels=channels)
     images = open_training(data, opened.preprocessing)
     if lr is None:
         seen = min(len(images), limit_train or len(images)) * (1 - validation)

@@ -26,9 +26,9 @@ from tuckertree.cli.options import (
     calibration_images_of,
     is_onnx,
     onnx_images_of,
-    parse_size,
     parse_sizes,
     parse_values,
+    prepared,
     refuse_options,
 )
 from tuckertree.errors import printable
@@ -86,22 +86,20 @@ def inspect(
         else:
             _show_inventory(onnx_inventory(model, input_size=size, input_values=values), "", as_json=as_json)
         return
-    refuse_options(
-        "belongs to an ONNX model",
-        mean=mean,
-        std=std,
-        scale=scale,
-        channels=channels,
-        input_values=input_values,
-    )
-    opened = open_model(model, weights=weights, input_size=parse_size(input_size), device=device)
+    refuse_options("belongs to an ONNX model", input_values=input_values)
+    images_as = {"mean": mean, "std": std, "scale": scale, "channels": channels}
+    if calibration is None or not curve:
+        refuse_options("belongs to --curve and --calibration", **images_as)
+    opened = open_model(model, weights=weights, input_size=parse_sizes(input_size), device=device)
     if curve:
-        images = calibration_images_of(calibration, opened, calibration_images)
+        images = calibration_images_of(calibration, prepared(opened, **images_as), calibration_images)
         points = trade_off_curve(opened.model, opened.example_inputs, by=by, calibration=images)
         _show_curve(points, as_json=as_json)
         return
-    shape = "x".join(map(str, opened.example_inputs.shape))
-    inventory = take_inventory(opened.model, opened.example_inputs)
+    inputs = opened.example_inputs
+    named = inputs if isinstance(inputs, dict) else {"": inputs}
+    shape = ", ".join(f"{name} {'x'.join(map(str, x.shape))}".strip() for name, x in named.items())
+    inventory = take_inventory(opened.model, inputs)
     _show_inventory(inventory, f" at input {shape}", as_json=as_json)
 
 

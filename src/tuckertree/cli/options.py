@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,11 +20,15 @@ if TYPE_CHECKING:
 Model = Annotated[
     str, typer.Argument(metavar="MODEL", help="Name, saved folder, package.module:factory or .onnx file.")
 ]
+TorchModel = Annotated[
+    str, typer.Argument(metavar="MODEL", help="Name, saved folder or package.module:factory.")
+]
 Weights = Annotated[Path | None, typer.Option(help="Weights of the network, a .safetensors file.")]
 InputSize = Annotated[
     list[str] | None,
     typer.Option(
-        help="Size of the input without the batch: 3,224,224; NAME:3,224,224 for each of several of an ONNX model."
+        help="Size of the input without the batch: 3,224,224; images are resized to it. NAME:3,224,224 for an input by "
+        "keyword, or for each of several of an ONNX model."
     ),
 ]
 InputValues = Annotated[
@@ -39,10 +44,10 @@ CalibrationImages = Annotated[int, typer.Option(help="Look at this many calibrat
 BuiltBy = Annotated[
     str | None, typer.Option("--model", help="Builds a saved folder that names no architecture.")
 ]
-Mean = Annotated[str | None, typer.Option(help="ONNX: mean of the input's channels: 0.485,0.456,0.406.")]
-Std = Annotated[str | None, typer.Option(help="ONNX: their standard deviation.")]
-Scale = Annotated[float | None, typer.Option(help="ONNX: factor on the bytes 0..255 before that.")]
-Channels = Annotated[str | None, typer.Option(help="ONNX: order of the colour channels, rgb or bgr.")]
+Mean = Annotated[str | None, typer.Option(help="Mean of the images' channels: 0.485,0.456,0.406.")]
+Std = Annotated[str | None, typer.Option(help="Their standard deviation.")]
+Scale = Annotated[float | None, typer.Option(help="Factor on the bytes 0..255 before that.")]
+Channels = Annotated[str | None, typer.Option(help="Order of the colour channels, rgb or bgr.")]
 Device = Annotated[str, typer.Option(help="Torch device: cpu, cuda, cuda:1.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Overwrite = Annotated[
@@ -56,7 +61,25 @@ def calibration_images_of(source: str | None, opened: OpenModel, count: int) -> 
         return None
     from tuckertree.data import open_calibration
 
+    if isinstance(opened.example_inputs, dict):
+        raise UsageError(
+            "images cannot be given to inputs by keyword; calibrate from Python, with a mapping of them"
+        )
     return open_calibration(source, opened.preprocessing, limit=count)
+
+
+def prepared(opened: OpenModel, **given: Any) -> OpenModel:
+    """An open model with images prepared as ``--mean``, ``--std``, ``--scale`` and ``--channels`` say, where given."""
+    return replace(opened, preprocessing=replace(opened.preprocessing, **chosen_preprocessing(**given)))
+
+
+def chosen_preprocessing(
+    *, mean: str | None, std: str | None, scale: float | None, channels: str | None
+) -> dict[str, Any]:
+    """Fields of a preprocessing that options give."""
+    triples = {name: _three(name, text) for name, text in (("mean", mean), ("std", std)) if text is not None}
+    others = {"scale": scale, "channels": channels}
+    return {**triples, **{name: value for name, value in others.items() if value is not None}}
 
 
 def is_onnx(model: str) -> bool:
@@ -83,11 +106,9 @@ def onnx_images_of(
     from tuckertree.data import Preprocessing
     from tuckertree.onnx_models import open_onnx_calibration
 
-    chosen: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
-    for key in ("mean", "std"):
-        if key in chosen:
-            chosen[key] = _three(key, chosen[key])
-    preprocessing = Preprocessing((1, 1), **chosen)
+    preprocessing = Preprocessing(
+        (1, 1), **chosen_preprocessing(mean=mean, std=std, scale=scale, channels=channels)
+    )
     return open_onnx_calibration(model, source, preprocessing, input_size=input_size, limit=count)
 
 
@@ -114,7 +135,7 @@ def parse_size(texts: Sequence[str] | None) -> tuple[int, ...] | None:
     """Read the value of ``--input-size`` for a network of one input."""
     sizes = parse_sizes(texts)
     if isinstance(sizes, dict):
-        raise UsageError("--input-size with the name of an input belongs to an ONNX model")
+        raise UsageError("--input-size with the name of an input belongs to inspect and compress")
     return sizes
 
 

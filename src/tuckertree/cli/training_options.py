@@ -50,7 +50,8 @@ Test = Annotated[bool, typer.Option("--test", help="Measure the test split once,
 
 def default_augmentation(preprocessing: Preprocessing) -> str:
     """What suits the size of the images."""
-    return "imagenet" if preprocessing.resize is not None else "flip-crop"
+    whole = preprocessing.resize in (None, min(preprocessing.size))
+    return "flip-crop" if whole else "imagenet"
 
 
 @contextlib.contextmanager

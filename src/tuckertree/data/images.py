@@ -1,6 +1,7 @@
 """Images and labels by the name of their source."""
 
 import io
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,9 +18,12 @@ from tuckertree.data.parquet import parquet_file_splits, parquet_folder_splits
 from tuckertree.data.preprocessing import Preprocessing
 from tuckertree.data.records import Records, Splits
 from tuckertree.data.sample import sample_splits
-from tuckertree.data.splits import choose_split
+from tuckertree.data.splits import canonical, choose_split
 from tuckertree.errors import TuckertreeError, UsageError
 from tuckertree.extras import require_extra
+
+_TO_CALIBRATE = ("train", "val", "test")
+"""The first of these that is present: results are measured on test images."""
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -156,7 +160,30 @@ def open_images(
 def open_calibration(
     source: str | Path, preprocessing: Preprocessing, *, limit: int | None = None
 ) -> ImageSet:
-    """Open images to calibrate with: those of the training split, or what an undivided source holds.
+    """Open images to calibrate with: those of the training split, or whatever images there are.
+
+    Parameters as of :func:`open_images`. Labels are not needed, so neither are splits. What is measured later on
+    images that took part here is flattered, so a warning says where the training split is missing.
+
+    Raises
+    ------
+    UsageError, TuckertreeError
+        As :func:`open_images`.
+    """
+    names = list(_splits(source))
+    known = [name for name in _TO_CALIBRATE if name in map(canonical, names)]
+    split = next(iter([*known, *sorted(filter(None, names))]), None)
+    images = open_images(source, preprocessing, split=split, limit=limit)
+    if split not in (None, "train"):
+        warnings.warn(
+            f"{source} has no training images, so those of {split!r} are calibrated with; measure on others",
+            stacklevel=2,
+        )
+    return images
+
+
+def open_train(source: str | Path, preprocessing: Preprocessing) -> ImageSet:
+    """Open images to train with: those of the training split, or what an undivided source holds.
 
     Never the test or validation split, on which results are measured. Parameters as of :func:`open_images`.
 
@@ -166,7 +193,7 @@ def open_calibration(
         As :func:`open_images`; also if the source is divided and has no training split.
     """
     undivided = list(_splits(source)) == [None]
-    return open_images(source, preprocessing, split=None if undivided else "train", limit=limit)
+    return open_images(source, preprocessing, split=None if undivided else "train")
 
 
 def batches(images: ImageSet, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:

@@ -32,8 +32,8 @@ class Preprocessing:
     size
         Height and width of the network's input.
     resize
-        Length of the short side before the centre crop to ``size``. With None an image must have
-        ``size`` already.
+        Length of the short side before the centre crop to ``size``; as much more as the image needs to cover ``size``,
+        where that is no square. With None an image must have ``size`` already.
     mean, std
         Three numbers each, in the order of ``channels`` and in the unit that ``scale`` makes.
     scale
@@ -61,7 +61,7 @@ class Preprocessing:
     def __post_init__(self) -> None:
         if min(self.size) < 1:
             raise UsageError(f"size must be positive, not {self.size}")
-        if self.resize is not None and self.resize < max(self.size):
+        if self.resize is not None and self.resize < min(self.size):
             raise UsageError(f"resize {self.resize} is shorter than the crop {self.size}; make it larger")
         if self.channels not in ("rgb", "bgr"):
             raise UsageError(f"channels are in the order rgb or bgr, not {self.channels!r}")
@@ -115,7 +115,7 @@ class Preprocessing:
             # Pillow would clip such values to 255: a white image and no error.
             raise TuckertreeError(f"pixels of mode {image.mode} are not 8-bit; convert them to 8-bit RGB")
         if self.resize is not None:
-            image = self._centre_crop(self._shorten(image.convert("RGB"), self.resize))
+            image = self._centre_crop(self._scaled(image.convert("RGB"), self.resize))
         elif image.size != self.size[::-1]:
             raise self._wrong_size(image.height, image.width)
         return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1).contiguous()
@@ -129,18 +129,22 @@ class Preprocessing:
             If ``resize`` is None and the array has another size.
         """
         height, width = pixels.shape[1:]
-        if self.resize is None:
-            if (height, width) != self.size:
-                raise self._wrong_size(height, width)
+        if (height, width) == self.size and self.resize in (None, min(self.size)):
             return pixels
+        if self.resize is None:
+            raise self._wrong_size(height, width)
         pillow = require_extra("PIL.Image", extra="vision")
         return self.fit(pillow.fromarray(pixels.permute(1, 2, 0).contiguous().numpy()))
 
-    def _shorten(self, image: Image, length: int) -> Image:
-        """Resize so that the short side has this length, the long side rounded down as torchvision does."""
+    def _scaled(self, image: Image, length: int) -> Image:
+        """Resize to this short side, or more to cover ``size``; the long side rounded down as torchvision does."""
         pillow = require_extra("PIL.Image", extra="vision")
         short = min(image.size)
         width, height = (length * side // short for side in image.size)
+        if height < self.size[0]:
+            width, height = self.size[0] * image.width // image.height, self.size[0]
+        if width < self.size[1]:
+            width, height = self.size[1], self.size[1] * image.height // image.width
         resized: Image = image.resize((width, height), pillow.Resampling[self.interpolation.upper()])
         return resized
 

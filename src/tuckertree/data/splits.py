@@ -25,7 +25,7 @@ def choose_split(splits: Mapping[_Name, _Split], wanted: str | None, source: str
     """
     for name in BY_DEFAULT if wanted is None else (wanted,):
         for present, found in splits.items():
-            if present is not None and _canonical(present) == _canonical(name):
+            if present is not None and canonical(present) == canonical(name):
                 return found
     if wanted is None and len(splits) == 1:
         return next(iter(splits.values()))
@@ -36,8 +36,9 @@ def choose_split(splits: Mapping[_Name, _Split], wanted: str | None, source: str
     raise UsageError(f"{source} has no split {wanted!r}; it has {_listed(splits)}; give images that have it")
 
 
-def _canonical(name: str) -> str:
-    return ALIASES.get(name, name)
+def canonical(name: str | None) -> str | None:
+    """The one name that a split is known by here."""
+    return None if name is None else ALIASES.get(name, name)
 
 
 def _listed(names: Iterable[str | None]) -> str:

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import get_worker_info
 
 from tuckertree.data.hub import HUB, STREAMING, hub_shards
-from tuckertree.data.images import ImageSet, decoded, open_calibration
+from tuckertree.data.images import ImageSet, decoded, open_train
 from tuckertree.data.parquet import arrow_errors, class_names, image_column, label_column, one_line
 from tuckertree.data.preprocessing import Preprocessing
 from tuckertree.data.splits import choose_split
@@ -193,11 +193,11 @@ def open_training(source: str | Path, preprocessing: Preprocessing) -> ImageSet 
     Raises
     ------
     UsageError, TuckertreeError
-        As :func:`~tuckertree.data.open_calibration`; for a stream also if it has no training split or labels,
+        As :func:`~tuckertree.data.images.open_train`; for a stream also if it has no training split or labels,
         or is not kept in parquet files.
     """
     if not is_stream(source):
-        return open_calibration(source, preprocessing)
+        return open_train(source, preprocessing)
     name = str(source).removesuffix(STREAMING)
     shards, count = choose_split(hub_shards(name), "train", name)
     return ImageStream(shards, f"{name} (train)", preprocessing, count=count)

@@ -47,6 +47,8 @@ class Exported:
         What it was allowed to be.
     compared
         Shapes of the inputs it was compared on.
+    unquantised
+        For a quantised file the difference before it was, on the same inputs.
     """
 
     path: Path
@@ -55,6 +57,7 @@ class Exported:
     difference: float
     tolerance: float
     compared: tuple[tuple[tuple[int, ...], ...], ...]
+    unquantised: float | None = None
 
 
 def export(
@@ -117,16 +120,19 @@ def export(
     with atomic_files(path, overwrite=overwrite) as new:
         compute = _WRITERS[to](model, inputs, dynamic, new)
         before = allowed if calibration is None else _TOLERANCES.get(inputs[0].dtype, 1e-4)
-        difference = _check(to, model, compute, samples, before)
+        difference, unquantised = _check(f"the {to} file", model, compute, samples, before), None
         if calibration is not None:
             batches = _of_batch(calibration, len(inputs[0])) if dynamic == "none" else calibration
+            exact = compute
             sample, compute = quantise(new, batches, inputs)
             samples, allowed = [sample], _TOLERANCE_INT8 if tolerance is None else tolerance
-            difference = _check(to, model, compute, samples, allowed)
+            unquantised = _difference(model, exact, sample)
+            difference = _check("the file in 8 bits", model, compute, samples, allowed)
+            del exact
         size = sum(file.stat().st_size for file in new.parent.iterdir())
         del compute  # a file that is still open cannot be moved everywhere
     shapes = tuple(tuple(tuple(x.shape) for x in sample) for sample in samples)
-    return Exported(path, to, size, difference, allowed, shapes)
+    return Exported(path, to, size, difference, allowed, shapes, unquantised)
 
 
 def _of_batch(batches: Iterable[Tensor], count: int) -> Iterator[Tensor]:
@@ -135,13 +141,13 @@ def _of_batch(batches: Iterable[Tensor], count: int) -> Iterator[Tensor]:
 
 
 def _check(
-    to: str, model: nn.Module, compute: Compute, samples: Sequence[Sequence[Tensor]], allowed: float
+    what: str, model: nn.Module, compute: Compute, samples: Sequence[Sequence[Tensor]], allowed: float
 ) -> float:
     difference = max(_difference(model, compute, sample) for sample in samples)
     if not difference <= allowed:
         raise TuckertreeError(
-            f"the {to} file computes something else than the model: the outputs differ by {difference:.2g} of "
-            f"their largest, {allowed:.2g} is allowed; nothing was written"
+            f"{what} computes something else than the model: the outputs differ by {difference:.2g} of their largest, "
+            f"{allowed:.2g} is allowed (--tolerance); nothing was written"
         )
     return difference
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from math import floor
 
 from torch import nn
 
@@ -126,7 +127,8 @@ def meet_target(
     Raises
     ------
     UnreachableTargetError
-        If no plan keeps the target, the fastest among them; the message gives the nearest that was measured.
+        If no plan keeps the target, the fastest among them, and the rule does not ask for best effort; the message
+        gives the nearest that was measured.
     """
     assert inventory.seconds is not None
     assert rule.latency is not None
@@ -151,7 +153,7 @@ def meet_target(
         if abs(max(corrected, least) - share) < _HAIR:
             break
         share = corrected
-    return _best(found, target)
+    return _best(found, rule)
 
 
 def predicted_share(plan: Plan, inventory: Inventory) -> float:
@@ -201,7 +203,9 @@ def _latency(
     )
 
 
-def _best(found: list[Plan], target: float) -> Plan:
+def _best(found: list[Plan], rule: Budget) -> Plan:
+    """The plan that kept the target and loses least; with best effort the nearest, where none did."""
+
     def loss(plan: Plan) -> float:
         assert plan.optimality is not None
         return plan.optimality.loss
@@ -210,11 +214,25 @@ def _best(found: list[Plan], target: float) -> Plan:
         assert plan.latency is not None
         return plan.latency.measured
 
+    target = float(rule.latency or 1)
     kept = [plan for plan in found if measured(plan) <= TOO_SLOW * target]
     if kept:
         return min(kept, key=loss)
-    nearest = min(map(measured, found))
-    raise UnreachableTargetError(
-        f"a latency of {target:.4g} of the dense network's cannot be met; the nearest that was measured is "
-        f"{nearest:.4g} ({1 / nearest:.3g}x)"
+    nearest = min(found, key=measured)
+    if rule.best_effort and measured(nearest) < 1:
+        assert nearest.latency is not None
+        return replace(nearest, latency=replace(nearest.latency, missed=True))
+    raise UnreachableTargetError(_unreachable(target, measured(nearest)))
+
+
+def _unreachable(target: float, nearest: float) -> str:
+    within_reach = floor(10 / nearest) / 10
+    advice = (
+        f"try --latency {within_reach:.1f}x, or keep the nearest plan by --best-effort (Budget(best_effort=True))"
+        if within_reach > 1
+        else "on this runtime the network gets no faster"
+    )
+    return (
+        f"a latency of {target:.4g} of the dense network's ({1 / target:.3g}x) cannot be met; the nearest that was "
+        f"measured is {nearest:.4g} ({1 / nearest:.3g}x); {advice}"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from tuckertree.data import ImageSet, Preprocessing, open_calibration
+from tuckertree.data import ImageSet, Preprocessing, open_calibration, open_images
 from tuckertree.errors import UsageError
 from tuckertree.onnx_models.examples import example_feed
 from tuckertree.onnx_models.files import read_onnx
@@ -70,10 +71,24 @@ class Layout:
 
 
 class OnnxImages(Dataset[Tensor]):
-    """Images as a model takes them; item ``i`` is ``[C, H, W]`` or ``[H, W, C]``, float32 or uint8."""
+    """Images as a model takes them; item ``i`` is ``[C, H, W]`` or ``[H, W, C]``, float32 or uint8.
+
+    Attributes
+    ----------
+    source
+        Where they come from, for messages.
+    """
 
     def __init__(self, images: ImageSet, layout: Layout) -> None:
+        self.source = images.source
         self._images, self._layout = images, layout
+
+    def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Whole batches, in order, of images and labels, -1 where there are none; the last may be smaller."""
+        for start in range(0, len(self), size):
+            numbers = range(start, min(start + size, len(self)))
+            labels = [self._images.label(number) for number in numbers]
+            yield torch.stack([self[number] for number in numbers]), torch.tensor(labels)
 
     def __len__(self) -> int:
         return len(self._images)
@@ -120,5 +135,23 @@ def open_onnx_calibration(
         If the model or the images cannot be used.
     """
     layout = Layout.of(Graph(read_onnx(model).proto), input_size)
-    preprocessing = replace(preprocessing or Preprocessing((1, 1)), size=layout.size, resize=max(layout.size))
-    return OnnxImages(open_calibration(source, preprocessing, limit=limit), layout)
+    return OnnxImages(open_calibration(source, _sized(preprocessing, layout), limit=limit), layout)
+
+
+def open_onnx_images(
+    model: str | Path,
+    source: str | Path,
+    preprocessing: Preprocessing | None = None,
+    *,
+    input_size: Sequence[int] | None = None,
+    split: str | None = None,
+    limit: int | None = None,
+) -> OnnxImages:
+    """Open the images of one split for an ONNX model; as :func:`open_onnx_calibration` and ``open_images``."""
+    layout = Layout.of(Graph(read_onnx(model).proto), input_size)
+    images = open_images(source, _sized(preprocessing, layout), split=split, limit=limit)
+    return OnnxImages(images, layout)
+
+
+def _sized(preprocessing: Preprocessing | None, layout: Layout) -> Preprocessing:
+    return replace(preprocessing or Preprocessing((1, 1)), size=layout.size, resize=min(layout.size))

@@ -42,11 +42,13 @@ class Budget:
     runtime, threads, batch
         What the time is measured on (:data:`tuckertree.runtimes.RUNTIMES`), with how many threads (by
         default torch's number) and how many samples (by default those of the example inputs).
+    best_effort
+        Where no plan keeps a target of latency, take the fastest that was measured, instead of refusing.
 
     Raises
     ------
     UsageError
-        If none is given, one is not a share or a factor, or latency is given with another.
+        If none is given, one is not a share or a factor, latency is given with another, or best effort without it.
     """
 
     params: float | str | None = None
@@ -55,12 +57,15 @@ class Budget:
     runtime: str = "onnxruntime"
     threads: int | None = None
     batch: int | None = None
+    best_effort: bool = False
 
     def __post_init__(self) -> None:
         if not self._kinds:
             raise UsageError("a budget needs params, macs, both, or latency, such as Budget(macs=0.5)")
         if self.latency is not None and len(self._kinds) > 1:
             raise UsageError("a budget of latency stands alone: give either latency, or params and macs")
+        if self.best_effort and self.latency is None:
+            raise UsageError("best effort belongs to a budget of latency, such as Budget(latency='2x')")
         if self.batch is not None and self.batch < 1:
             raise UsageError(f"a batch holds at least one sample, not {self.batch}")
         for kind in self._kinds:

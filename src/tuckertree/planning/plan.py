@@ -101,6 +101,9 @@ class Latency:
         Plans that were measured until one kept the target.
     fastest
         Whether no plan is predicted to be faster by much: the layers gave all they could, whatever was lost by it.
+    missed
+        Whether the target was not kept, and this is the nearest plan (:attr:`Budget.best_effort
+        <tuckertree.planning.Budget.best_effort>`).
     """
 
     runtime: str
@@ -114,6 +117,7 @@ class Latency:
     high: float
     rounds: int
     fastest: bool = False
+    missed: bool = False
 
 
 @dataclass(frozen=True)
@@ -234,7 +238,7 @@ def _latency(data: Any, where: str) -> Latency | None:
     if data is None:
         return None
     data = _fields(Latency, data, where)
-    kinds = {"runtime": str, "threads": int, "batch": int, "rounds": int, "fastest": bool}
+    kinds = {"runtime": str, "threads": int, "batch": int, "rounds": int, "fastest": bool, "missed": bool}
     values: dict[str, Any] = {
         key: _typed(value, kinds[key], f"{where}.{key}") if key in kinds else _number(value, f"{where}.{key}")
         for key, value in data.items()

@@ -118,7 +118,7 @@ def reproduce(
             compressed = _compress(stage.compression, to_dense(model), opened, data, progress)
         with clock.measure(f"stages.{number}.training"):
             outcome = _train(number, stage, compressed, opened, train, run)
-        model = outcome.model.to(opened.example_inputs.device) if outcome else compressed.model
+        model = outcome.model.to(opened.example.device) if outcome else compressed.model
         stages.append(
             {
                 "rule": compressed.plan.rule,
@@ -134,7 +134,7 @@ def reproduce(
             evaluate(tested, batches(test, _EVALUATION_BATCH), device=device, images=len(test), tick=tick)
             for tested in (opened.model, model)
         )
-    example = opened.example_inputs
+    example = opened.example
     result = {
         "format": FORMAT,
         "recipe": {"id": recipe_id(loaded.path), "sha256": loaded.sha256, "text": loaded.text},
@@ -201,13 +201,13 @@ def _compress(
         assert wanted.energy_for is not None  # the schema lets nothing else through
         reduction = Budget(params=wanted.energy_for.params, macs=wanted.energy_for.macs)
         with progress_bar(progress) as tick:
-            rule = energy_for(model, opened.example_inputs, reduction, wanted.options(), tick=tick)
+            rule = energy_for(model, opened.example, reduction, wanted.options(), tick=tick)
     images: ImageSet | None = None
     if wanted.calibration:
         images = open_images(data, opened.preprocessing, split="train", limit=wanted.calibration)
     return compress(
         model,
-        opened.example_inputs,
+        opened.example,
         rule,
         include=wanted.include,
         exclude=wanted.exclude,

@@ -1,5 +1,6 @@
 """Showing what was done."""
 
+from tuckertree.report.fitting import FittingTable
 from tuckertree.report.speed import bench_table, contraction_table
 from tuckertree.report.tables import (
     curve_table,
@@ -9,11 +10,12 @@ from tuckertree.report.tables import (
     ratio,
     result_text,
     short,
-    table,
     totals,
 )
+from tuckertree.report.verdict import warnings_of
 
 __all__ = [
+    "FittingTable",
     "bench_table",
     "contraction_table",
     "curve_table",
@@ -23,6 +25,6 @@ __all__ = [
     "ratio",
     "result_text",
     "short",
-    "table",
     "totals",
+    "warnings_of",
 ]

@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from rich.table import Table
-
-from tuckertree.report.tables import short, table
+from tuckertree.report.fitting import FittingTable
+from tuckertree.report.tables import short
 
 if TYPE_CHECKING:
     from tuckertree.bench import Measured
     from tuckertree.runtimes import ContractedLayer
 
 
-def contraction_table(layers: Sequence[ContractedLayer]) -> Table:
+def contraction_table(layers: Sequence[ContractedLayer]) -> FittingTable:
     """Table of the form each chain was given, and how it compares with the dense layer and the whole chain."""
     rows = []
     for layer in layers:
@@ -33,43 +32,46 @@ def contraction_table(layers: Sequence[ContractedLayer]) -> Table:
             )
         )
     columns = ("layer", "kernel", "input", "form", ">dense ms", ">chain", ">form taken", "reason")
-    return table(columns, rows)
+    return FittingTable(columns, rows, ("input", "kernel", "chain"), note="reason")
 
 
-def bench_table(rows: Sequence[Measured]) -> Table:
+def bench_table(rows: Sequence[Measured]) -> FittingTable:
     """Table of networks timed against the first of them on each runtime."""
     columns = (
         "network",
         "runtime",
-        ">batch",
-        ">threads",
         ">ms",
         ">quartiles",
-        ">samples/s",
-        ">memory MiB",
-        ">size MiB",
+        ">times\nfaster",
+        ">fewer\nMACs",
+        ">realised",
         ">MACs",
-        ">fewer MACs, faster",
+        ">size\nMiB",
+        ">memory\nMiB",
+        ">samples/s",
+        ">batch",
+        ">threads",
     )
-    lines = []
-    for row in rows:
-        less, faster = 1 / row.mac_ratio if row.mac_ratio else 0.0, 1 / row.time_ratio.median
-        lines.append(
-            (
-                row.name,
-                row.runtime,
-                str(row.batch),
-                str(row.threads),
-                milliseconds(row.seconds.median),
-                f"{milliseconds(row.seconds.low)}-{milliseconds(row.seconds.high)}",
-                f"{row.throughput:.4g}",
-                "" if row.memory is None else f"{row.memory / 2**20:.0f}",
-                f"{row.size / 2**20:.2f}",
-                short(row.macs),
-                f"{less:.2f}x, {faster:.2f}x ({row.realised:.0%})",
-            )
+    lines = [
+        (
+            row.name,
+            row.runtime,
+            milliseconds(row.seconds.median),
+            f"{milliseconds(row.seconds.low)}-{milliseconds(row.seconds.high)}",
+            f"{1 / row.time_ratio.median:.2f}x",
+            f"{1 / row.mac_ratio if row.mac_ratio else 0:.2f}x",
+            f"{row.realised:.0%}",
+            short(row.macs),
+            f"{row.size / 2**20:.2f}",
+            "" if row.memory is None else f"{row.memory / 2**20:.0f}",
+            f"{row.throughput:.4g}",
+            str(row.batch),
+            str(row.threads),
         )
-    return table(columns, lines)
+        for row in rows
+    ]
+    expendable = ("batch", "threads", "samples/s", "realised", "quartiles", "MACs", "memory\nMiB")
+    return FittingTable(columns, lines, expendable)
 
 
 def milliseconds(seconds: float) -> str:

@@ -4,44 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from io import StringIO
-from typing import Any, Protocol
+from typing import Any
 
-from rich import box
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
-from tuckertree.errors import printable
 from tuckertree.layers import Form, LayerSpec, chain_stages
 from tuckertree.planning import DENSE, Inventory, LayerPlan, Plan, TradeOff
-
-
-class Compressed(Protocol):
-    """What the tables need of a result."""
-
-    @property
-    def plan(self) -> Plan:
-        """What was done to each layer."""
-
-    @property
-    def errors(self) -> Mapping[str, float]:
-        """True relative error of each compressed layer's weight."""
-
-    @property
-    def relative_error(self) -> float:
-        """The same over all layers together."""
-
-    @property
-    def seconds(self) -> Mapping[str, float]:
-        """Time of each station."""
+from tuckertree.report.fitting import FittingTable
+from tuckertree.report.verdict import Compressed, bounds_hold, is_fitted, objective_of, warnings_of
 
 
 def result_text(result: Compressed) -> str:
     """Table of a compression: layers, totals, error and time, as plain text."""
-    return _plain(plan_table(result.plan, result.errors)) + "\n".join(totals(result))
-
-
-_FASTEST = "no plan is faster: the layers gave all they could, so look at what is left of the accuracy"
+    return _plain(plan_table(result)) + "\n".join(totals(result))
 
 
 def totals(result: Compressed) -> list[str]:
@@ -52,8 +27,10 @@ def totals(result: Compressed) -> list[str]:
         f"MACs        {ratio(plan.macs)}",
         f"error       {result.relative_error:.4f} of the norm of all layers' weights",
         *_optimality(plan),
+        *_planned(result),
         *_latency(plan),
         f"time        {sum(result.seconds.values()):.2f} s",
+        *(f"warning     {warning}" for warning in warnings_of(result)),
     ]
 
 
@@ -61,12 +38,17 @@ def _optimality(plan: Plan) -> list[str]:
     if plan.optimality is None:
         return []
     found = plan.optimality
-    lines = [f"budget      predicted loss {found.loss:.4g}, at most {found.gap:.2%} above the best possible"]
-    if plan.rule.get("objective", "weight") != "weight":
-        lines.append(
-            f"bound       in the metric of the objective ({plan.rule['objective']}), not of the weight"
-        )
-    return lines
+    return [f"budget      predicted loss {found.loss:.4g}, at most {found.gap:.2%} above the best possible"]
+
+
+def _planned(result: Compressed) -> list[str]:
+    if (objective := objective_of(result)) != "weight":
+        return [
+            f"planned     error in the metric of the objective ({objective}), which that of the weight need not follow"
+        ]
+    if is_fitted(result):
+        return ["planned     error of the weight before the factors were fitted to images"]
+    return []
 
 
 def _latency(plan: Plan) -> list[str]:
@@ -78,12 +60,17 @@ def _latency(plan: Plan) -> list[str]:
         f"{1 / found.target:.3g}x asked for, {1 / found.predicted:.2f}x predicted from layers",
         f"runtime     {found.runtime}, {found.threads} threads, batch {found.batch}; "
         f"dense {found.seconds * 1e3:.3g} ms",
-        *([f"warning     {_FASTEST}"] if found.fastest else []),
     ]
 
 
-def plan_table(plan: Plan, errors: Mapping[str, float]) -> Table:
-    """Table of a plan with the true errors beside their bounds."""
+def plan_table(result: Compressed) -> FittingTable:
+    """Table of a plan with the true errors of the weights, beside what was planned for them.
+
+    The error planned bounds that of the weight, unless a budget had another metric or the factors were fitted to images.
+    """
+    plan = result.plan
+    hold = bounds_hold(result)
+    error, bound = ("error", "bound") if hold else ("weight\nerror", "planned\nerror")
     columns: tuple[str, ...] = (
         "layer",
         "kind",
@@ -92,8 +79,8 @@ def plan_table(plan: Plan, errors: Mapping[str, float]) -> Table:
         ">ranks",
         ">parameters",
         ">MACs",
-        ">error",
-        ">bound",
+        f">{error}",
+        f">{bound}",
         "reason",
     )
     rows: list[tuple[str, ...]] = []
@@ -108,7 +95,7 @@ def plan_table(plan: Plan, errors: Mapping[str, float]) -> Table:
                 "/".join(map(str, layer.ranks)),
                 short(layer.parameters[0]) if dense else change(layer.parameters),
                 short(layer.macs[0]) if dense else change(layer.macs),
-                f"{errors[layer.name]:.3f}" if layer.name in errors else "",
+                f"{result.errors[layer.name]:.3f}" if layer.name in result.errors else "",
                 "" if dense else f"{layer.bound:.3f}",
                 layer.reason,
             )
@@ -116,8 +103,10 @@ def plan_table(plan: Plan, errors: Mapping[str, float]) -> Table:
         if plan.latency is not None:
             rows[-1] = (*rows[-1][:-1], form_text(layer), _times(layer), layer.reason)
     if plan.latency is not None:
-        columns = (*columns[:-1], "run as", ">predicted ms", columns[-1])
-    return table(columns, rows)
+        columns = (*columns[:-1], "run as", ">predicted\nms", columns[-1])
+    first, last = (bound, error) if hold else (error, bound)
+    expendable = ("kind", "kernel", first, "parameters", last, "MACs", "method")
+    return FittingTable(columns, rows, expendable, note="reason")
 
 
 def form_text(layer: LayerPlan) -> str:
@@ -138,7 +127,7 @@ def _times(layer: LayerPlan) -> str:
     return before if layer.method == DENSE else f"{before} > {after}"
 
 
-def inventory_table(inventory: Inventory) -> Table:
+def inventory_table(inventory: Inventory) -> FittingTable:
     """Table of a model's layers, in the order of the forward."""
     columns = ("layer", "kind", "kernel", ">groups", "stride", ">parameters", ">MACs", "note")
     rows = [
@@ -154,10 +143,10 @@ def inventory_table(inventory: Inventory) -> Table:
         )
         for layer in inventory.layers
     ]
-    return table(columns, rows)
+    return FittingTable(columns, rows, ("kind", "stride", "groups", "kernel"), note="note")
 
 
-def curve_table(points: Sequence[TradeOff]) -> Table:
+def curve_table(points: Sequence[TradeOff]) -> FittingTable:
     """Table of predicted loss against budget, the largest network first."""
     whole = points[-1]
     rows = [
@@ -170,10 +159,10 @@ def curve_table(points: Sequence[TradeOff]) -> Table:
         )
         for point in reversed(points)
     ]
-    return table((">params", ">parameters", ">macs", ">MACs", ">predicted loss"), rows)
+    return FittingTable((">params", ">parameters", ">macs", ">MACs", ">predicted loss"), rows)
 
 
-def history_table(history: Sequence[Mapping[str, Any]]) -> Table:
+def history_table(history: Sequence[Mapping[str, Any]]) -> FittingTable:
     """Table of the epochs of a training run; twenty at most, the last among them."""
     step = -(-len(history) // 20)
     rows = [
@@ -182,17 +171,8 @@ def history_table(history: Sequence[Mapping[str, Any]]) -> Table:
         + [f"{row[name]:.2f}" if name in row else "" for name in ("train_top1", "validation_top1")]
         for row in reversed(history[::-1][::step])
     ]
-    return table((">epoch", ">learning rate", ">loss", ">top-1 (training)", ">top-1 (validation)"), rows)
-
-
-def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    """Make a table; a column whose head begins with ``>`` is set flush right."""
-    made = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in columns:
-        made.add_column(column.lstrip(">"), justify="right" if column.startswith(">") else "left")
-    for row in rows:
-        made.add_row(*(Text(printable(cell)) for cell in row))  # Text: nothing in it is markup
-    return made
+    columns = (">epoch", ">learning rate", ">loss", ">top-1 (training)", ">top-1 (validation)")
+    return FittingTable(columns, rows)
 
 
 def kernel_text(layer: LayerPlan) -> str:
@@ -221,7 +201,7 @@ def short(number: float) -> str:
     return f"{number:.3g}T"
 
 
-def _plain(content: Table) -> str:
+def _plain(content: FittingTable) -> str:
     text = StringIO()
     Console(file=text, width=200, color_system=None).print(content)
     return "\n".join(line.rstrip() for line in text.getvalue().splitlines()) + "\n"

@@ -87,7 +87,10 @@ def make_source(images: ImageSet, augment: str, seed: int, tick: Tick = no_progr
         If more than 1 % of the images (and more than one) cannot be read.
     """
     size = images.preprocessing.size
-    small = images.preprocessing.resize is None and 3 * size[0] * size[1] * len(images) <= RESIDENT_BYTES
+    small = (
+        images.preprocessing.resize in (None, min(size))
+        and 3 * size[0] * size[1] * len(images) <= RESIDENT_BYTES
+    )
     if small and augment != "imagenet":
         return ResidentImages(images, augment, seed, tick)
     return DecodedImages(images, augment, seed)

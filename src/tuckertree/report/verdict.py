@@ -1,0 +1,95 @@
+"""What a result must not be used without knowing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from tuckertree.planning import Plan
+
+_LOST = 0.25
+"""Relative error of all weights from which on a network that was fitted to no images has lost much, as
+docs/results/energy.md shows: from 5 % of the answers upwards, most of them at 0.4."""
+_WIPED_OUT = 0.95
+"""Relative error from which on a layer keeps less than a tenth of its energy."""
+_NAMED = 3
+
+
+class Compressed(Protocol):
+    """What is needed of a result."""
+
+    @property
+    def plan(self) -> Plan:
+        """What was done to each layer."""
+
+    @property
+    def errors(self) -> Mapping[str, float]:
+        """True relative error of each compressed layer's weight."""
+
+    @property
+    def relative_error(self) -> float:
+        """The same over all layers together."""
+
+    @property
+    def seconds(self) -> Mapping[str, float]:
+        """Time of each station."""
+
+
+def objective_of(result: Compressed) -> str:
+    """What a budget made small; ``weight`` for other rules."""
+    return str(result.plan.rule.get("objective", "weight"))
+
+
+def is_fitted(result: Compressed) -> bool:
+    """Whether factors were fitted to images."""
+    return "calibration" in result.seconds
+
+
+def bounds_hold(result: Compressed) -> bool:
+    """Whether the error planned for a layer bounds that of its weight."""
+    return objective_of(result) == "weight" and not is_fitted(result)
+
+
+def warnings_of(result: Compressed) -> list[str]:
+    """Reasons to doubt that the network is of use, one line each."""
+    return [*_lost_without_images(result), *_wiped_out(result), *latency_warnings(result.plan)]
+
+
+def latency_warnings(plan: Plan) -> list[str]:
+    """Reasons to doubt what was done for a target of time."""
+    if plan.latency is None:
+        return []
+    found = plan.latency
+    lines = []
+    if found.missed:
+        lines.append(
+            f"the target of {1 / found.target:.3g}x was not reached: {1 / found.measured:.2f}x is the fastest plan measured"
+        )
+    if found.fastest:
+        lines.append(
+            "no plan is faster: the layers gave all they could, so look at what is left of the accuracy"
+        )
+    return lines
+
+
+def _lost_without_images(result: Compressed) -> list[str]:
+    if is_fitted(result) or result.relative_error < _LOST:
+        return []
+    return [
+        f"without images {result.relative_error:.0%} of the weights' norm was lost, which few networks stand: "
+        "give unlabelled images (--calibration), or fine-tune, and measure before you use it"
+    ]
+
+
+def _wiped_out(result: Compressed) -> list[str]:
+    hold = bounds_hold(result)
+    errors = {layer: result.errors[layer.name] if hold else layer.bound for layer in result.plan.compressed}
+    worst = sorted((each for each in errors.items() if each[1] >= _WIPED_OUT), key=lambda each: -each[1])
+    if not worst:
+        return []
+    named = [f"{layer.name} (ranks {'/'.join(map(str, layer.ranks))}, error {e:.3f})" for layer, e in worst]
+    more = f" and {len(named) - _NAMED} more" if len(named) > _NAMED else ""
+    return [
+        f"next to nothing is left of {', '.join(named[:_NAMED])}{more}: "
+        "leave such layers out (--exclude), or give a larger budget"
+    ]

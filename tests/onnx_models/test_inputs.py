@@ -180,10 +180,10 @@ def test_options_for_inputs_that_do_not_fit(options, message, tmp_path):
     assert message in err
 
 
-def test_sizes_by_name_belong_to_onnx_models():
+def test_what_an_onnx_model_alone_has_is_refused_for_others():
+    code, _, err = tuckertree("bench", "demo", "--input-size", "x:3,32,32")
+    assert (code, "ONNX" in err) == (2, True)
     for command in ("inspect", "bench"):
-        code, _, err = tuckertree(command, "demo", "--input-size", "x:3,32,32")
-        assert (code, "ONNX" in err) == (2, True)
         code, _, err = tuckertree(command, "demo", "--input-values", "x:0..1")
         assert (code, "ONNX" in err) == (2, True)
 

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from tuckertree.calibration.moments import CalibrationWarning
-from tuckertree.calibration.sources import Calibration, to_model
+from tuckertree.calibration.sources import Calibration, CalibrationWarning, first_input, to_model
 from tuckertree.errors import TuckertreeError
 from tuckertree.layers import DENSE_TYPES
 from tuckertree.measure import ExampleInputs, run
@@ -69,10 +68,10 @@ def check_images(model: nn.Module, images: Calibration, example_inputs: ExampleI
 def _looks_foreign(model: nn.Module, norm: _BatchNorm, inputs: ExampleInputs) -> bool:
     seen: list[Tensor] = []
 
-    def keep(module: nn.Module, args: tuple[Any, ...]) -> None:  # noqa: ARG001
-        seen.append(args[0].detach().transpose(0, 1).flatten(1).to(torch.float64))
+    def keep(module: nn.Module, args: Any, kwargs: Any) -> None:  # noqa: ARG001
+        seen.append(first_input(args, kwargs).detach().transpose(0, 1).flatten(1).to(torch.float64))
 
-    handle = norm.register_forward_pre_hook(keep)
+    handle = norm.register_forward_pre_hook(keep, with_kwargs=True)
     try:
         run(model, inputs, "the calibration images")
     finally:

@@ -4,33 +4,36 @@ With correction, layers are fitted in the order of the forward, in stages. The i
 layers come from the network as compressed so far, the outputs they are to give from the original layers in
 the original network, ``W x`` (Zhang et al., arXiv 1505.06798): so a layer makes up for what was lost before
 it. The mean of what is left is put where it costs nothing: in the layer's bias, or in the running mean of the
-BatchNorm that follows it.
+BatchNorm that follows it. What is left out or frozen stays as it is (:mod:`tuckertree.calibration.kept`).
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping, MutableMapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
+from warnings import warn
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from tuckertree.calibration.batchnorm import reestimate_if_better
+from tuckertree.calibration.distances import NO_NEARER, nearer
 from tuckertree.calibration.fit import fit
-from tuckertree.calibration.moments import MEMORY, POSITIONS, chunks_within, moment_chunks, warn_of_few
-from tuckertree.calibration.pairs import Pair, PairSum, collect_pairs, least_squares_kernel
-from tuckertree.calibration.sources import Calibration, Source, to_model
-from tuckertree.calibration.suspended import advance, can_suspend, live_bytes, suspended
+from tuckertree.calibration.kept import Changeable, changeable
+from tuckertree.calibration.moments import MEMORY, POSITIONS, chunks_within, warn_of_few
+from tuckertree.calibration.pairs import Pair, collect_pairs, gather_pairs, least_squares_kernel
+from tuckertree.calibration.sources import Calibration, CalibrationWarning, Source, to_model
+from tuckertree.calibration.suspended import OtherWayError, advance, can_suspend, live_bytes, suspended
 from tuckertree.decomposition import Factors, method_cuts
 from tuckertree.decomposition.spectra import in_working_precision
+from tuckertree.errors import TuckertreeError
 from tuckertree.layers import Chain
-from tuckertree.measure import ExampleInputs, run
+from tuckertree.measure import ExampleInputs
 from tuckertree.planning import Layer, Plan, take_inventory
 from tuckertree.progress import Tick, no_progress, spread
-from tuckertree.surgery import apply
+from tuckertree.surgery import apply, replace_layers
 
 PER_STAGE = 1
 ACTIVATIONS = 4 * 2**30
@@ -51,9 +54,15 @@ def calibrate(
     activations: int = ACTIVATIONS,
     positions: int = POSITIONS,
     seed: int = 0,
+    notes: MutableMapping[str, str] | None = None,
     tick: Tick = no_progress,
 ) -> nn.Module:
     """Carry out a plan with factors fitted to images.
+
+    A layer is fitted to what it sees in both networks if it is known that the same rows belong together there
+    (:mod:`tuckertree.calibration.ways`), and otherwise to what it sees in the original one. Where it sees nothing
+    that can be used it stays as decomposed. If all this does not bring the network's outputs nearer to the
+    original's, the plain decomposition is given.
 
     Parameters
     ----------
@@ -82,6 +91,8 @@ def calibrate(
     ridge
         Of the correction, see :func:`~tuckertree.calibration.pairs.least_squares_kernel`; by default
         :func:`default_ridge`.
+    notes
+        Takes up what there is to say of compressed layers that were not fitted as the others, by name.
     memory, positions, seed
         As :func:`~tuckertree.calibration.moments.collect_moments`.
 
@@ -98,34 +109,45 @@ def calibrate(
     Warns
     -----
     CalibrationWarning
-        If there are few images, or layers too large for the memory; those keep the plain decomposition.
+        If there are few images, layers too large for the memory, or such as see nothing that can be used; those
+        keep the plain decomposition. If the statistics of BatchNorm cannot be taken anew.
     """
     images = Calibration(images)
     first = next(iter(images.part(0, 1)))
     inventory = take_inventory(model, to_model(first, model))
     result = apply(model, plan, tick=tick)
-    layers = _to_fit(inventory.layers, plan, dense=dense and correction)
-    norms = _norms_after(result, layers, first) if means else {}
-    ridge = default_ridge(len(images)) if ridge is None else ridge
-    fitter = Fitter(model, result, plan, norms, means=means, ridge=ridge)
+    plain = replace_layers(result, {})
+    free = changeable(model, plan, inventory.layers, first)
+    layers = _to_fit(inventory.layers, plan, free, dense=dense and correction)
+    free = free if means else replace(free, biases=frozenset(), behind={})
+    fitter = Fitter(model, result, plan, free, default_ridge(len(images)) if ridge is None else ridge)
     options: dict[str, Any] = {"positions": positions, "seed": seed, "tick": tick}
-    in_one_pass = correction and _has_room(layers, len(images), per_stage, activations)
+    copies = 2 if correction else 1
+    fitting = [layer for chunk in chunks_within(layers, memory, copies) for layer in chunk]
+    planned = [layer.name for layer in plan.compressed]
+    following = list(dict.fromkeys([*planned, *(layer.name for layer in fitting)]))
+    in_one_pass = correction and _has_room(fitting, len(images), per_stage, activations)
     batches = list(images) if in_one_pass else []
-    if in_one_pass and can_suspend(model, layers, batches):
-        _fit_in_one_pass(model, result, layers, batches, fitter, memory, **options)
-    elif correction:
-        for layer in layers:
-            _let_answer(result.get_submodule(layer.name), model.get_submodule(layer.name))
-        for stage in _stages(layers, per_stage, memory):
-            fitter.fit(stage, collect_pairs(model, result, stage, images, **options))
-        for layer in layers:
-            _let_answer(result.get_submodule(layer.name), None)
-    else:
-        for chunk in moment_chunks(model, layers, images, memory=memory, **options):
-            pairs = {layer.name: Pair.alike(moment) for layer, moment in chunk}
-            fitter.fit([layer for layer, _ in chunk], pairs)
+    left: Sequence[Layer] = fitting
+    if in_one_pass and can_suspend(model, fitting, batches):
+        left = _fit_in_one_pass(model, result, fitting, batches, following, fitter, **options)
+    for layer in left if correction else ():
+        _let_answer(result.get_submodule(layer.name), model.get_submodule(layer.name))
+    compressed = result if correction else None
+    for chunk in chunks_within(left, memory, copies):
+        size = per_stage if correction else len(chunk)
+        for stage in (chunk[start : start + size] for start in range(0, len(chunk), size)):
+            fitter.fit(stage, collect_pairs(model, compressed, stage, images, following=following, **options))
+    fitter.check()
     warn_of_few(fitter.few)
-    return reestimate_if_better(result, model, images) if batch_norm else result
+    if batch_norm:
+        result = reestimate_if_better(result, model, images, only=free.norms)
+    nearest = nearer(model, plain, result, images)
+    if notes is not None:
+        notes.update(_unfitted(plan, inventory.layers, fitting), **fitter.notes)
+        if nearest is plain:
+            notes.update(dict.fromkeys(planned, f"as decomposed: {NO_NEARER}"))
+    return nearest
 
 
 def default_ridge(images: int) -> float:
@@ -137,15 +159,26 @@ def default_ridge(images: int) -> float:
     return 10240 / images**2
 
 
-def _to_fit(layers: Sequence[Layer], plan: Plan, *, dense: bool) -> list[Layer]:
-    """The compressed layers, and the dense ones after the first of them."""
+def _to_fit(layers: Sequence[Layer], plan: Plan, free: Changeable, *, dense: bool) -> list[Layer]:
+    """The compressed layers, and the dense ones after the first of them that may be changed."""
     planned = {layer.name for layer in plan.compressed}
     chosen: list[Layer] = []
     for layer in layers:
-        is_alone = not layer.refusal and len(layer.calls) == 1
+        is_alone = not layer.refusal and len(layer.calls) == 1 and layer.name in free.kernels
         if layer.calls and (layer.name in planned or (dense and chosen and is_alone)):
             chosen.append(layer)
     return chosen
+
+
+def _unfitted(plan: Plan, layers: Sequence[Layer], fitting: Sequence[Layer]) -> dict[str, str]:
+    """Why compressed layers are not among those that are fitted."""
+    fitted, called = {layer.name for layer in fitting}, {layer.name for layer in layers if layer.calls}
+    return {
+        layer.name: "as decomposed: "
+        + ("its moments do not fit in memory" if layer.name in called else "not called on the first image")
+        for layer in plan.compressed
+        if layer.name not in fitted
+    }
 
 
 def _has_room(layers: Sequence[Layer], images: int, per_stage: int, activations: int) -> bool:
@@ -159,66 +192,118 @@ def _fit_in_one_pass(
     result: nn.Module,
     layers: Sequence[Layer],
     batches: Sequence[ExampleInputs],
+    following: Sequence[str],
     fitter: Fitter,
-    memory: int,
     *,
     positions: int,
     seed: int,
     tick: Tick,
-) -> None:
-    layers = [layer for chunk in chunks_within(layers, memory, copies=2) for layer in chunk]
-    with suspended(model, layers, batches) as ours, suspended(result, layers, batches) as theirs:
+) -> Sequence[Layer]:
+    """Fit layers one after the other; those that are left where forwards part are returned."""
+    with (
+        suspended(model, layers, batches, following) as ours,
+        suspended(result, layers, batches, following) as theirs,
+    ):
         for done, layer in enumerate(layers):
-            total = PairSum(layer, positions, seed)
-            for one, other in zip(ours, theirs, strict=True):
-                total.add(advance(one, layer.name), advance(other, layer.name))
-            fitter.fit([layer], {layer.name: total.result()})
+            try:
+                seen = [
+                    ([advance(one, layer.name)], [advance(other, layer.name)])
+                    for one, other in zip(ours, theirs, strict=True)
+                ]
+            except OtherWayError:
+                return layers[done:]
+            fitter.fit(
+                [layer], gather_pairs([layer], lambda *_, seen=seen: seen, positions=positions, seed=seed)
+            )
             tick("fitting", done + 1, len(layers))
+    return []
 
 
+@dataclass
 class Fitter:
-    """Fits layers of a network and puts the factors and means in their places."""
+    """Fits layers of a network and puts the factors and means in their places.
 
-    def __init__(
-        self,
-        model: nn.Module,
-        result: nn.Module,
-        plan: Plan,
-        norms: Mapping[str, _BatchNorm],
-        *,
-        means: bool,
-        ridge: float,
-    ) -> None:
-        self._model, self._result, self._norms = model, result, norms
-        self._means, self._ridge = means, ridge
-        self._planned = {layer.name: layer for layer in plan.compressed}
-        self.few: list[str] = []
+    Attributes
+    ----------
+    model, result
+        The original network and the compressed one, in which the layers have the same names.
+    few
+        Layers that saw few patches.
+    notes
+        What there is to say of compressed layers.
+    """
 
-    def fit(self, layers: Sequence[Layer], pairs: Mapping[str, Pair]) -> None:
-        """Fit layers to their pairs, by name; ``few`` gathers those that saw few patches."""
+    model: nn.Module
+    result: nn.Module
+    plan: Plan
+    free: Changeable
+    ridge: float
+    few: list[str] = field(default_factory=list)
+    notes: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._planned = {layer.name: layer for layer in self.plan.compressed}
+        self._fitted: list[str] = []
+        self._troubles: dict[str, str] = {}
+
+    def fit(self, layers: Sequence[Layer], pairs: Mapping[str, Pair | str]) -> None:
+        """Fit layers to their pairs, by name; those that have none stay as they are."""
+        found = {name: pair for name, pair in pairs.items() if isinstance(pair, Pair)}
+        chosen = [layer for layer in layers if layer.name in found]
 
         def work(layer: Layer) -> tuple[Factors | Tensor, Tensor]:
-            return self._fit_one(layer, pairs[layer.name])
+            return self._fit_one(layer, found[layer.name])
 
-        fitted = spread(work, layers, size=lambda layer: layer.spec.weights)
-        for layer, (weights, shift) in zip(layers, fitted, strict=True):
-            module = self._result.get_submodule(layer.name)
+        fitted = spread(work, chosen, size=lambda layer: layer.spec.weights)
+        for layer, (weights, shift) in zip(chosen, fitted, strict=True):
+            module = self.result.get_submodule(layer.name)
             _put(module, layer, weights)
-            _let_answer(module, None)
-            if self._means:
-                _shift_output(module, self._norms.get(layer.name), shift)
-            self.few += [layer.name] if pairs[layer.name].moment.few else []
+            self._shift_output(layer.name, module, shift)
+            self._fitted.append(layer.name)
+            self.few += [layer.name] if found[layer.name].moment.few else []
+        for layer in layers:
+            _let_answer(self.result.get_submodule(layer.name), None)
+            pair = pairs[layer.name]
+            note = f"as decomposed: {pair}" if isinstance(pair, str) else pair.note
+            if isinstance(pair, str):
+                self._troubles[layer.name] = pair
+            if note and layer.name in self._planned:
+                self.notes[layer.name] = note
+
+    def check(self) -> None:
+        """Refuse images of which no layer has any use, and warn of layers that had none.
+
+        Raises
+        ------
+        TuckertreeError
+            With what the first of the layers saw.
+
+        Warns
+        -----
+        CalibrationWarning
+            Naming them.
+        """
+        if not self._troubles:
+            return
+        name, trouble = next(iter(self._troubles.items()))
+        if not self._fitted:
+            raise TuckertreeError(f"{name}: {trouble}")
+        warn(
+            f"{len(self._troubles)} layers are not calibrated; {name}: {trouble}",
+            CalibrationWarning,
+            stacklevel=3,
+        )
 
     def _fit_one(self, layer: Layer, pair: Pair) -> tuple[Factors | Tensor, Tensor]:
         """Factors or kernel of a layer, and by how much the mean of its output must rise, ``[g * T]``."""
-        weight = cast("Tensor", self._model.get_submodule(layer.name).weight)
+        weight = cast("Tensor", self.model.get_submodule(layer.name).weight)
         kernel = in_working_precision(layer.spec.kernel(weight))
         mean_before, mean_after = pair.mean, pair.moment.mean
-        if self._means and (layer.spec.bias or layer.name in self._norms):
+        if layer.name in self.free.biases or layer.name in self.free.behind:
             pair = pair.centred()
         if pair.moment.few:
-            pair = replace(pair, moment=pair.moment.shrunk(), gram=pair.moment.patch)
-        target = least_squares_kernel(kernel, pair, self._ridge)
+            pair = replace(pair, moment=pair.moment.shrunk())
+        target = least_squares_kernel(kernel, pair, self.ridge)
         before = _mean_output(kernel, mean_before)
         planned = self._planned.get(layer.name)
         if planned is None:
@@ -226,6 +311,17 @@ class Fitter:
         cuts = method_cuts(planned.method, len(layer.spec.essential_modes))
         factors = fit(target, pair.moment, cuts, planned.ranks)
         return factors, before - _mean_output(factors.kernel(), mean_after)
+
+    @torch.no_grad()
+    def _shift_output(self, name: str, module: nn.Module, shift: Tensor) -> None:
+        if name in self.free.biases:
+            last = module[-1] if isinstance(module, Chain) else module
+            bias = cast("Tensor", last.bias)
+            bias += shift.to(bias)
+        elif name in self.free.behind:
+            norm = cast("_BatchNorm", self.result.get_submodule(self.free.behind[name]))
+            mean = cast("Tensor", norm.running_mean)
+            mean -= shift.to(mean)
 
 
 @torch.no_grad()
@@ -246,50 +342,3 @@ def _let_answer(chain: nn.Module, dense: nn.Module | None) -> None:
         vars(chain).pop("forward", None)
     else:
         vars(chain)["forward"] = dense.forward
-
-
-@torch.no_grad()
-def _shift_output(module: nn.Module, norm: _BatchNorm | None, shift: Tensor) -> None:
-    last = module[-1] if isinstance(module, Chain) else module
-    bias = cast("Tensor | None", last.bias)
-    if bias is not None:
-        bias += shift.to(bias)
-    elif norm is not None and norm.running_mean is not None:
-        norm.running_mean -= shift.to(norm.running_mean)
-
-
-def _norms_after(model: nn.Module, layers: Sequence[Layer], first: ExampleInputs) -> dict[str, _BatchNorm]:
-    """BatchNorm that each layer's output, and nothing else, goes into, seen in one forward."""
-    outputs: dict[str, Tensor] = {}
-    found: dict[str, _BatchNorm] = {}
-    calls: Counter[nn.Module] = Counter()
-
-    def keep(name: str) -> Any:
-        def hook(module: nn.Module, args: Any, output: Tensor) -> None:  # noqa: ARG001
-            outputs[name] = output
-
-        return hook
-
-    def look(module: nn.Module, args: tuple[Any, ...]) -> None:
-        calls[module] += 1
-        for name, output in outputs.items():
-            if args and args[0] is output:
-                found[name] = cast("_BatchNorm", module)
-
-    norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.running_mean is not None]
-    handles = [model.get_submodule(layer.name).register_forward_hook(keep(layer.name)) for layer in layers]
-    handles += [norm.register_forward_pre_hook(look) for norm in norms]
-    try:
-        run(model, to_model(first, model), "the calibration images")
-    finally:
-        for handle in handles:
-            handle.remove()
-    once = {layer.name for layer in layers if len(layer.calls) == 1}
-    return {name: norm for name, norm in found.items() if name in once and calls[norm] == 1}
-
-
-def _stages(layers: Sequence[Layer], per_stage: int, memory: int) -> Iterator[list[Layer]]:
-    """Groups of at most ``per_stage`` consecutive layers whose pairs, two moments each, fit in memory."""
-    for chunk in chunks_within(layers, memory, copies=2):
-        for start in range(0, len(chunk), per_stage):
-            yield chunk[start : start + per_stage]

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from tuckertree.errors import TuckertreeError
+from tuckertree.measure.nested import each_leaf
 
 ExampleInputs = Tensor | Sequence[Any] | Mapping[str, Any]
 """One tensor, a sequence of positional arguments, or a mapping of keyword arguments."""
@@ -43,11 +44,14 @@ def run(model: nn.Module, example_inputs: ExampleInputs, what: str = "the exampl
 def call(model: nn.Module, inputs: ExampleInputs, what: str) -> Any:
     """Call the model as it is; ``what`` the inputs are is said where it does not run on them.
 
+    The model gets copies of the tensors, so that a forward that changes its inputs in place changes nobody else's.
+
     Raises
     ------
     TuckertreeError
         As :func:`run`.
     """
+    inputs = each_leaf(inputs, _copied)
     try:
         if isinstance(inputs, Tensor):
             return model(inputs)
@@ -59,6 +63,10 @@ def call(model: nn.Module, inputs: ExampleInputs, what: str) -> Any:
     except Exception as error:
         complaint = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise TuckertreeError(f"the model does not run on {what} {describe(inputs)}: {complaint}") from error
+
+
+def _copied(value: Any) -> Any:
+    return value.detach().clone() if isinstance(value, Tensor) else value
 
 
 def describe(inputs: Any) -> str:

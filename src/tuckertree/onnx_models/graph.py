@@ -79,6 +79,10 @@ class Graph:
             step, name = step or node.op_type, node.input[0]
         return self.constants[name], step
 
+    def producer(self, name: str) -> NodeProto | None:
+        """The node of the main graph that gives a value; None for inputs and constants."""
+        return None if name in self.constants else self._producers.get(name)
+
     def consumers(self, name: str) -> list[NodeProto]:
         """Nodes of the main graph that a value goes into."""
         return [node for node in self.proto.graph.node if name in node.input]

@@ -22,6 +22,7 @@ from tuckertree.calibration.batchnorm import reestimate_if_better
 from tuckertree.calibration.distances import NO_NEARER, nearer
 from tuckertree.calibration.fit import fit
 from tuckertree.calibration.kept import Changeable, changeable
+from tuckertree.calibration.moment import NOT_CALLED
 from tuckertree.calibration.moments import MEMORY, POSITIONS, chunks_within, warn_of_few
 from tuckertree.calibration.pairs import Pair, collect_pairs, gather_pairs, least_squares_kernel
 from tuckertree.calibration.sources import Calibration, CalibrationWarning, Source, to_model
@@ -283,16 +284,13 @@ class Fitter:
         CalibrationWarning
             Naming them.
         """
-        if not self._troubles:
-            return
-        name, trouble = next(iter(self._troubles.items()))
-        if not self._fitted:
-            raise TuckertreeError(f"{name}: {trouble}")
-        warn(
-            f"{len(self._troubles)} layers are not calibrated; {name}: {trouble}",
-            CalibrationWarning,
-            stacklevel=3,
-        )
+        unusable = [f"{name}: {why}" for name, why in self._troubles.items() if why != NOT_CALLED]
+        if unusable and not self._fitted:
+            raise TuckertreeError(unusable[0])
+        left = [f"{name}, {why}" for name, why in self._troubles.items() if name in self._planned]
+        if left:
+            shown = "; ".join(left[:3]) + ("; ..." if len(left) > 3 else "")
+            warn(f"not calibrated: {shown}", CalibrationWarning, stacklevel=3)
 
     def _fit_one(self, layer: Layer, pair: Pair) -> tuple[Factors | Tensor, Tensor]:
         """Factors or kernel of a layer, and by how much the mean of its output must rise, ``[g * T]``."""

@@ -17,6 +17,7 @@ from tuckertree.calibration.patches import channels_first
 from tuckertree.errors import TuckertreeError
 from tuckertree.layers import LayerSpec
 
+NOT_CALLED = "not called on the calibration images"
 ROUNDING = 1e-10
 """Variances below this share of the mean square are rounding: float32 values that ought to be equal differ in 1e-6."""
 
@@ -165,7 +166,7 @@ class MomentSum:
             If nothing was added, or the products overflowed.
         """
         if self._products is None:
-            raise TuckertreeError(f"{name}: not called on the calibration images")
+            raise TuckertreeError(f"{name}: {NOT_CALLED}")
         if not self._products.isfinite().all():
             raise TuckertreeError(f"{name}: its input is too large to be squared on the calibration images")
         taps = prod(self.spec.kernel_size)

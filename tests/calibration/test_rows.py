@@ -192,5 +192,5 @@ def test_without_derivatives_the_default_objective_is_moments_and_one_asked_for_
     with pytest.warns(CalibrationWarning, match="no derivative .* the objective is moments instead"):
         result = tt.compress(model, IMAGES[:1], tt.Budget(0.6), calibration=IMAGES)
     assert result.plan.rule["objective"] == "moments"
-    with pytest.raises(tt.TuckertreeError, match="use the objective moments$"):
+    with pytest.raises(tt.TuckertreeError, match=r"use the objective moments$"):
         tt.compress(model, IMAGES[:1], tt.Budget(0.6), calibration=IMAGES, objective="outputs")

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from tuckertree.calibration import Calibration, KernelMetric
-from tuckertree.calibration.correct import Fitter, default_ridge
+from tuckertree.calibration.fitting import Fitter, default_ridge
 from tuckertree.calibration.kept import Changeable
 from tuckertree.calibration.metrics import InputSum
 from tuckertree.calibration.moments import MEMORY, POSITIONS, Captured, chunks_within, warn_of_few

@@ -22,7 +22,7 @@ from tuckertree.formats import save_folder
 from tuckertree.latency import LatencyTarget
 from tuckertree.layers import Chain, LayerSpec
 from tuckertree.measure import ExampleInputs, run
-from tuckertree.objectives import AnyRule, check_objective, survey_network
+from tuckertree.objectives import AnyRule, check_objective, survey_by_default, survey_network
 from tuckertree.planning import (
     DENSE,
     Budget,
@@ -154,9 +154,12 @@ def compress(
         Round ranks up to a multiple of this (8 or 16 suits most processors). By default 1; for a budget of
         latency 16, 8 or 4 by the width of the layer.
     calibration
-        A few hundred unlabelled inputs (a tensor, a data set, a DataLoader or a list of batches), in the form
-        the model takes: factors are then fitted to the layers' outputs on them, layer after layer, each
-        making up for what those before it have lost.
+        A few hundred unlabelled inputs (a tensor or array, a data set, a DataLoader, a list of batches or of single
+        images), in the form of the example: factors are then fitted to the layers' outputs on them, layer after
+        layer, each making up for what those before it have lost. What a batch has beyond the example, such as
+        labels, is dropped. Layers that stay dense are fitted to what they get by then, and means and BatchNorm
+        statistics are corrected; layers that are left out (``include``, ``exclude``), parameters that are frozen
+        (``requires_grad=False`` where others are not) and BatchNorms behind them stay as they are, to the bit.
     objective
         What a budget makes small: ``outputs``, the change of the network's output (default with
         calibration), predicted from derivatives; ``sensitivity``, the same, measured by trying each layer
@@ -186,7 +189,8 @@ def compress(
     timed = isinstance(rule, Budget) and rule.latency is not None
     round_to = 1 if round_to is None and not timed else round_to
     options = Options(_patterns(include), _patterns(exclude), first, round_to)
-    images = None if calibration is None else Calibration(calibration)
+    images = None if calibration is None else Calibration(calibration, example=example_inputs)
+    asked = objective is not None
     objective = check_objective(rule, objective, calibrated=images is not None)
     clock = Clock()
     check_model(model)
@@ -204,7 +208,11 @@ def compress(
                 target = LatencyTarget.of_model(model, example_inputs, cast("Budget", rule))
                 inventory, timer = target.measure(inventory, options, tick=tick)
                 clock.lap("times")
-            candidates = survey_network(model, inventory, options, objective, images, timer=timer, tick=tick)
+            known: dict[str, Any] = {"timer": timer, "tick": tick}
+            if asked:
+                candidates = survey_network(model, inventory, options, objective, images, **known)
+            else:
+                candidates, objective = survey_by_default(model, inventory, options, images, **known)
             if target is not None:
                 plan = target.plan(inventory, candidates, options, tick=tick)
             else:
@@ -223,7 +231,9 @@ def compress(
             compressed = apply(model, plan, spectra=spectra, tick=tick)
             clock.lap("factors")
         else:
-            compressed = calibrate(model, plan, images, tick=tick)
+            notes: dict[str, str] = {}
+            compressed = calibrate(model, plan, images, notes=notes, tick=tick)
+            plan = plan.noted(notes)
             clock.lap("calibration")
         check_runs(compressed, example_inputs)
         errors, relative_error = measure_errors(model, compressed, inventory.layers)

@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+from warnings import warn
+
 from torch import nn
 
-from tuckertree.calibration import Calibration, Source, collect_metrics, measure_sensitivity
+from tuckertree.calibration import (
+    Calibration,
+    CalibrationWarning,
+    Source,
+    UnderivableError,
+    collect_metrics,
+    measure_sensitivity,
+)
 from tuckertree.errors import UsageError
 from tuckertree.measure import ExampleInputs
 from tuckertree.planning import (
@@ -65,6 +74,40 @@ def survey_network(
     return {name: found.weighted(found.spectra.squared_norm) for name, found in candidates.items()}
 
 
+def survey_by_default(
+    model: nn.Module,
+    inventory: Inventory,
+    options: Options,
+    images: Calibration | None,
+    *,
+    timer: Timer | None = None,
+    tick: Tick = no_progress,
+) -> tuple[dict[str, Candidates], str]:
+    """Candidates as :func:`survey_network` gives them, in the objective that nobody asked for, and its name.
+
+    It is ``weight`` without images, and ``outputs`` with them, or ``moments`` where outputs have no derivatives.
+
+    Raises
+    ------
+    TuckertreeError
+        As :func:`survey_network`.
+
+    Warns
+    -----
+    CalibrationWarning
+        If outputs have no derivatives.
+    """
+    objective = "weight" if images is None else "outputs"
+    try:
+        found = survey_network(model, inventory, options, objective, images, timer=timer, tick=tick)
+    except UnderivableError as error:
+        said = str(error).rpartition(";")[0]
+        warn(f"{said}; the objective is moments instead", CalibrationWarning, stacklevel=3)
+        objective = "moments"
+        found = survey_network(model, inventory, options, objective, images, timer=timer, tick=tick)
+    return found, objective
+
+
 def trade_off_curve(
     model: nn.Module,
     example_inputs: ExampleInputs,
@@ -91,11 +134,10 @@ def trade_off_curve(
     TuckertreeError
         As :func:`compress`.
     """
-    images = None if calibration is None else Calibration(calibration)
+    images = None if calibration is None else Calibration(calibration, example=example_inputs)
     with progress_bar(progress) as tick:
         inventory = take_inventory(model, example_inputs)
-        objective = "weight" if images is None else "outputs"
-        candidates = survey_network(model, inventory, Options(), objective, images, tick=tick)
+        candidates, _ = survey_by_default(model, inventory, Options(), images, tick=tick)
     return trade_off(inventory, candidates, by=by, points=points)
 
 

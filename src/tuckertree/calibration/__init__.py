@@ -1,15 +1,16 @@
 """Fitting a compressed network to unlabelled images; the structure never changes."""
 
-from tuckertree.calibration.batchnorm import output_distances, reestimate, reestimate_if_better
+from tuckertree.calibration.batchnorm import reestimate, reestimate_if_better
 from tuckertree.calibration.check import check_images
 from tuckertree.calibration.correct import calibrate
+from tuckertree.calibration.distances import output_distances
 from tuckertree.calibration.fit import fit, output_error
 from tuckertree.calibration.gauge import balance, rebalance
-from tuckertree.calibration.metrics import KernelMetric, collect_metrics
+from tuckertree.calibration.metrics import KernelMetric, UnderivableError, collect_metrics
 from tuckertree.calibration.moment import Moment
-from tuckertree.calibration.moments import CalibrationWarning, collect_moments
+from tuckertree.calibration.moments import collect_moments
 from tuckertree.calibration.sensitivity import measure_sensitivity
-from tuckertree.calibration.sources import Calibration, Source
+from tuckertree.calibration.sources import Calibration, CalibrationWarning, Source
 
 __all__ = [
     "Calibration",
@@ -17,6 +18,7 @@ __all__ = [
     "KernelMetric",
     "Moment",
     "Source",
+    "UnderivableError",
     "balance",
     "calibrate",
     "check_images",

@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor, nn
+from collections.abc import Collection
+from warnings import warn
+
+from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from tuckertree.calibration.sources import Calibration, Source, batch_size, floating_outputs, to_model
+from tuckertree.calibration.batches import batch_size
+from tuckertree.calibration.distances import output_distances
+from tuckertree.calibration.sources import Calibration, CalibrationWarning, Source, to_model
 from tuckertree.errors import TuckertreeError
-from tuckertree.measure import ExampleInputs, call, copy_model, evaluating, run
+from tuckertree.measure import call, copy_model, evaluating
 
 HELD_OUT = 0.25
 
 
 def reestimate(
-    model: nn.Module, images: Source | Calibration, *, start: int = 0, stop: int | None = None
+    model: nn.Module,
+    images: Source | Calibration,
+    *,
+    start: int = 0,
+    stop: int | None = None,
+    only: Collection[str] | None = None,
 ) -> nn.Module:
     """Copy a model with its BatchNorm statistics reset and averaged over images ``start`` to ``stop - 1``.
 
     The average is cumulative, every batch counting the same, but those of less than half the size of the largest
-    are left out; all else runs in evaluation mode.
+    are left out; all else runs in evaluation mode. ``only`` names the BatchNorms whose statistics may change.
 
     Raises
     ------
@@ -28,7 +37,7 @@ def reestimate(
     """
     images = Calibration(images)
     model = copy_model(model)
-    norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.running_mean is not None]
+    norms = _norms(model, only)
     momenta = [norm.momentum for norm in norms]
     with evaluating(model):
         for norm in norms:
@@ -51,7 +60,12 @@ def reestimate(
 
 
 def reestimate_if_better(
-    model: nn.Module, reference: nn.Module, images: Source | Calibration, *, held_out: float = HELD_OUT
+    model: nn.Module,
+    reference: nn.Module,
+    images: Source | Calibration,
+    *,
+    held_out: float = HELD_OUT,
+    only: Collection[str] | None = None,
 ) -> nn.Module:
     """Re-estimate BatchNorm where that brings the outputs nearer to the original network's.
 
@@ -65,44 +79,42 @@ def reestimate_if_better(
         Calibration images.
     held_out
         Share of them, the last ones, that is kept for the comparison.
+    only
+        Names of the BatchNorms whose statistics may change; by default all.
 
     Returns
     -------
     torch.nn.Module
         A copy with new statistics, or the model itself, if it has none, or they would not help or cannot be had:
         a single value for each channel has no variance.
+
+    Warns
+    -----
+    CalibrationWarning
+        If the model does not run with its norms in training mode, or its outputs cannot be compared.
     """
-    if not any(isinstance(m, _BatchNorm) and m.running_mean is not None for m in model.modules()):
+    if not _norms(model, only):
         return model
     images = Calibration(images)
     split = len(images) - max(1, round(held_out * len(images)))
     if not split:
         return model
     try:
-        candidate = reestimate(model, images, stop=split)
+        candidate = reestimate(model, images, stop=split, only=only)
+        before, after = output_distances(reference, (model, candidate), images, start=split)
     except TuckertreeError as error:
-        if "more than 1 value per channel" in str(error):  # torch's words
-            return model
-        raise
-    before, after = output_distances(reference, (model, candidate), images, start=split)
+        if "more than 1 value per channel" not in str(error):  # torch's words
+            warn(f"BatchNorm statistics are not taken anew: {error}", CalibrationWarning, stacklevel=3)
+        return model
     return candidate if after < before else model
 
 
-def output_distances(
-    reference: nn.Module, models: tuple[nn.Module, ...], images: Source | Calibration, *, start: int = 0
-) -> list[float]:
-    """Relative distance of each model's outputs from the reference's on the images from ``start`` on."""
-    images = Calibration(images)
-    lost, whole = [0.0] * len(models), 0.0
-    for inputs in images.part(start, len(images)):
-        wanted = _outputs(reference, inputs)
-        whole += sum(float((y * y).sum()) for y in wanted)
-        for i, model in enumerate(models):
-            pairs = zip(_outputs(model, inputs), wanted, strict=True)
-            lost[i] += sum(float(((y - z) ** 2).sum()) for y, z in pairs)
-    return [(value / whole) ** 0.5 if whole else value for value in lost]
-
-
-def _outputs(model: nn.Module, inputs: ExampleInputs) -> list[Tensor]:
-    outputs = floating_outputs(run(model, to_model(inputs, model), "the calibration images"))
-    return [output.to(torch.float32) for output in outputs]
+def _norms(model: nn.Module, only: Collection[str] | None) -> list[_BatchNorm]:
+    """The BatchNorms that have statistics of their own."""
+    return [
+        module
+        for name, module in model.named_modules()
+        if isinstance(module, _BatchNorm)
+        and module.running_mean is not None
+        and (only is None or name in only)
+    ]

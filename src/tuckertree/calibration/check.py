@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from tuckertree.calibration.moments import CalibrationWarning
-from tuckertree.calibration.sources import Calibration, to_model
+from tuckertree.calibration.sources import Calibration, CalibrationWarning, to_model
 from tuckertree.errors import TuckertreeError
 from tuckertree.layers import DENSE_TYPES
 from tuckertree.measure import ExampleInputs, run, watch_input

@@ -26,8 +26,9 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from tuckertree.calibration.batches import batch_size
 from tuckertree.calibration.moment import shrinkage, symmetric_roots
-from tuckertree.calibration.sources import Calibration, Source, batch_size, floating_outputs, to_model
+from tuckertree.calibration.sources import Calibration, Source, floating_outputs, to_model
 from tuckertree.errors import TuckertreeError
 from tuckertree.measure import ExampleInputs, call, evaluating, watch_input
 from tuckertree.planning import Layer
@@ -102,10 +103,11 @@ def collect_metrics(
     Raises
     ------
     TuckertreeError
-        If the model does not run on the images, its activations are not finite, or an output cannot be derived by
-        a layer's weight.
+        If the model does not run on the images, or no activation is finite.
+    UnderivableError
+        If an output cannot be derived by a layer's weight.
     """
-    images = Calibration(Calibration(images).source, batch_size=_BATCH)
+    images = Calibration(images).in_batches(_BATCH)
     sums: dict[str, Any] = {layer.name: (GradientSum if gradients else InputSum)(layer) for layer in layers}
     gather = _gradients(model, sums, seed) if gradients else _inputs(model, sums)
     # In evaluation mode cuDNN does not derive recurrent layers.
@@ -117,7 +119,13 @@ def collect_metrics(
             step(to_model(inputs, model))
             seen += batch_size(inputs)
             tick("metrics", seen, count)
+    if sums and not gradients and all(each.is_blind for each in sums.values()):
+        raise TuckertreeError(f"{next(iter(sums))}: the calibration images give NaN or infinite activations")
     return {name: each.metric() for name, each in sums.items()}
+
+
+class UnderivableError(TuckertreeError):
+    """A network's outputs have no derivatives by the weights of its layers."""
 
 
 class GradientSum:
@@ -136,12 +144,12 @@ class GradientSum:
         self.images += images
 
     def metric(self) -> KernelMetric:
-        """The metric of the network's output; raises TuckertreeError if nothing or NaN was added."""
-        if not self._sums and self.layer.calls:
-            raise TuckertreeError(
-                f'{self.layer.name}: no derivative of the outputs reaches this layer; exclude it or use objective="moments"'
-            )
-        _check(self.layer.name, self._sums)
+        """The metric of the network's output; raises UnderivableError if nothing or NaN was added."""
+        trouble = "no derivative of the outputs reaches this layer" if not self._sums else ""
+        if not all(each.isfinite().all() for each in self._sums):
+            trouble = "the derivatives of the outputs by this layer are NaN or infinite"
+        if trouble:
+            raise UnderivableError(f"{self.layer.name}: {trouble}; exclude it or use the objective moments")
         repeated = self.layer.spec.kernel_shape[0] // self._sums[0].shape[-1]  # 1 but for a wide mode
         whole = repeated * self._sums[0].diagonal(dim1=1, dim2=2).sum(1) / self.images
         share = whole.clamp_min(torch.finfo(whole.dtype).tiny) ** (1 / len(self._sums) - 1)
@@ -150,15 +158,23 @@ class GradientSum:
 
 
 class InputSum:
-    """Second moment of a layer's input channels, ``[g, C, C]``."""
+    """Second moment of a layer's input channels, ``[g, C, C]``.
+
+    Attributes
+    ----------
+    is_blind
+        Whether it saw NaN or infinite values.
+    """
 
     def __init__(self, layer: Layer) -> None:
-        self.layer, self.images = layer, 0
+        self.layer, self.images, self.is_blind = layer, 0, False
         self._sum: Tensor | None = None
         self._columns = 0
 
     def add(self, x: Tensor) -> None:
         """Add the layer's input for some images."""
+        if not x.numel():
+            return  # no rows were chosen
         spec = self.layer.spec
         channels = x.detach().movedim(x.ndim - spec.order - 1, 0)
         columns = channels.reshape(spec.groups, spec.in_channels // spec.groups, -1)
@@ -166,11 +182,13 @@ class InputSum:
         self._sum = gram if self._sum is None else self._sum + gram
         self._columns += columns.shape[-1]
         self.images += x.shape[0]
+        self.is_blind |= not bool(gram.isfinite().all())
 
     def metric(self) -> KernelMetric:
-        """The metric of the layer's own output; raises TuckertreeError if nothing or NaN was added."""
-        total = _check(self.layer.name, [] if self._sum is None else [self._sum])[0]
-        return KernelMetric((None, _root(total / self._columns, self.images)))
+        """The metric of the layer's own output; that of its weight if the layer saw nothing that can be used."""
+        if self._sum is None or self.is_blind:
+            return KernelMetric((None, torch.ones(self.layer.spec.groups, 1, 1, dtype=torch.float64)))
+        return KernelMetric((None, _root(self._sum / self._columns, self.images)))
 
 
 def _moment(columns: Tensor) -> Tensor:
@@ -180,14 +198,6 @@ def _moment(columns: Tensor) -> Tensor:
     if size > _WIDE:
         return (columns * columns).sum((1, 2), keepdim=True, dtype=torch.float64).cpu() / size
     return (columns @ columns.mT).to("cpu", torch.float64)
-
-
-def _check(name: str, sums: list[Tensor]) -> list[Tensor]:
-    if not sums:
-        raise TuckertreeError(f"{name}: the calibration images do not reach this layer")
-    if not all(each.isfinite().all() for each in sums):
-        raise TuckertreeError(f"{name}: the calibration images give NaN or infinite activations")
-    return sums
 
 
 def _root(gram: Tensor, images: int) -> Tensor:
@@ -212,16 +222,16 @@ def _gradients(model: nn.Module, sums: Mapping[str, GradientSum], seed: int) -> 
         returned = call(model, inputs, "the calibration images")
         outputs = [y for y in floating_outputs(returned) if y.requires_grad]
         if not outputs:
-            raise TuckertreeError(
-                "no derivative leads from the model's outputs to its weights; use another objective"
+            raise UnderivableError(
+                "no derivative leads from the model's outputs to its weights; use the objective moments"
             )
         directions = [_direction(y, generator) for y in outputs]
         try:
             found = torch.autograd.grad(outputs, weights, directions, allow_unused=True)
         except RuntimeError as error:
             complaint = str(error).strip().splitlines()[0]
-            raise TuckertreeError(
-                f'the model\'s outputs cannot be derived: {complaint}; exclude layers or use objective="moments"'
+            raise UnderivableError(
+                f"the model's outputs cannot be derived: {complaint}; exclude layers or use the objective moments"
             ) from error
         for total, gradient in zip(sums.values(), found, strict=True):
             if gradient is not None:

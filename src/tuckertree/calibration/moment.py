@@ -17,6 +17,10 @@ from tuckertree.calibration.patches import channels_first
 from tuckertree.errors import TuckertreeError
 from tuckertree.layers import LayerSpec
 
+NOT_CALLED = "not called on the calibration images"
+ROUNDING = 1e-10
+"""Variances below this share of the mean square are rounding: float32 values that ought to be equal differ in 1e-6."""
+
 
 @dataclass(frozen=True)
 class Moment:
@@ -65,8 +69,16 @@ class Moment:
 
     def centred(self) -> Moment:
         """The covariance: right where the mean of the output is corrected by itself (a bias)."""
-        outer = self.mean.unsqueeze(2) * self.mean.unsqueeze(1)
+        outer = _outer(self.mean, self.mean)
         return replace(self, patch=self.patch - outer, mean=torch.zeros_like(self.mean))
+
+    def above_rounding(self, whole: Moment) -> Moment:
+        """A trace of the identity added, above what rounding leaves of ``whole`` once the mean is taken away.
+
+        It is nothing beside what varies, and where nothing does, all directions count the same.
+        """
+        level = ROUNDING * whole.patch.diagonal(dim1=1, dim2=2).mean(1)[:, None, None]
+        return replace(self, patch=self.patch + level * torch.eye(self.patch.shape[-1]).to(level))
 
     def shrunk(self) -> Moment:
         """Shrink towards the channel moment at every tap, as far as the number of patches asks for.
@@ -104,6 +116,9 @@ def moment_bytes(spec: LayerSpec) -> int:
 class MomentSum:
     """Sums of patches and of their products: float32 blocks, added up in float64.
 
+    What is added up is the deviation from the mean of the first block. So what varies little about a large mean keeps
+    its digits, and what does not vary has a covariance of exactly zero.
+
     Attributes
     ----------
     spec
@@ -113,7 +128,8 @@ class MomentSum:
     def __init__(self, spec: LayerSpec) -> None:
         self.spec = spec
         self._products: Tensor | None = None
-        self._total: Tensor | None = None
+        self._shifts: list[Tensor] = []
+        self._totals: list[Tensor] = []
         self._samples = 0
 
     def add(self, patches: Tensor, name: str, other: Tensor | None = None) -> None:
@@ -124,36 +140,47 @@ class MomentSum:
         TuckertreeError
             If it holds NaN or infinite values; the message has the layer's name.
         """
-        patches = _in_sum_precision(patches)
-        total = patches.sum(1)
-        if not total.isfinite().all():
+        blocks = [_in_sum_precision(block) for block in ([patches] if other is None else [patches, other])]
+        if self._products is None:
+            self._shifts = [block.mean(1, keepdim=True, dtype=torch.float64).to(block) for block in blocks]
+        blocks = [block - shift for block, shift in zip(blocks, self._shifts, strict=True)]
+        totals = [block.sum(1) for block in blocks]
+        if not all(total.isfinite().all() for total in totals):
             raise TuckertreeError(f"{name}: its input holds NaN or infinite values on the calibration images")
-        other = patches if other is None else _in_sum_precision(other)
-        products = other.mT @ patches
-        if self._products is None or self._total is None:
-            device = "cpu" if patches.device.type == "mps" else patches.device
+        products = blocks[-1].mT @ blocks[0]
+        device = "cpu" if patches.device.type == "mps" else patches.device
+        if self._products is None:
             self._products = torch.zeros_like(products, dtype=torch.float64, device=device)
-            self._total = torch.zeros_like(total, dtype=torch.float64, device=device)
-        self._products += products.to(self._products.device)
-        self._total += total.to(self._total.device)
+            self._totals = [torch.zeros_like(t, dtype=torch.float64, device=device) for t in totals]
+        self._products += products.to(device)
+        for sum_, total in zip(self._totals, totals, strict=True):
+            sum_ += total.to(device)
         self._samples += patches.shape[1]
 
     def result(self, name: str) -> Moment:
-        """The means.
+        """The means: ``E[z x^T]`` with the mean of ``x``, ``z`` the other one.
 
         Raises
         ------
         TuckertreeError
             If nothing was added, or the products overflowed.
         """
-        if self._products is None or self._total is None:
-            raise TuckertreeError(f"{name}: not called on the calibration images")
+        if self._products is None:
+            raise TuckertreeError(f"{name}: {NOT_CALLED}")
         if not self._products.isfinite().all():
             raise TuckertreeError(f"{name}: its input is too large to be squared on the calibration images")
         taps = prod(self.spec.kernel_size)
-        mean = channels_first(self._total / self._samples, taps, 1)
-        patch = channels_first(channels_first(self._products / self._samples, taps, 1), taps, 2)
-        return Moment(patch, mean, taps, self._samples)
+        shifts = [shift[:, 0].to(self._products) for shift in self._shifts]
+        deviations = [total / self._samples for total in self._totals]
+        means = [shift + deviation for shift, deviation in zip(shifts, deviations, strict=True)]
+        covariance = self._products / self._samples - _outer(deviations[-1], deviations[0])
+        patch = covariance + _outer(means[-1], means[0])
+        patch = channels_first(channels_first(patch, taps, 1), taps, 2)
+        return Moment(patch, channels_first(means[0], taps, 1), taps, self._samples)
+
+
+def _outer(rows: Tensor, columns: Tensor) -> Tensor:
+    return rows.unsqueeze(2) * columns.unsqueeze(1)
 
 
 def _in_sum_precision(patches: Tensor) -> Tensor:

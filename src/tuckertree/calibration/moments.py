@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import ExitStack, suppress
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 from warnings import warn
 from zlib import crc32
 
@@ -18,7 +18,8 @@ from tuckertree.calibration.patches import (
     input_patches,
     output_sizes,
 )
-from tuckertree.calibration.sources import Calibration, Source, to_model
+from tuckertree.calibration.sources import Calibration, CalibrationWarning, Source, to_model
+from tuckertree.calibration.ways import Way, followed, way_here
 from tuckertree.layers import LayerSpec
 from tuckertree.measure import ExampleInputs, run, watch_call
 from tuckertree.planning import Layer
@@ -27,10 +28,6 @@ from tuckertree.progress import Tick, no_progress
 MEMORY = 512 * 2**20
 POSITIONS = 64
 _BLOCK = 2**23  # patches are made at most so many numbers at a time: 32 MiB in float32
-
-
-class CalibrationWarning(UserWarning):
-    """The calibration images are fewer than one would like, or a layer is left out of the calibration."""
 
 
 def collect_moments(
@@ -105,10 +102,10 @@ def moment_chunks(
         sums = {layer.name: MomentSum(layer.spec) for layer in chunk}
         choices = {layer.name: PositionChoice(layer.name, positions, seed) for layer in chunk}
         for done, inputs in enumerate(images):
-            for name, x, size_out in captured_inputs(model, chunk, inputs):
-                chosen = choices[name].choose(size_out)
-                for (patches,) in patch_blocks((x,), sums[name].spec, size_out, chosen):
-                    sums[name].add(patches, name)
+            for seen in captured_inputs(model, chunk, inputs):
+                total, chosen = sums[seen.name], choices[seen.name].choose(seen.size_out)
+                for (patches,) in patch_blocks((seen.x,), total.spec, seen.size_out, chosen):
+                    total.add(patches, seen.name)
             tick(f"moments {number + 1}/{len(chunks)}", done + 1, images.batches)
         yield [(layer, sums.pop(layer.name).result(layer.name)) for layer in chunk]
 
@@ -171,17 +168,44 @@ def patch_blocks(
     inputs: Sequence[Tensor], spec: LayerSpec, size_out: Sequence[int], positions: Tensor
 ) -> Iterator[list[Tensor]]:
     """Patches of one or more inputs at the same positions, a few images at a time."""
+    if not inputs[0].numel():
+        return  # no rows were chosen
     batched = [x if x.ndim > max(spec.order + 1, 1) else x.unsqueeze(0) for x in inputs]
     images = max(1, _BLOCK // max(spec.in_channels * prod(spec.kernel_size) * len(positions), 1))
     for parts in zip(*(x.split(images) for x in batched), strict=True):
         yield [input_patches(part, spec, size_out, positions) for part in parts]
 
 
-Captured = tuple[str, Tensor, tuple[int, ...]]
+class Captured(NamedTuple):
+    """What went into a layer at one call.
+
+    Attributes
+    ----------
+    name
+        Of the layer.
+    x
+        Its input.
+    size_out
+        Spatial sizes of its output; for a linear layer the number of positions.
+    way
+        Digest of the way that the forward had taken (:mod:`~tuckertree.calibration.ways`); 0 if nobody asked.
+    """
+
+    name: str
+    x: Tensor
+    size_out: tuple[int, ...]
+    way: int = 0
 
 
-def captured_inputs(model: nn.Module, layers: Sequence[Layer], inputs: ExampleInputs) -> list[Captured]:
+def captured_inputs(
+    model: nn.Module, layers: Sequence[Layer], inputs: ExampleInputs, following: Collection[str] = ()
+) -> list[Captured]:
     """Inputs and output sizes of layers at every call, by one forward that ends after the last of them.
+
+    Parameters
+    ----------
+    following
+        All layers that may differ between two networks, if the ways that their forwards take matter.
 
     Raises
     ------
@@ -193,20 +217,22 @@ def captured_inputs(model: nn.Module, layers: Sequence[Layer], inputs: ExampleIn
 
     def hook(layer: Layer) -> Any:
         def keep(x: Tensor, output: Tensor) -> None:
-            calls.append((layer.name, x.detach(), output_sizes(output, layer.spec)))
+            x = x.detach().clone()  # what follows may change it in place
+            calls.append(Captured(layer.name, x, output_sizes(output, layer.spec), way_here()))
             left[layer.name] -= 1
             if all(count <= 0 for count in left.values()):
                 raise _EnoughError
 
         return keep
 
-    handles = [watch_call(model.get_submodule(layer.name), hook(layer)) for layer in layers]
-    try:
-        with suppress(_EnoughError):
-            run(model, to_model(inputs, model), "the calibration images")
-    finally:
-        for handle in handles:
-            handle.remove()
+    with ExitStack() as ending:
+        for layer in layers:
+            ending.callback(watch_call(model.get_submodule(layer.name), hook(layer)).remove)
+        ending.enter_context(suppress(_EnoughError))
+        if following:
+            ending.enter_context(followed(model, following))
+            ending.enter_context(Way())
+        run(model, to_model(inputs, model), "the calibration images")
     return calls
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -16,9 +16,15 @@ from tuckertree.calibration.moments import (
     captured_inputs,
     patch_blocks,
 )
+from tuckertree.calibration.refine import ridged_root
 from tuckertree.calibration.sources import Calibration
+from tuckertree.errors import TuckertreeError
 from tuckertree.planning import Layer
 from tuckertree.progress import Tick, no_progress
+
+Seen = tuple[Sequence[Captured], Sequence[Captured]]
+"""What layers saw of a batch in the original and in the compressed network, call by call."""
+APART = "it does not see the same rows in both networks"
 
 
 @dataclass(frozen=True)
@@ -35,12 +41,15 @@ class Pair:
         ``E[x]``, ``[g, K]``.
     gram
         ``E[z z^T]`` as it was seen.
+    note
+        What there is to say of it.
     """
 
     moment: Moment
     cross: Tensor
     mean: Tensor
     gram: Tensor
+    note: str = ""
 
     @classmethod
     def alike(cls, moment: Moment) -> Pair:
@@ -51,55 +60,141 @@ class Pair:
         """Covariances in the place of second moments; the means stay, they are needed for the bias."""
         cross = self.cross - self.moment.mean.unsqueeze(2) * self.mean.unsqueeze(1)
         moment = self.moment.centred()
-        return Pair(moment, cross, self.mean, moment.patch)
+        return replace(self, moment=moment.above_rounding(self.moment), cross=cross, gram=moment.patch)
 
 
 def collect_pairs(
     original: nn.Module,
-    compressed: nn.Module,
+    compressed: nn.Module | None,
     layers: Sequence[Layer],
     images: Calibration,
     *,
+    following: Collection[str] = (),
     positions: int = POSITIONS,
     seed: int = 0,
     tick: Tick = no_progress,
     doing: str = "moments",
-) -> dict[str, Pair]:
+) -> dict[str, Pair | str]:
     """Run both networks on the same images and gather the pairs of layers, by name, in one pass.
 
-    ``compressed`` has modules of the same names in the place of the layers. Raises what
-    :func:`~tuckertree.calibration.moments.collect_moments` does.
+    A layer that does not see the same rows in both gets the pair of its inputs in the original network alone, by
+    another pass.
+
+    Parameters
+    ----------
+    original, compressed
+        The second has modules of the same names in the place of the layers. Without it all pairs are of the first.
+    following
+        Names of all layers in which the two differ.
+
+    Returns
+    -------
+    dict
+        For each layer its pair, or why there is none.
+
+    Raises
+    ------
+    TuckertreeError
+        If the images cannot be used.
     """
-    sums = {layer.name: PairSum(layer, positions, seed) for layer in layers}
-    for done, inputs in enumerate(images):
-        calls = [captured_inputs(network, layers, inputs) for network in (original, compressed)]
-        for before, after in zip(*calls, strict=True):
-            sums[before[0]].add(before, after)
-        tick(doing, done + 1, images.batches)
-    return {layer.name: sums.pop(layer.name).result() for layer in layers}
+
+    def look(layers: Sequence[Layer], alone: bool) -> Iterator[Seen]:
+        for done, inputs in enumerate(images):
+            before = captured_inputs(original, layers, inputs, () if alone else following)
+            other = None if alone else compressed
+            yield before, captured_inputs(other, layers, inputs, following) if other else before
+            tick(doing, done + 1, images.batches)
+
+    return gather_pairs(layers, look, alone=compressed is None, positions=positions, seed=seed)
+
+
+def gather_pairs(
+    layers: Sequence[Layer],
+    look: Callable[[Sequence[Layer], bool], Iterable[Seen]],
+    *,
+    alone: bool = False,
+    positions: int = POSITIONS,
+    seed: int = 0,
+) -> dict[str, Pair | str]:
+    """Pairs of layers by name, or why there are none, as :func:`collect_pairs` gives them.
+
+    Parameters
+    ----------
+    look
+        Goes through the images: what these layers see of each batch in both networks, or in the original alone.
+    alone
+        Whether that one alone is to be looked at.
+    """
+    sums = {layer.name: PairSum(layer, positions, seed, alone=alone) for layer in layers}
+    for before, after in look(layers, alone):
+        ours, theirs = _by_name(before), _by_name(after)
+        for name, total in sums.items():
+            total.add(ours.get(name, []), theirs.get(name, []))
+    pairs = {name: sums.pop(name).result() for name in list(sums)}
+    apart = [layer for layer in layers if pairs[layer.name] == APART]
+    if apart:
+        again = gather_pairs(apart, look, alone=True, positions=positions, seed=seed)
+        note = f"fitted to the original's inputs: {APART}"
+        pairs |= {n: pair if isinstance(pair, str) else replace(pair, note=note) for n, pair in again.items()}
+    return pairs
+
+
+def _by_name(calls: Sequence[Captured]) -> dict[str, list[Captured]]:
+    found: dict[str, list[Captured]] = {}
+    for call in calls:
+        found.setdefault(call.name, []).append(call)
+    return found
 
 
 class PairSum:
-    """Sums of a layer's pair over batches."""
+    """Sums of a layer's pair over batches; ``alone``, of its inputs in the original network."""
 
-    def __init__(self, layer: Layer, positions: int, seed: int) -> None:
-        self._layer = layer
+    def __init__(self, layer: Layer, positions: int, seed: int, *, alone: bool = False) -> None:
+        self._layer, self._alone = layer, alone
         self._own, self._cross = MomentSum(layer.spec), MomentSum(layer.spec)
         self._choice = PositionChoice(layer.name, positions, seed)
+        self._trouble = ""
 
-    def add(self, before: Captured, after: Captured) -> None:
-        """Add what the layer saw in the original and in the compressed network."""
-        name, x, size_out = before
-        chosen = self._choice.choose(size_out)
-        for ours, theirs in patch_blocks((x, after[1]), self._layer.spec, size_out, chosen):
-            self._own.add(theirs, name)
-            self._cross.add(ours, name, theirs)
+    def add(self, before: Sequence[Captured], after: Sequence[Captured]) -> None:
+        """Add what the layer saw in the original and in the compressed network, at its calls for a batch."""
+        if not self._alone and not _see_the_same_rows(before, after):
+            self._trouble = APART
+        if self._trouble:
+            return
+        try:
+            for one, other in zip(before, before if self._alone else after, strict=True):
+                self._add(one, other)
+        except TuckertreeError as error:  # what the compressed network makes of it may be at fault
+            self._trouble = str(error).removeprefix(f"{self._layer.name}: ") if self._alone else APART
 
-    def result(self) -> Pair:
-        """The means; raises what :meth:`MomentSum.result` does."""
-        cross = self._cross.result(self._layer.name)
-        moment = self._own.result(self._layer.name)
-        return Pair(moment, cross.patch, cross.mean, moment.patch)
+    def _add(self, one: Captured, other: Captured) -> None:
+        chosen = self._choice.choose(one.size_out)
+        inputs = (one.x,) if self._alone else (one.x, other.x)
+        for patches in patch_blocks(inputs, self._layer.spec, one.size_out, chosen):
+            self._own.add(patches[-1], one.name)
+            if not self._alone:
+                self._cross.add(patches[0], one.name, patches[1])
+
+    def result(self) -> Pair | str:
+        """The means, or why there are none; :data:`APART` if the original's alone can be had."""
+        name = self._layer.name
+        try:
+            if not self._trouble and self._alone:
+                return Pair.alike(self._own.result(name))
+            if not self._trouble:
+                cross, moment = self._cross.result(name), self._own.result(name)
+                return Pair(moment, cross.patch, cross.mean, moment.patch)
+        except TuckertreeError as error:
+            self._trouble = str(error).removeprefix(f"{name}: ") if self._alone else APART
+        return self._trouble
+
+
+def _see_the_same_rows(before: Sequence[Captured], after: Sequence[Captured]) -> bool:
+    """Whether it is known that rows in the same place belong together."""
+    return len(before) == len(after) and all(
+        (one.way, one.x.shape, one.size_out) == (other.way, other.x.shape, other.size_out)
+        for one, other in zip(before, after, strict=True)
+    )
 
 
 def least_squares_kernel(kernel: Tensor, pair: Pair, ridge: float) -> Tensor:
@@ -113,12 +208,9 @@ def least_squares_kernel(kernel: Tensor, pair: Pair, ridge: float) -> Tensor:
     kernel
         ``W[g, T, C, D1, ..., DN]``, float64.
     ridge
-        ``lambda`` in units of the mean of the diagonal of ``E[z z^T]``.
+        ``lambda`` in units of the mean of the diagonal of ``E[z z^T]``, at least.
     """
     matrix = kernel.flatten(2).mT
-    gram = pair.moment.patch.to(kernel.device)
-    scale = gram.diagonal(dim1=1, dim2=2).mean(1).clamp_min(torch.finfo(gram.dtype).tiny ** 0.5)
-    eye = torch.eye(gram.shape[1], dtype=gram.dtype, device=gram.device)
-    root = torch.linalg.cholesky(gram + ridge * scale[:, None, None] * eye)
+    root, _ = ridged_root(pair.moment.patch.to(kernel.device), ridge)
     change = torch.cholesky_solve((pair.cross - pair.gram).to(kernel.device) @ matrix, root)
     return (matrix + change).mT.reshape(kernel.shape)

@@ -213,14 +213,23 @@ def _close(
 
 def _solve_near(normal: Tensor, target: Tensor, near: Tensor) -> tuple[Tensor, Tensor]:
     """Least squares with a ridge towards ``near``, and the Cholesky factor of the ridged normal matrix."""
-    diagonal = normal.diagonal(dim1=1, dim2=2)
-    ridge = RIDGE * diagonal.mean(1).clamp_min(torch.finfo(normal.dtype).tiny ** 0.25)[:, None, None]
-    eye = torch.eye(normal.shape[1], dtype=normal.dtype, device=normal.device)
-    root, failed = torch.linalg.cholesky_ex(normal + ridge * eye)
-    while failed.any():
-        ridge = ridge * 100
-        root, failed = torch.linalg.cholesky_ex(normal + ridge * eye)
+    root, ridge = ridged_root(normal, RIDGE)
     return torch.cholesky_solve(target + ridge * near, root), root
+
+
+def ridged_root(gram: Tensor, ridge: float) -> tuple[Tensor, Tensor]:
+    """Cholesky factor of ``gram + lambda I``, ``[g, n, n]``, and ``lambda``, ``[g, 1, 1]``.
+
+    ``lambda`` is ``ridge`` times the mean of the diagonal, and more where rounding asks for it.
+    """
+    scale = gram.diagonal(dim1=1, dim2=2).mean(1).clamp_min(torch.finfo(gram.dtype).tiny ** 0.25)
+    amount = ridge * scale[:, None, None]
+    eye = torch.eye(gram.shape[1], dtype=gram.dtype, device=gram.device)
+    root, failed = torch.linalg.cholesky_ex(gram + amount * eye)
+    while failed.any():
+        amount = amount.where(failed[:, None, None] == 0, 100 * amount)
+        root, failed = torch.linalg.cholesky_ex(gram + amount * eye)
+    return root, amount
 
 
 def _leading_right_vectors(matrix: Tensor, rank: int) -> Tensor:

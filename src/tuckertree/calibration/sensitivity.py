@@ -9,15 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
+from math import isfinite
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from tuckertree.calibration.batchnorm import output_distances
+from tuckertree.calibration.distances import IncomparableError, output_distances
 from tuckertree.calibration.metrics import KernelMetric, weigh
 from tuckertree.calibration.sources import Calibration, Source
 from tuckertree.decomposition import Factors, decompose, method_cuts
+from tuckertree.errors import TuckertreeError
 from tuckertree.layers import Chain, LayerSpec, factorize
 from tuckertree.planning import DENSE, Candidates, Layer
 from tuckertree.progress import Tick, no_progress
@@ -55,9 +57,10 @@ def measure_sensitivity(
     Raises
     ------
     TuckertreeError
-        If the images cannot be used.
+        If the images cannot be used, or the sizes of the outputs depend on values.
     """
-    images = Calibration(list(Calibration(images).part(0, count)))
+    images = Calibration(images)
+    images = Calibration(list(images.part(0, count)), example=images.example)
     found = {}
     for done, layer in enumerate(layers):
         own = candidates[layer.name]
@@ -65,7 +68,14 @@ def measure_sensitivity(
         for pick in picks_near(own, errors):
             chain = whitened_chain(model, layer, own.methods[pick], own.ranks[pick], metrics[layer.name])
             tried = replace_layers(model, {layer.name: chain})
-            curve.append((float(own.error[pick]), output_distances(model, (tried,), images)[0] ** 2))
+            try:
+                (change,) = output_distances(model, (tried,), images)
+            except IncomparableError as error:
+                raise TuckertreeError(
+                    f"{error}, so the sensitivity to a layer has no measure; use the objective moments"
+                ) from error
+            if isfinite(change):
+                curve.append((float(own.error[pick]), change**2))
         found[layer.name] = own.measured(partial(interpolated, curve=curve))
         tick("sensitivity", done + 1, len(layers))
     return found

@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
+from math import ceil
 from typing import Any
+from warnings import warn
 
+import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, default_collate
 
+from tuckertree.calibration.batches import as_inputs, batch_size, is_single, join, narrow, same_form
 from tuckertree.errors import TuckertreeError, UsageError
 from tuckertree.measure import ExampleInputs
+from tuckertree.measure.nested import each_leaf, tensors
 
-Source = Tensor | Iterable[Any] | Dataset[Any]
+Source = Tensor | np.ndarray[Any, Any] | Iterable[Any] | Dataset[Any]
 """A tensor ``[images, ...]``, a data set, or batches: a list, a DataLoader, whatever iterates twice."""
+
+UNREADABLE = 0.1
+"""At most this share of the images of a data set may be unreadable."""
+
+
+class CalibrationWarning(UserWarning):
+    """The calibration images are fewer than one would like, or something is left out of the calibration."""
 
 
 class Calibration:
@@ -22,10 +34,13 @@ class Calibration:
     Attributes
     ----------
     source
-        A tensor ``[images, ...]``; a torch data set; or an iterable of batches, each a tensor, a pair of
-        inputs and integer labels (dropped), a tuple of positional or a mapping of keyword arguments.
+        A tensor or array ``[images, ...]``; a torch data set; or an iterable of batches or of single images. Each of
+        them is a tensor or array, a tuple of positional inputs, or a mapping of keyword inputs.
     batch_size
-        Larger batches are divided.
+        Larger batches are divided, single images are put together.
+    example
+        Inputs of the model. What a batch has beside them, in its end or under other names, are labels and is
+        dropped; without an example only integer labels in a pair are known as such.
 
     Raises
     ------
@@ -33,13 +48,17 @@ class Calibration:
         If the source can be gone through only once, or is of no use as one.
     """
 
-    def __init__(self, source: Source | Calibration, batch_size: int = 64) -> None:
+    def __init__(
+        self, source: Source | Calibration, batch_size: int = 64, example: ExampleInputs | None = None
+    ) -> None:
         self.source: Tensor | Iterable[Any]
-        self.batch_size: int
+        self.batch_size, self.example = batch_size, example
         self._count: int | None = None
         if isinstance(source, Calibration):
-            self.source, self.batch_size, self._count = source.source, source.batch_size, source._count
+            vars(self).update(vars(source))
             return
+        if isinstance(source, np.ndarray):
+            source = torch.from_numpy(np.array(source, order="C"))
         if isinstance(source, Tensor) and source.ndim < 2:
             raise UsageError(f"calibration images are [images, ...]; this tensor is {list(source.shape)}")
         if isinstance(source, Iterator):
@@ -47,13 +66,21 @@ class Calibration:
                 "the calibration source can be gone through only once; give a list of batches, a DataLoader "
                 "or a tensor"
             )
-        if isinstance(source, Dataset):
+        if isinstance(source, IterableDataset):
             source = DataLoader(source, batch_size=batch_size)
+        elif isinstance(source, Dataset):
+            source = DataLoader(_Readable(source), batch_size=batch_size, collate_fn=_collate)
         if not isinstance(source, Iterable):
             raise UsageError(f"calibration images cannot come from a {type(source).__name__}")
-        self.source, self.batch_size = source, batch_size
+        self.source = source
         if isinstance(source, Tensor):
             self._count = len(source)
+
+    def in_batches(self, size: int) -> Calibration:
+        """The same images in batches of at most another size."""
+        other = Calibration(self)
+        other.batch_size = size
+        return other
 
     def __iter__(self) -> Iterator[ExampleInputs]:
         """Go through all images once.
@@ -61,11 +88,15 @@ class Calibration:
         Raises
         ------
         TuckertreeError
-            If there are none, or fewer than the time before.
+            If there are none, fewer than the time before, or too many that cannot be read.
+
+        Warns
+        -----
+        CalibrationWarning
+            If some cannot be read.
         """
         seen = 0
-        for batch in self._whole_batches():
-            inputs = _without_labels(batch)
+        for inputs in self._whole_batches():
             size = self._size(inputs)
             for start in range(0, size, self.batch_size):
                 yield self._cut(inputs, start, min(self.batch_size, size - start))
@@ -107,15 +138,92 @@ class Calibration:
 
     def _cut(self, inputs: ExampleInputs, start: int, length: int) -> ExampleInputs:
         """So many images of a batch."""
-        return _narrow(inputs, start, length)
+        return narrow(inputs, start, length)
 
-    def _whole_batches(self) -> Iterator[Any]:
-        return iter([self.source] if isinstance(self.source, Tensor) else self.source)
+    def _whole_batches(self) -> Iterator[ExampleInputs]:
+        """Inputs as the source has them; single images of one form are put together."""
+        held: list[ExampleInputs] = []
+        for batch in self._given():
+            inputs = as_inputs(batch, self.example)
+            single = is_single(batch, self.example)
+            if held and (not single or len(held) == self.batch_size or not same_form(held[0], inputs)):
+                yield join(held)
+                held = []
+            if single:
+                held.append(inputs)
+            else:
+                yield inputs
+        if held:
+            yield join(held)
+
+    def _given(self) -> Iterator[Any]:
+        """What the source gives; what goes wrong in it is said in one line."""
+        if isinstance(self.source, Tensor):
+            yield self.source
+            return
+        readable = self.source.dataset if isinstance(self.source, DataLoader) else None
+        iterator = iter(self.source)
+        while True:
+            try:
+                batch = next(iterator)
+            except StopIteration:
+                break
+            except TuckertreeError:
+                raise
+            except Exception as error:
+                raise TuckertreeError(f"the calibration source fails: {_one_line(error)}") from error
+            if isinstance(readable, _Readable):
+                readable.check()
+            if batch is not None:
+                yield batch
+        if isinstance(readable, _Readable):
+            readable.warn()
+
+
+class _Readable(Dataset[Any]):
+    """A data set in which None stands for what cannot be read."""
+
+    def __init__(self, images: Dataset[Any]) -> None:
+        self._images, self._errors, self._warned = images, dict[int, str](), False
+
+    def __len__(self) -> int:
+        return len(self._images)  # type: ignore[arg-type]
+
+    def __getitem__(self, number: int) -> Any:
+        try:
+            return self._images[number]
+        except Exception as error:  # whatever its reader raises
+            self._errors[number] = _one_line(error)
+            return None
+
+    def check(self) -> None:
+        """Refuse a data set of which too much cannot be read."""
+        if len(self._errors) > ceil(UNREADABLE * len(self)) or len(self._errors) == len(self):
+            raise TuckertreeError(f"{self._said()}; at most {UNREADABLE:.0%} of them may be left out")
+
+    def warn(self) -> None:
+        """Say once what was left out."""
+        if self._errors and not self._warned:
+            self._warned = True
+            warn(f"{self._said()}; left out", CalibrationWarning, stacklevel=2)
+
+    def _said(self) -> str:
+        first = self._errors[min(self._errors)]
+        return f"{len(self._errors)} of {len(self)} calibration images cannot be read: {first}"
+
+
+def _collate(items: list[Any]) -> Any:
+    read = [item for item in items if item is not None]
+    return default_collate(read) if read else None
+
+
+def _one_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def to_model(inputs: ExampleInputs, model: nn.Module) -> ExampleInputs:
-    """Inputs on the device of a model's first parameter; floating ones in its type."""
-    like = next(model.parameters(), None)
+    """Inputs on the device of a model's first floating-point parameter; floating ones in its type."""
+    like = next((p for p in model.parameters() if p.is_floating_point()), None)
     if like is None:
         return inputs
 
@@ -124,56 +232,14 @@ def to_model(inputs: ExampleInputs, model: nn.Module) -> ExampleInputs:
             return value
         return value.to(like.device, like.dtype if value.is_floating_point() else value.dtype)
 
-    return each_tensor(inputs, move)
+    return each_leaf(inputs, move)
 
 
 def floating_outputs(output: Any) -> list[Tensor]:
-    """All floating-point tensors in what a model returns, in their order."""
-    if isinstance(output, Tensor):
-        return [output] if output.is_floating_point() else []
-    parts = (
-        output.values() if isinstance(output, Mapping) else output if isinstance(output, list | tuple) else ()
-    )
-    return [tensor for part in parts for tensor in floating_outputs(part)]
+    """All floating-point tensors in what a model returns, in their order, however they are nested."""
+    return [tensor for tensor in tensors(output) if tensor.is_floating_point()]
 
 
-def _without_labels(batch: Any) -> ExampleInputs:
-    if isinstance(batch, Tensor | Mapping):
-        return batch
-    if not isinstance(batch, list | tuple) or not batch or not isinstance(batch[0], Tensor):
-        raise TuckertreeError(
-            f"a calibration batch is a tensor, (images, labels) or a mapping, not {type(batch).__name__}"
-        )
-    is_pair = len(batch) == 2 and isinstance(batch[1], Tensor) and not batch[1].is_floating_point()
-    return batch[0] if len(batch) == 1 or (is_pair and batch[1].ndim <= 1) else batch
-
-
-def _tensors(inputs: ExampleInputs) -> list[Tensor]:
-    if isinstance(inputs, Tensor):
-        return [inputs]
-    values = inputs.values() if isinstance(inputs, Mapping) else inputs
-    return [value for value in values if isinstance(value, Tensor) and value.ndim]
-
-
-def batch_size(inputs: ExampleInputs) -> int:
-    """Number of images in a batch."""
-    tensors = _tensors(inputs)
-    if not tensors or any(len(tensor) != len(tensors[0]) for tensor in tensors):
-        raise TuckertreeError("the tensors of a calibration batch must share their first size, the images")
-    return len(tensors[0])
-
-
-def _narrow(inputs: ExampleInputs, start: int, length: int) -> ExampleInputs:
-    def narrow(value: Any) -> Any:
-        return value.narrow(0, start, length) if isinstance(value, Tensor) and value.ndim else value
-
-    return each_tensor(inputs, narrow)
-
-
-def each_tensor(inputs: ExampleInputs, change: Any) -> ExampleInputs:
-    """Inputs of the same form with every value changed."""
-    if isinstance(inputs, Tensor):
-        return torch.as_tensor(change(inputs))
-    if isinstance(inputs, Mapping):
-        return {key: change(value) for key, value in inputs.items()}
-    return tuple(change(value) for value in inputs)
+def first_input(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """What a layer was called with, by position or by keyword."""
+    return args[0] if args else kwargs.get("input", next(iter(kwargs.values()), None))

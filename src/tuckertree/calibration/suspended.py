@@ -8,7 +8,7 @@ each forward is a thread of its own, of which only one runs at a time.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from math import prod
 from threading import Semaphore, Thread, current_thread
@@ -17,9 +17,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tuckertree.calibration.batches import batch_size, narrow
 from tuckertree.calibration.moments import Captured
 from tuckertree.calibration.patches import output_sizes
-from tuckertree.calibration.sources import batch_size, each_tensor, to_model
+from tuckertree.calibration.sources import to_model
+from tuckertree.calibration.ways import Way, followed, way_here
 from tuckertree.errors import TuckertreeError
 from tuckertree.measure import ExampleInputs, call, evaluating, layer_input
 from tuckertree.planning import Layer
@@ -70,7 +72,7 @@ class SuspendedForward(Thread):
         self._go.acquire()
         try:
             if not self._stop_wanted:
-                with torch.no_grad():
+                with torch.no_grad(), Way():
                     call(self._model, to_model(self._inputs, self._model), "the calibration images")
         except _StopError:
             pass
@@ -99,7 +101,7 @@ def can_suspend(model: nn.Module, layers: Sequence[Layer], batches: Sequence[Exa
     two batches of different sizes.
     """
     size = min(batch_size(batches[0]), 3)
-    few = [_head(batches[0], size - 1), _head(batches[0], size)] if size > 1 else batches[:2]
+    few = [narrow(batches[0], 0, size - 1), narrow(batches[0], 0, size)] if size > 1 else batches[:2]
     try:
         alone = [[x for (x,) in _inputs(model, layers, [batch])] for batch in few]
         with closing(_inputs(model, layers, few)) as together:
@@ -116,11 +118,7 @@ def _inputs(
     """What goes into each layer, in turn, of each batch."""
     with suspended(model, layers, batches) as forwards:
         for layer in layers:
-            yield [advance(forward, layer.name)[1].clone() for forward in forwards]
-
-
-def _head(inputs: ExampleInputs, size: int) -> ExampleInputs:
-    return each_tensor(inputs, lambda x: x[:size] if isinstance(x, Tensor) and x.ndim else x)
+            yield [advance(forward, layer.name).x.clone() for forward in forwards]
 
 
 def _are_alike(x: Tensor, y: Tensor) -> bool:
@@ -129,23 +127,29 @@ def _are_alike(x: Tensor, y: Tensor) -> bool:
 
 @contextmanager
 def suspended(
-    model: nn.Module, layers: Sequence[Layer], batches: Sequence[ExampleInputs]
+    model: nn.Module,
+    layers: Sequence[Layer],
+    batches: Sequence[ExampleInputs],
+    following: Collection[str] = (),
 ) -> Iterator[list[SuspendedForward]]:
     """Forwards of all batches, in evaluation mode, that stop after each of the layers.
 
-    When it goes on, a layer answers anew: with the weights it has by then.
+    When it goes on, a layer answers anew: with the weights it has by then. ``following`` as of
+    :func:`~tuckertree.calibration.moments.captured_inputs`.
     """
     watched: Mapping[nn.Module, Layer] = {model.get_submodule(layer.name): layer for layer in layers}
 
     def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> Tensor:
         thread, layer = current_thread(), watched[module]
         assert isinstance(thread, SuspendedForward)
-        thread.pause((layer.name, layer_input(args, kwargs), output_sizes(output, layer.spec)))
+        x, size_out = layer_input(args, kwargs), output_sizes(output, layer.spec)
+        thread.pause(Captured(layer.name, x, size_out, way_here()))
         answer: Tensor = module.forward(*args, **kwargs)
         return answer
 
     handles = [module.register_forward_hook(hook, with_kwargs=True) for module in watched]
-    with evaluating(model):
+    # After the hooks that let a layer answer anew, which is its own affair too.
+    with evaluating(model), followed(model, following):
         forwards = [SuspendedForward(model, inputs) for inputs in batches]
         try:
             yield forwards
@@ -161,13 +165,14 @@ def advance(forward: SuspendedForward, name: str) -> Captured:
 
     Raises
     ------
-    TuckertreeError
+    OtherWayError
         If it is not: the network takes different ways for different images.
     """
     captured = forward.advance()
-    if captured is None or captured[0] != name:
-        raise TuckertreeError(
-            f"{name}: the network does not call its layers in the same order for all images, so they cannot "
-            "be corrected one after the other; calibrate without correction"
-        )
+    if captured is None or captured.name != name:
+        raise OtherWayError(f"{name}: the network does not call its layers in the same order for all images")
     return captured
+
+
+class OtherWayError(TuckertreeError):
+    """A forward does not come to a layer when the others do."""

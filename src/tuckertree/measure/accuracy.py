@@ -57,7 +57,7 @@ def evaluate(
     first, five, seen = 0, 0, 0
     with evaluating(model):
         for inputs, labels in batches:
-            logits = _logits(model, inputs.to(device), len(inputs))
+            logits = _logits(model, inputs.to(device, copy=True), len(inputs))
             _check_labels(labels, logits.shape[1])
             best = logits.topk(min(5, logits.shape[1]), dim=1).indices.cpu() == labels[:, None]
             first += int(best[:, 0].sum())

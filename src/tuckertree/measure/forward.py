@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from tuckertree.errors import TuckertreeError
+from tuckertree.measure.nested import each_leaf
 
 ExampleInputs = Tensor | Sequence[Any] | Mapping[str, Any]
 """One tensor, a sequence of positional arguments, or a mapping of keyword arguments."""
@@ -46,11 +47,14 @@ def run(model: nn.Module, example_inputs: ExampleInputs, what: str = "the exampl
 def call(model: nn.Module, inputs: ExampleInputs, what: str) -> Any:
     """Call the model as it is; ``what`` the inputs are is said where it does not run on them.
 
+    The model gets copies of the tensors, so that a forward that changes its inputs in place changes nobody else's.
+
     Raises
     ------
     TuckertreeError
         As :func:`run`.
     """
+    inputs = each_leaf(inputs, _copied)
     try:
         if isinstance(inputs, Tensor):
             return model(inputs)
@@ -85,6 +89,10 @@ def watch_call(module: nn.Module, see: Callable[[Any, Any], None]) -> RemovableH
 def layer_input(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
     """What torch's layers call ``input``, however it was given; None where there is none."""
     return args[0] if args else kwargs.get("input")
+
+
+def _copied(value: Any) -> Any:
+    return value.detach().clone() if isinstance(value, Tensor) else value
 
 
 def describe(inputs: Any) -> str:

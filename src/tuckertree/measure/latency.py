@@ -78,6 +78,7 @@ def compare_latency(
         Timed runs of each model, and runs before them that are not.
     """
     synchronise = synchroniser(inputs.device)
+    inputs = inputs.clone()  # a forward may change them in place
 
     def forward(model: nn.Module) -> None:
         with evaluating(model):

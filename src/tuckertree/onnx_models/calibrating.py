@@ -7,7 +7,7 @@ gets in the network as compressed so far and the outputs it gave in the original
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from functools import partial
 from math import ceil, prod
 from typing import Any
@@ -16,10 +16,11 @@ import torch
 from torch import nn
 
 from tuckertree.calibration import Calibration, KernelMetric, Source
-from tuckertree.calibration.correct import Fitter, default_ridge
+from tuckertree.calibration.fitting import Fitter, default_ridge
+from tuckertree.calibration.kept import Changeable
 from tuckertree.calibration.metrics import InputSum
 from tuckertree.calibration.moments import MEMORY, POSITIONS, Captured, chunks_within, warn_of_few
-from tuckertree.calibration.pairs import PairSum
+from tuckertree.calibration.pairs import Seen, gather_pairs
 from tuckertree.calibration.sensitivity import ERRORS, interpolated, picks_near, whitened_chain
 from tuckertree.errors import TuckertreeError
 from tuckertree.layers import Chain
@@ -31,6 +32,7 @@ from tuckertree.onnx_models.inputs import Feed, as_feed, fixed_batch, is_divisib
 from tuckertree.onnx_models.layers import OnnxLayer, Skeleton
 from tuckertree.onnx_models.nodes import attributes_of
 from tuckertree.onnx_models.rewriting import rewrite
+from tuckertree.onnx_models.rows import choosing_values, way_of
 from tuckertree.onnx_models.runtime import Session, probing
 from tuckertree.planning import Candidates, Layer, Plan
 from tuckertree.progress import Tick, no_progress
@@ -99,18 +101,22 @@ def onnx_metrics(
     Raises
     ------
     TuckertreeError
-        If the model does not run on the images, or an activation is not finite.
+        If the model does not run on the images, or no activation is finite.
     """
     metrics: dict[str, KernelMetric] = {}
+    blind: list[str] = []
     chunks = list(_within_activations(layers, images.batch_size))
     for number, chunk in enumerate(chunks):
         sums = {found.layer.name: InputSum(found.layer) for found in chunk}
         probe = Probe(file, graph, chunk)
         for done, feed in enumerate(feeds_of(images, graph, METRIC_IMAGES)):
-            for name, x, _ in probe.capture(feed):
-                sums[name].add(x)
+            for seen in probe.capture(feed):
+                sums[seen.name].add(seen.x)
             tick(f"metrics {number + 1}/{len(chunks)}", done + 1, min(images.batches, METRIC_IMAGES) or 1)
         metrics.update({name: total.metric() for name, total in sums.items()})
+        blind += [name for name, total in sums.items() if total.is_blind]
+    if layers and len(blind) == len(layers):
+        raise TuckertreeError(f"{blind[0]}: the calibration images give NaN or infinite activations")
     return metrics
 
 
@@ -126,6 +132,7 @@ def calibrate_onnx(
     memory: int = MEMORY,
     positions: int = POSITIONS,
     seed: int = 0,
+    notes: MutableMapping[str, str] | None = None,
     tick: Tick = no_progress,
 ) -> dict[str, Chain]:
     """Chains of a plan, by name, with factors and biases fitted to images.
@@ -138,38 +145,54 @@ def calibrate_onnx(
         About so many passes over the images, more where the memory asks for it.
     memory, positions, seed
         As :func:`~tuckertree.calibration.moments.collect_moments`.
+    notes
+        As of :func:`~tuckertree.calibration.calibrate`.
 
     Raises
     ------
     TuckertreeError
-        If the model does not run on the images, or an activation is not finite.
+        If the model does not run on the images, or no activation is finite.
 
     Warns
     -----
     CalibrationWarning
-        If there are few images, or layers too large for the memory; those keep the plain decomposition.
+        If there are few images, layers too large for the memory, or such as see nothing that can be used; those
+        keep the plain decomposition.
     """
     planned = [layers[layer.name] for layer in plan.compressed]
     own = Skeleton({found.layer.name: skeleton.get_submodule(found.layer.name) for found in planned})
     result = apply(own, plan, tick=tick)
     chains = chains_of(result, plan)
-    fitter = Fitter(own, result, plan, {}, means=True, ridge=default_ridge(len(images)))
+    names = frozenset(chains)
+    biases = frozenset(found.layer.name for found in planned if found.layer.spec.bias)
+    fitter = Fitter(own, result, plan, Changeable(names, biases), default_ridge(len(images)))
     fitted: dict[str, Chain] = {}
     work = list(_stages(planned, stages, memory, images.batch_size))
     for number, stage in enumerate(work):
         original = Probe(file, graph, stage)
         compressed = original
         if fitted:
-            compressed = Probe(file, Graph(rewrite(graph, layers, fitted, biases=True)), stage)
-        sums = {found.layer.name: PairSum(found.layer, positions, seed) for found in stage}
-        for done, feed in enumerate(feeds_of(images, graph)):
-            before = original.capture(feed)
-            after = compressed.capture(feed) if fitted else before
-            for ours, theirs in zip(before, after, strict=True):
-                sums[ours[0]].add(ours, theirs)
-            tick(f"fitting {number + 1}/{len(work)}", done + 1, images.batches)
-        fitter.fit([found.layer for found in stage], {name: total.result() for name, total in sums.items()})
+            smaller = Graph(rewrite(graph, layers, fitted, biases=True))
+            compressed = Probe(file, smaller, stage, original)
+
+        def look(
+            _: Sequence[Layer],
+            alone: bool,
+            original: Probe = original,
+            compressed: Probe = compressed,
+            number: int = number,
+        ) -> Iterator[Seen]:
+            for done, feed in enumerate(feeds_of(images, graph)):
+                before = original.capture(feed)
+                yield before, before if alone or compressed is original else compressed.capture(feed)
+                tick(f"fitting {number + 1}/{len(work)}", done + 1, images.batches)
+
+        part = [found.layer for found in stage]
+        fitter.fit(part, gather_pairs(part, look, positions=positions, seed=seed))
         fitted.update({found.layer.name: chains[found.layer.name] for found in stage})
+    fitter.check()
+    if notes is not None:
+        notes.update(fitter.notes)
     warn_of_few(fitter.few)
     return chains
 
@@ -220,16 +243,21 @@ def onnx_sensitivity(
 
 
 class Probe:
-    """Runs a model as far as some layers' inputs."""
+    """Runs a model as far as some layers' inputs; the compressed one beside that of the ``original``."""
 
-    def __init__(self, file: OnnxFile, graph: Graph, layers: Sequence[OnnxLayer]) -> None:
-        self._layers = layers
-        values = dict.fromkeys(found.node.input[0] for found in layers)
-        wanted = [value for value in values if value not in graph.inputs]
+    def __init__(
+        self, file: OnnxFile, graph: Graph, layers: Sequence[OnnxLayer], original: Probe | None = None
+    ) -> None:
+        self._layers, self._compressed = layers, original is not None
+        own = {found.layer.name: choosing_values(graph, found.node.input[0]) for found in layers}
+        self._choosing: dict[str, tuple[str, ...]] = original._choosing if original else own
+        chosen = (name for names in self._choosing.values() for name in names)
+        values = [found.node.input[0] for found in layers if found.node.input[0] not in graph.inputs]
+        wanted = list(dict.fromkeys([*values, *(n for n in chosen if graph.producer(n) is not None)]))
         self._session: Session | None = probing(graph.proto, file.folder, wanted) if wanted else None
 
     def capture(self, feed: Feed) -> list[Captured]:
-        """Input and output size of each layer.
+        """Input and output size of each layer, and the way of its rows.
 
         Raises
         ------
@@ -237,22 +265,22 @@ class Probe:
             If the model does not run on the feed, or the feed has another size than the example input.
         """
         seen = {**feed, **(self._session.run(feed) if self._session else {})}
-        return [_captured(found, seen[found.node.input[0]]) for found in self._layers]
+        return [self._captured(found, seen) for found in self._layers]
 
-
-def _captured(found: OnnxLayer, values: Any) -> Captured:
-    layer = found.layer
-    x = torch.from_numpy(values)
-    x = (x.mT if attributes_of(found.node).get("transA") else x).to(torch.float32)
-    if not layer.spec.order:
-        return layer.name, x, (prod(x.shape[1:-1]),)
-    (use,) = layer.calls
-    if tuple(x.shape[2:]) != use.size_in:
-        raise TuckertreeError(
-            f"{layer.name}: the calibration images give {list(x.shape[2:])} here, the example input "
-            f"{list(use.size_in)}; they must be of one size"
-        )
-    return layer.name, x, use.size_out
+    def _captured(self, found: OnnxLayer, seen: Mapping[str, Any]) -> Captured:
+        layer = found.layer
+        x = torch.from_numpy(seen[found.node.input[0]])
+        x = (x.mT if attributes_of(found.node).get("transA") else x).to(torch.float32)
+        way = way_of(self._choosing[layer.name], seen, compressed=self._compressed)
+        if not layer.spec.order:
+            return Captured(layer.name, x, (prod(x.shape[1:-1]),), way)
+        (use,) = layer.calls
+        if tuple(x.shape[2:]) != use.size_in:
+            raise TuckertreeError(
+                f"{layer.name}: the calibration images give {list(x.shape[2:])} here, the example input "
+                f"{list(use.size_in)}; they must be of one size"
+            )
+        return Captured(layer.name, x, use.size_out, way)
 
 
 def chains_of(result: nn.Module, plan: Plan) -> dict[str, Chain]:

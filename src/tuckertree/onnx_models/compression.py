@@ -168,7 +168,9 @@ def compress_onnx(
             chains = _chains(skeleton, plan, tick)
             clock.lap("factors")
         else:
-            chains = calibrate_onnx(file, graph, found.layers, skeleton, plan, images, tick=tick)
+            notes: dict[str, str] = {}
+            chains = calibrate_onnx(file, graph, found.layers, skeleton, plan, images, notes=notes, tick=tick)
+            plan = plan.noted(notes)
             clock.lap("calibration")
         if plan.latency is not None:
             chains = chains_of(run_as_planned(Skeleton(chains), plan), plan)

@@ -42,6 +42,7 @@ class Graph:
         self.opset = next((o.version for o in proto.opset_import if is_standard(o.domain)), 0)
         inputs = {value.name for value in graph.input} if proto.ir_version >= INPUTS_LISTED else set()
         self.values = Constants(graph, given={t.name for t in graph.initializer if t.name in inputs})
+        self._producers = {name: node for node in graph.node for name in node.output}
         self.uses = Counter(used_values(graph))
         self._names = {*_names(graph)}
 
@@ -74,6 +75,10 @@ class Graph:
         written = sum(len(a.floats) + (a.name == "value_float") for a in attributes if a.name in _WRITTEN)
         tensors = (tensor for tensor in all_tensors(self.proto) if tensor.data_type in _COUNTED)
         return written + sum(prod(tensor.dims) for tensor in tensors)
+
+    def producer(self, name: str) -> NodeProto | None:
+        """The node of the main graph that gives a value; None for inputs and constants."""
+        return None if name in self.constants else self._producers.get(name)
 
     def consumers(self, name: str) -> list[NodeProto]:
         """Nodes of the main graph that a value goes into."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from typing import Any
 
 from tuckertree.decomposition import METHODS
 from tuckertree.errors import TuckertreeError
 
 DENSE = "dense"
+EXCLUDED, NOT_INCLUDED = "excluded", "not included"
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,11 @@ class LayerPlan:
     reason: str
     form: tuple[int, ...] | None = None
     seconds: tuple[float, float] | None = None
+
+    @property
+    def left_out(self) -> bool:
+        """Whether the user had it left as it is: then nothing of it changes."""
+        return self.method == DENSE and self.reason in (EXCLUDED, NOT_INCLUDED)
 
 
 @dataclass(frozen=True)
@@ -149,6 +155,14 @@ class Plan:
     def compressed(self) -> tuple[LayerPlan, ...]:
         """The layers that become chains."""
         return tuple(layer for layer in self.layers if layer.method != DENSE)
+
+    def noted(self, notes: Mapping[str, str]) -> Plan:
+        """The same plan with more in the reasons of some layers, by name."""
+        layers = (
+            replace(layer, reason="; ".join(filter(None, (layer.reason, notes.get(layer.name)))))
+            for layer in self.layers
+        )
+        return replace(self, layers=tuple(layers))
 
     def to_json(self) -> dict[str, Any]:
         """The plan as JSON data."""

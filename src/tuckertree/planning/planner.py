@@ -16,7 +16,7 @@ from tuckertree.layers import chain_parameters, chain_stages
 from tuckertree.planning.candidates import Candidates, layer_candidates
 from tuckertree.planning.inventory import Inventory, Layer
 from tuckertree.planning.patterns import fits
-from tuckertree.planning.plan import DENSE, LayerPlan, Plan
+from tuckertree.planning.plan import DENSE, EXCLUDED, NOT_INCLUDED, LayerPlan, Plan
 from tuckertree.planning.rules import NetworkRule, Ranks, Rule
 from tuckertree.planning.timing import Timer
 from tuckertree.progress import Tick, no_progress, spread
@@ -82,12 +82,12 @@ class Options:
 
     def method(self, layer: Layer) -> tuple[str, str]:
         """Method for a layer (``dense`` to leave it) and the reason."""
+        if _fits(layer, self.exclude):
+            return DENSE, EXCLUDED
+        if not _fits(layer, self.include):
+            return DENSE, NOT_INCLUDED
         if layer.refusal:
             return DENSE, layer.refusal
-        if not _fits(layer, self.include):
-            return DENSE, "not included"
-        if _fits(layer, self.exclude):
-            return DENSE, "excluded"
         if layer.is_first:
             return self.first, "first convolution"
         if not layer.spec.essential_modes:

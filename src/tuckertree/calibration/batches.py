@@ -1,0 +1,207 @@
+"""Batches in the form that a model takes: labels dropped, arrays made tensors, single images made batches."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeGuard
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tuckertree.errors import TuckertreeError
+from tuckertree.measure import ExampleInputs
+from tuckertree.measure.nested import each_leaf, tensors
+
+_TAKEN = (
+    "a calibration batch is a tensor or an array [images, ...], a tuple of the model's positional inputs, "
+    "labels last, or a mapping of its keyword inputs"
+)
+
+
+class Samples(list[Tensor]):
+    """A list of images, each a tensor of its own, that a model takes in the place of a batch."""
+
+
+def as_inputs(batch: Any, example: ExampleInputs | None = None) -> ExampleInputs:
+    """What of a batch goes into the model.
+
+    Parameters
+    ----------
+    batch
+        What a source gave.
+    example
+        Inputs of the model: of a batch as much is taken as there is in them, the rest are labels. Without it the
+        labels are what is integer and one for each image, in a pair.
+
+    Raises
+    ------
+    TuckertreeError
+        If nothing in the batch can be inputs; the message says what can.
+    """
+    batch = each_leaf(batch, _as_tensor)
+    if isinstance(example, Mapping):
+        if _is_list(batch) and batch and isinstance(batch[0], Mapping):
+            batch = batch[0]
+        if isinstance(batch, Mapping):
+            known = {key: _like(value, example[key]) for key, value in batch.items() if key in example}
+            if not known:
+                raise TuckertreeError(
+                    f"a calibration batch holds {', '.join(map(str, batch))}; the model takes {', '.join(example)}"
+                )
+            return known
+    if isinstance(batch, Mapping):
+        return batch
+    if example is None or isinstance(example, Mapping):
+        return _without_labels(batch)
+    wanted = (example,) if isinstance(example, Tensor) else tuple(example)
+    parts = _positional(batch, wanted)
+    if isinstance(parts, Mapping):
+        return parts
+    found = tuple(map(_like, parts, wanted))
+    return found[0] if len(found) == 1 and isinstance(found[0], Tensor) else found
+
+
+def is_single(batch: Any, example: Any) -> bool:
+    """Whether what a source gave is one image, without the axis of the batch that the example has."""
+    if example is None:
+        return False
+    batch = batch[0] if isinstance(batch, tuple) and batch else batch
+    if isinstance(batch, Mapping) and isinstance(example, Mapping):
+        key = next((key for key in example if key in batch), None)
+        batch, example = batch.get(key), example.get(key)
+    theirs = next(iter(tensors(example)), None)
+    return (
+        theirs is not None
+        and isinstance(batch, Tensor | np.ndarray)
+        and isinstance(example, Tensor | list | tuple)
+        and batch.ndim == theirs.ndim - 1
+    )
+
+
+def join(batches: Sequence[ExampleInputs]) -> ExampleInputs:
+    """Batches of the same form as one."""
+    first = batches[0]
+    columns = [iter(tensors(batch)) for batch in batches]
+
+    def joined(value: Any) -> Any:
+        if not isinstance(value, Tensor):
+            return value
+        parts = [next(column) for column in columns]
+        return torch.cat(parts) if value.ndim else value
+
+    return each_leaf(first, joined)
+
+
+def same_form(one: ExampleInputs, other: ExampleInputs) -> bool:
+    """Whether the tensors of two batches differ in nothing but the number of images."""
+    shapes = [[(x.shape[1:], x.dtype) for x in tensors(batch)] for batch in (one, other)]
+    return shapes[0] == shapes[1]
+
+
+def batch_size(inputs: ExampleInputs) -> int:
+    """Number of images in a batch.
+
+    Raises
+    ------
+    TuckertreeError
+        If there are no tensors in it, or they differ in it.
+    """
+    sizes: list[int] = []
+
+    def look(value: Any) -> Any:
+        if isinstance(value, Samples) or (isinstance(value, Tensor) and value.ndim):
+            sizes.append(len(value))
+        return value
+
+    each_leaf(inputs, look, whole=(Samples,))
+    if not sizes or len(set(sizes)) > 1:
+        found = f"; they are {', '.join(map(str, sizes))}" if sizes else ""
+        raise TuckertreeError(
+            f"the tensors of a calibration batch must share their first size, the images{found}"
+        )
+    return sizes[0]
+
+
+def narrow(inputs: ExampleInputs, start: int, length: int) -> ExampleInputs:
+    """Images ``start`` to ``start + length - 1`` of a batch."""
+
+    def cut(value: Any) -> Any:
+        if isinstance(value, Samples):
+            return Samples(value[start : start + length])
+        return value[start : start + length] if isinstance(value, Tensor) and value.ndim else value
+
+    return each_leaf(inputs, cut, whole=(Samples,))
+
+
+def _as_tensor(value: Any) -> Any:
+    """Arrays as tensors, all else as it is."""
+    if not isinstance(value, np.ndarray):
+        return value
+    try:
+        return torch.from_numpy(np.array(value, order="C"))
+    except TypeError as error:
+        raise TuckertreeError(f"a calibration array of {value.dtype} is of no type that torch has") from error
+
+
+def _positional(batch: Any, wanted: Sequence[Any]) -> Any:
+    """The parts of a batch that are positional inputs, or a mapping of keyword inputs."""
+    if isinstance(batch, Tensor):
+        return (batch,)
+    if not _is_list(batch) or not batch:
+        if len(wanted) == 1 and type(batch) is type(wanted[0]) and tensors(batch):
+            return (batch,)
+        raise TuckertreeError(f"{_TAKEN}; not {type(batch).__name__}")
+    first = wanted[0]
+    if isinstance(first, Tensor):
+        if isinstance(batch, list) and len(wanted) == 1 and _are_images(batch, first):
+            return (batch,)
+        if isinstance(batch[0], Mapping):
+            return batch[0]
+        if _is_list(batch[0]) and not _are_images(batch[0], first):
+            batch = batch[0]  # (inputs, labels)
+    if not tensors(batch[0]):
+        raise TuckertreeError(f"{_TAKEN}; not {type(batch).__name__} of {type(batch[0]).__name__}")
+    return tuple(batch[: len(wanted)])
+
+
+def _like(value: Any, example: Any) -> Any:
+    """One input in the form it has in the example."""
+    if isinstance(example, Tensor):
+        if isinstance(value, Tensor) and value.ndim == example.ndim - 1:
+            return value[None]
+        if _is_list(value) and _are_images(value, example):
+            sizes = {tuple(image.shape) for image in value}
+            if len(sizes) > 1:
+                shown = " and ".join(str(list(size)) for size in sorted(sizes)[:2])
+                raise TuckertreeError(f"the images of a calibration batch must be of one size, not {shown}")
+            return torch.stack(list(value))
+    if _is_list(value) and _is_list(example) and _are_tensors(value) and _are_tensors(example):
+        # As many tensors as in the example may also be several inputs, each of a whole batch.
+        images = all(image.ndim == 3 and image.shape[0] == example[0].shape[0] for image in value)
+        return Samples(value) if images or len(value) != len(example) else value
+    return value
+
+
+def _is_list(value: Any) -> TypeGuard[list[Any] | tuple[Any, ...]]:
+    return isinstance(value, list | tuple)
+
+
+def _are_tensors(values: Any) -> bool:
+    return len(values) > 0 and all(isinstance(value, Tensor) and value.ndim for value in values)
+
+
+def _are_images(values: Any, example: Tensor) -> bool:
+    """Whether these are images without the axis of the batch."""
+    return _are_tensors(values) and all(value.ndim == example.ndim - 1 for value in values)
+
+
+def _without_labels(batch: Any) -> ExampleInputs:
+    if isinstance(batch, Tensor):
+        return batch
+    if not _is_list(batch) or not batch or not tensors(batch[0]):
+        raise TuckertreeError(f"{_TAKEN}; not {type(batch).__name__}")
+    is_pair = len(batch) == 2 and isinstance(batch[1], Tensor) and not batch[1].is_floating_point()
+    dropped = is_pair and batch[1].ndim <= 1
+    parts = batch[:1] if dropped else batch
+    return parts[0] if len(parts) == 1 and isinstance(parts[0], Tensor) else tuple(parts)

@@ -1,0 +1,72 @@
+"""How far networks' outputs are from the original's."""
+
+from __future__ import annotations
+
+from math import inf, isfinite
+from warnings import warn
+
+import torch
+from torch import Tensor, nn
+
+from tuckertree.calibration.sources import Calibration, CalibrationWarning, Source, floating_outputs, to_model
+from tuckertree.errors import TuckertreeError
+from tuckertree.measure import ExampleInputs, run
+
+NO_NEARER = "fitting does not bring the outputs nearer to the original's"
+_ROUNDING = 1e-5
+
+
+class IncomparableError(TuckertreeError):
+    """Outputs have other sizes in another network, as the boxes of a detector may."""
+
+
+def output_distances(
+    reference: nn.Module, models: tuple[nn.Module, ...], images: Source | Calibration, *, start: int = 0
+) -> list[float]:
+    """Relative distance of each model's outputs from the reference's on the images from ``start`` on.
+
+    What is not finite in the reference does not count; what is so only in a model makes its distance infinite.
+
+    Raises
+    ------
+    IncomparableError
+        If outputs differ in number or size.
+    """
+    images = Calibration(images)
+    lost, whole = [0.0] * len(models), 0.0
+    for inputs in images.part(start, len(images)):
+        wanted = _outputs(reference, inputs)
+        whole += sum(float((y[y.isfinite()] ** 2).sum()) for y in wanted)
+        for i, model in enumerate(models):
+            found = _outputs(model, inputs)
+            if [y.shape for y in found] != [y.shape for y in wanted]:
+                raise IncomparableError("the sizes of the outputs depend on their values")
+            lost[i] += sum(
+                float((y - z)[y.isfinite()].square().sum()) for y, z in zip(wanted, found, strict=True)
+            )
+    distances = [(value / whole) ** 0.5 if whole else value for value in lost]
+    return [value if isfinite(value) else inf for value in distances]
+
+
+def nearer(model: nn.Module, plain: nn.Module, fitted: nn.Module, images: Calibration) -> nn.Module:
+    """Of two networks the one whose outputs are nearer to the original's; the fitted one if that cannot be seen.
+
+    Warns
+    -----
+    CalibrationWarning
+        If that is the plain one, by more than rounding.
+    """
+    try:
+        before, after = output_distances(model, (plain, fitted), images)
+    except IncomparableError:
+        return fitted
+    if after <= before:
+        return fitted
+    if after > before + _ROUNDING:
+        warn(f"{NO_NEARER}: left as decomposed", CalibrationWarning, stacklevel=3)
+    return plain
+
+
+def _outputs(model: nn.Module, inputs: ExampleInputs) -> list[Tensor]:
+    outputs = floating_outputs(run(model, to_model(inputs, model), "the calibration images"))
+    return [output.to(torch.float32) for output in outputs]

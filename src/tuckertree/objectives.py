@@ -20,6 +20,7 @@ from tuckertree.planning import (
     take_inventory,
     trade_off,
 )
+from tuckertree.probing import probe
 from tuckertree.progress import Tick, no_progress, progress_bar
 
 OBJECTIVES = ("outputs", "sensitivity", "moments", "weight")
@@ -93,7 +94,7 @@ def trade_off_curve(
     """
     images = None if calibration is None else Calibration(calibration)
     with progress_bar(progress) as tick:
-        inventory = take_inventory(model, example_inputs)
+        inventory = probe(model, take_inventory(model, example_inputs), example_inputs)
         objective = "weight" if images is None else "outputs"
         candidates = survey_network(model, inventory, Options(), objective, images, tick=tick)
     return trade_off(inventory, candidates, by=by, points=points)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from typing import cast
 
-import torch
 from torch import Tensor, nn
 
 from tuckertree.decomposition import Spectra
 from tuckertree.errors import TuckertreeError
 from tuckertree.layers import DENSE_TYPES, Chain, LayerSpec, densify, empty_chain, factorize
+from tuckertree.measure import copy_model
 from tuckertree.planning import LayerPlan, Plan
 from tuckertree.progress import Tick, no_progress, spread
 
@@ -45,7 +44,7 @@ def apply(
             raise TuckertreeError(f"{layer.name}: {error}") from error
 
     chains = spread(work, plan.compressed, doing="factors", tick=tick, size=lambda p: p.parameters[0])
-    return _copy_with(
+    return copy_model(
         model, {layers[p.name]: chain for p, chain in zip(plan.compressed, chains, strict=True)}
     )
 
@@ -69,7 +68,7 @@ def build_structure(model: nn.Module, plan: Plan) -> nn.Module:
         except TuckertreeError as error:
             raise TuckertreeError(f"{layer.name}: {error}") from error
         chains[dense] = chain.train(dense.training)
-    return _copy_with(model, chains)
+    return copy_model(model, chains)
 
 
 def to_dense(model: nn.Module) -> nn.Module:
@@ -90,7 +89,7 @@ def to_dense(model: nn.Module) -> nn.Module:
         Of the type of ``model``, with its attributes (such as the name of its architecture); where the model is
         itself a chain, the dense layer.
     """
-    return _copy_with(
+    return copy_model(
         model, {module: densify(module) for module in model.modules() if isinstance(module, Chain)}
     )
 
@@ -102,20 +101,7 @@ def is_compressed(model: nn.Module) -> bool:
 
 def replace_layers(model: nn.Module, layers: Mapping[str, nn.Module]) -> nn.Module:
     """Copy a model with other modules in the named places, and wherever else the old ones are used."""
-    return _copy_with(model, {model.get_submodule(name): module for name, module in layers.items()})
-
-
-def _copy_with(model: nn.Module, chains: Mapping[nn.Module, nn.Module]) -> nn.Module:
-    """Deep copy of a model in which some modules are others; the modules replaced are never copied."""
-    if model in chains:
-        return chains[model]
-    memo: dict[int, object] = {id(dense): chain for dense, chain in chains.items()}
-    # Results kept as attributes (old-style weight_norm does it) cannot be copied while a graph hangs on them.
-    for module in model.modules():
-        for value in vars(module).values():
-            if isinstance(value, torch.Tensor) and not value.is_leaf:
-                memo[id(value)] = value.detach().clone()
-    return copy.deepcopy(model, memo)
+    return copy_model(model, {model.get_submodule(name): module for name, module in layers.items()})
 
 
 def layer_for(model: nn.Module, layer: LayerPlan) -> nn.Module:

@@ -52,6 +52,7 @@ def inspect(
     from tuckertree.objectives import trade_off_curve
     from tuckertree.opening import open_model
     from tuckertree.planning import take_inventory
+    from tuckertree.probing import probe
 
     size = parse_size(input_size)
     if is_onnx(model):
@@ -86,6 +87,7 @@ def inspect(
         return
     shape = "x".join(map(str, opened.example_inputs.shape))
     inventory = take_inventory(opened.model, opened.example_inputs)
+    inventory = probe(opened.model, inventory, opened.example_inputs)
     _show_inventory(inventory, f" at input {shape}", as_json=as_json)
 
 

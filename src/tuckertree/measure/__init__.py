@@ -1,6 +1,7 @@
 """What a network costs and how well it does."""
 
 from tuckertree.measure.accuracy import Accuracy, evaluate
+from tuckertree.measure.copying import copy_model
 from tuckertree.measure.cost import count_macs, count_parameters
 from tuckertree.measure.environment import environment, processor
 from tuckertree.measure.forward import ExampleInputs, call, evaluating, run
@@ -12,19 +13,23 @@ from tuckertree.measure.latency import (
     time_in_turns,
     time_until_steady,
 )
+from tuckertree.measure.snapshot import Snapshot, preserved
 
 __all__ = [
     "Accuracy",
     "ExampleInputs",
+    "Snapshot",
     "Timing",
     "call",
     "compare_latency",
+    "copy_model",
     "count_macs",
     "count_parameters",
     "environment",
     "evaluate",
     "evaluating",
     "least_of_each",
+    "preserved",
     "processor",
     "run",
     "synchroniser",

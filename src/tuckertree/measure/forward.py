@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from tuckertree.errors import TuckertreeError
+from tuckertree.measure.nested import each_leaf
 
 ExampleInputs = Tensor | Sequence[Any] | Mapping[str, Any]
 """One tensor, a sequence of positional arguments, or a mapping of keyword arguments."""
@@ -18,14 +19,28 @@ ExampleInputs = Tensor | Sequence[Any] | Mapping[str, Any]
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
     """Put every module in evaluation mode, without gradients, and restore each one's own mode after."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
+    modes = modes_of(model)
     try:
+        set_modes(dict.fromkeys(modes, False))
         with torch.no_grad():
             yield
     finally:
-        for module in training:
-            module.training = True
+        set_modes(modes)
+
+
+def modes_of(model: nn.Module) -> dict[nn.Module, bool]:
+    """Whether each module of a model is in training mode, those that hold others first."""
+    return {module: module.training for module in model.modules()}
+
+
+def set_modes(modes: Mapping[nn.Module, bool]) -> None:
+    """Give modules their modes by their own ``train``, which may do more than note it, where they differ."""
+    for module, mode in modes.items():
+        if module.training != mode:
+            module.train(mode)
+    for module, mode in modes.items():
+        if module.training != mode:  # its train() would not have it so, but so it was
+            module.training = mode
 
 
 def run(model: nn.Module, example_inputs: ExampleInputs, what: str = "the example input") -> Any:
@@ -43,11 +58,14 @@ def run(model: nn.Module, example_inputs: ExampleInputs, what: str = "the exampl
 def call(model: nn.Module, inputs: ExampleInputs, what: str) -> Any:
     """Call the model as it is; ``what`` the inputs are is said where it does not run on them.
 
+    The model gets copies of the tensors, so that a forward that changes its inputs in place changes nobody else's.
+
     Raises
     ------
     TuckertreeError
         As :func:`run`.
     """
+    inputs = each_leaf(inputs, _copied)
     try:
         if isinstance(inputs, Tensor):
             return model(inputs)
@@ -59,6 +77,10 @@ def call(model: nn.Module, inputs: ExampleInputs, what: str) -> Any:
     except Exception as error:
         complaint = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise TuckertreeError(f"the model does not run on {what} {describe(inputs)}: {complaint}") from error
+
+
+def _copied(value: Any) -> Any:
+    return value.detach().clone() if isinstance(value, Tensor) else value
 
 
 def describe(inputs: Any) -> str:

@@ -1,0 +1,107 @@
+"""Deep copies of models, and which part it is where one cannot be copied."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import ModuleType
+from typing import Any
+
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from tuckertree.errors import TuckertreeError
+from tuckertree.measure.forward import set_modes
+
+
+def copy_model(model: nn.Module, replaced: Mapping[nn.Module, nn.Module] | None = None) -> nn.Module:
+    """Deep copy of a model in which some modules are others; the modules replaced are never copied.
+
+    Results of a forward that the model keeps, wherever it does, are copied without the graph that hangs on them. The
+    copy's modules are in the modes of the model's.
+
+    Raises
+    ------
+    TuckertreeError
+        If the model holds something that cannot be copied, such as a lock or an open file, or copies itself in a
+        way of its own, by which modules get lost; the message says where.
+    """
+    replaced = replaced or {}
+    if model in replaced:
+        return replaced[model]
+
+    def copied(part: Any) -> Any:
+        with _CopyResults():
+            return copy.deepcopy(part, {id(old): new for old, new in replaced.items()})
+
+    try:
+        twin: nn.Module = copied(model)
+    except Exception as error:
+        place, part = _first_uncopyable("", model, copied, set())
+        complaint = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise TuckertreeError(
+            f"the model cannot be copied: {place.removeprefix('.') or 'it'} is a {type(part).__name__} "
+            f"({complaint}); take it off the model first, and put it back afterwards"
+        ) from error
+    set_modes({other: module.training for module, other in _pairs(model, twin, replaced)})
+    return twin
+
+
+def _pairs(
+    model: nn.Module, twin: nn.Module, replaced: Mapping[nn.Module, nn.Module]
+) -> Iterator[tuple[nn.Module, nn.Module]]:
+    """Each module that is copied, and its copy."""
+    below: tuple[str, ...] = ()
+    for name, module in model.named_modules():
+        if name.startswith(below):
+            continue
+        try:
+            other = twin.get_submodule(name)
+        except AttributeError as error:
+            raise TuckertreeError(f"the model cannot be copied: its copy has no {name}") from error
+        if module not in replaced:
+            yield module, other
+        elif other is replaced[module]:
+            below = (*below, f"{name}.")
+        else:
+            raise TuckertreeError(f"the model cannot be copied with another layer in the place of {name}")
+
+
+class _CopyResults(TorchFunctionMode):
+    """Lets tensors with a graph, which torch refuses to copy, be copied without it."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        if func is Tensor.__deepcopy__ and not args[0].is_leaf:
+            tensor, memo = args
+            memo[id(tensor)] = tensor.detach().clone()
+            return memo[id(tensor)]
+        return func(*args, **(kwargs or {}))
+
+
+def _first_uncopyable(place: str, part: Any, copied: Callable[[Any], Any], seen: set[int]) -> tuple[str, Any]:
+    """Go down from a part that cannot be copied to the innermost one, by the first at each level."""
+    seen.add(id(part))
+    for name, inner in _parts(part):
+        if id(inner) in seen:
+            continue
+        try:
+            copied(inner)
+        except Exception:
+            return _first_uncopyable(place + name, inner, copied, seen)
+    return place, part
+
+
+def _parts(value: Any) -> Iterator[tuple[str, Any]]:
+    """What an object holds, under the words that one would reach it by."""
+    if isinstance(value, Mapping):
+        yield from ((f"[{key!r}]", inner) for key, inner in value.items())
+    elif isinstance(value, list | tuple | set | frozenset):
+        yield from ((f"[{number}]", inner) for number, inner in enumerate(value))
+    elif not isinstance(value, type | ModuleType):
+        for name, inner in getattr(value, "__dict__", {}).items():
+            if isinstance(value, nn.Module) and name in ("_modules", "_parameters", "_buffers"):
+                yield from ((f".{key}", own) for key, own in inner.items())
+            else:
+                yield f".{name}", inner

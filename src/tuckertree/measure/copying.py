@@ -12,13 +12,14 @@ from torch.overrides import TorchFunctionMode
 
 from tuckertree.errors import TuckertreeError
 from tuckertree.measure.forward import set_modes
+from tuckertree.measure.reach import overlapping, reach
 
 
 def copy_model(model: nn.Module, replaced: Mapping[nn.Module, nn.Module] | None = None) -> nn.Module:
     """Deep copy of a model in which some modules are others; the modules replaced are never copied.
 
-    Results of a forward that the model keeps, wherever it does, are copied without the graph that hangs on them. The
-    copy's modules are in the modes of the model's.
+    Results of a forward that the model keeps, wherever it does, are copied without the graph that hangs on them;
+    tensors that share memory share it in the copy, too. The copy's modules are in the modes of the model's.
 
     Raises
     ------
@@ -30,9 +31,12 @@ def copy_model(model: nn.Module, replaced: Mapping[nn.Module, nn.Module] | None 
     if model in replaced:
         return replaced[model]
 
+    known: dict[int, Any] = {id(old): new for old, new in replaced.items()}
+    known.update(_tied(model, known))
+
     def copied(part: Any) -> Any:
         with _CopyResults():
-            return copy.deepcopy(part, {id(old): new for old, new in replaced.items()})
+            return copy.deepcopy(part, dict(known))
 
     try:
         twin: nn.Module = copied(model)
@@ -45,6 +49,30 @@ def copy_model(model: nn.Module, replaced: Mapping[nn.Module, nn.Module] | None 
         ) from error
     set_modes({other: module.training for module, other in _pairs(model, twin, replaced)})
     return twin
+
+
+def _tied(model: nn.Module, replaced: Mapping[int, Any]) -> dict[int, Tensor]:
+    """Copies of tensors that overlap in memory: they overlap again, as torch's own copies do not."""
+    found: dict[int, Tensor] = {}
+    tensors = (x for _, x in reach(model, skip=replaced, code=False) if isinstance(x, Tensor))
+    for group in overlapping(tensors):
+        types = {(x.dtype, x.device, x.is_leaf, x.untyped_storage().data_ptr()) for x in group}
+        if len(group) == 1 or len(types) > 1 or not group[0].is_leaf:
+            continue
+        first = group[0].detach()
+        ends = [x.storage_offset() + sum(_reach(x)) for x in group]
+        numbers = first.as_strided((max(ends) + 1 - first.storage_offset(),), (1,)).clone()
+        for tensor in group:
+            offset = tensor.storage_offset() - first.storage_offset()
+            twin = numbers.as_strided(tensor.shape, tensor.stride(), offset)
+            is_parameter = isinstance(tensor, nn.Parameter)
+            found[id(tensor)] = nn.Parameter(twin, tensor.requires_grad) if is_parameter else twin
+    return found
+
+
+def _reach(tensor: Tensor) -> Iterator[int]:
+    """How far from its first number the last lies, along each axis."""
+    return (step * (size - 1) for step, size in zip(tensor.stride(), tensor.shape, strict=True))
 
 
 def _pairs(

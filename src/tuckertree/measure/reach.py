@@ -6,7 +6,7 @@ import sys
 import types
 import weakref
 from collections import deque
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from functools import partial
 from itertools import chain
 from typing import Any
@@ -86,7 +86,7 @@ def _parts_of_module(module: nn.Module, *, outside: bool) -> Iterator[Part]:
     yield "", own
     for kind in type(module).__mro__:
         if kind.__module__.partition(".")[0] not in _LIBRARIES and kind is not object:
-            for name, value in list(vars(kind).items()):
+            for name, value in sorted(vars(kind).items(), key=lambda pair: pair[0] != "forward"):
                 if name.startswith("__") and name != "__call__":
                     continue
                 if isinstance(value, types.FunctionType):
@@ -111,14 +111,30 @@ def _names_in(code: types.CodeType) -> Iterator[str]:
     return chain(code.co_names, *inner)
 
 
-def memory_of(tensor: Tensor) -> int | None:
-    """Where a tensor's storage begins, the same for all tensors that share it; None where there is none."""
+def overlapping(tensors: Iterable[Tensor]) -> list[list[Tensor]]:
+    """Sort tensors into groups by the memory they lie in: those of two groups have none in common.
+
+    Tensors without memory of their own, such as meta tensors and those of other layouts, are left out.
+    """
+    placed = [(*place, number, x) for number, x in enumerate(tensors) if (place := _place(x)) is not None]
+    groups: list[list[Tensor]] = []
+    end = 0
+    for start, stop, _, tensor in sorted(placed, key=lambda each: each[:3]):
+        if start >= end:
+            groups.append([])
+        groups[-1].append(tensor)
+        end = max(end, stop)
+    return groups
+
+
+def _place(tensor: Tensor) -> tuple[int, int] | None:
+    """First byte of a tensor's numbers in memory, and the one after the last."""
     if is_lazy(tensor) or tensor.is_meta or tensor.layout is not torch.strided or not tensor.numel():
         return None
-    try:
-        return tensor.untyped_storage().data_ptr()
-    except (RuntimeError, NotImplementedError):  # subclasses without a storage of their own
+    if type(tensor.data) is not Tensor:
         return None
+    last = sum(step * (size - 1) for step, size in zip(tensor.stride(), tensor.shape, strict=True))
+    return tensor.data_ptr(), tensor.data_ptr() + (last + 1) * tensor.element_size()
 
 
 def cell_contents(cell: types.CellType) -> Any:

@@ -50,11 +50,12 @@ def _other_way(one: Record, other: Record, same: Record) -> str | None:
 def _other_values(one: Record, other: Record, same: Record) -> str | None:
     if _form(one) != _form(same):
         return None
-    for (what, value), (_, found), (_, repeated) in zip(
-        _values(one), _values(other), _values(same), strict=True
-    ):
-        distance = _distance(value, found)
-        if distance > _rounding(value) + _CHANCE * _distance(value, repeated):
+    noise = [_distance(x, y) for (_, x), (_, y) in zip(_values(one), _values(same), strict=True)]
+    for (what, value), (_, found), own in zip(_values(one), _values(other), noise, strict=True):
+        allowed = _rounding(value)
+        if own or isinstance(value, float):  # a single number may be repeated by chance
+            allowed = max(allowed, _CHANCE * max(noise))
+        if (distance := _distance(value, found)) > allowed:
             return f"{what} differs by {distance:.2g}"
     return None
 

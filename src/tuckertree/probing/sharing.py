@@ -11,7 +11,7 @@ from weakref import ref
 
 from torch import Tensor, nn
 
-from tuckertree.measure.reach import memory_of, reach
+from tuckertree.measure.reach import overlapping, reach
 
 _SAME_IN_COPIES = (tuple, frozenset, Enum, partial, ref, types.FunctionType, types.MethodType, types.CellType)
 
@@ -28,9 +28,9 @@ def shared(model: nn.Module, copy: nn.Module) -> str | None:
 
 def kept_elsewhere(model: nn.Module, layer: nn.Module) -> str | None:
     """The way to a tensor with a layer's weight, other than by the layer itself, or None."""
-    memory = memory_of(cast("Tensor", layer.weight))
+    weight = cast("Tensor", layer.weight)
     for path, item in reach(model, skip={id(layer)}, outside=True):
-        if isinstance(item, Tensor) and memory_of(item) == memory:
+        if isinstance(item, Tensor) and (item is weight or len(overlapping([weight, item])) == 1):
             return path
     return None
 

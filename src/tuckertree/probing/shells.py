@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from tuckertree.decomposition import Factors, method_cuts
 from tuckertree.decomposition.matricization import modes_in_row
 from tuckertree.layers import Chain, LayerSpec, empty_chain
-from tuckertree.measure.reach import memory_of, reach
+from tuckertree.measure.reach import overlapping, reach
 
 
 class Shell:
@@ -76,14 +76,14 @@ def emptied(model: nn.Module, owners: Iterable[Tensor]) -> Iterator[None]:
     owners
         Parameters and buffers. Their memory is set aside and not written to; shells made before go on with it.
     """
-    numbers = {memory for tensor in owners if (memory := memory_of(tensor)) is not None}
-    tensors = [x for _, x in reach(model) if isinstance(x, Tensor) and memory_of(x) in numbers]
+    own = {id(tensor) for tensor in owners}
+    groups = overlapping(x for _, x in reach(model) if isinstance(x, Tensor))
+    tensors = [x for group in groups if any(id(x) in own for x in group) for x in group]
     aside: list[tuple[Tensor, Tensor]] = []
     try:
         for tensor in tensors:
-            if type(tensor.data) is Tensor:
-                aside.append((tensor, tensor.data))
-                _put_nonsense(tensor)
+            aside.append((tensor, tensor.data))
+            _put_nonsense(tensor)
         yield
     finally:
         for tensor, data in aside:

@@ -117,6 +117,27 @@ class Checkpointed(Net):
         return self.b(checkpoint(self.a, x, use_reentrant=False))
 
 
+class MethodsInList(Net):
+    def setup(self):
+        self.steps = [self.first, self.b]
+
+    def first(self, x):
+        return self.a(x).relu()
+
+    def forward(self, x):
+        for step in self.steps:
+            x = step(x)
+        return x
+
+
+class InClassOnTheWay(Net):
+    store = {}  # noqa: RUF012 (shared it is meant to be)
+
+    def forward(self, x):
+        self.store["x"] = self.a(x)
+        return self.b(self.store["x"])
+
+
 class DataDependent(Net):
     def forward(self, x):
         y = self.a(x)
@@ -285,6 +306,35 @@ class SharedNorm(nn.BatchNorm2d):
         return self
 
 
+class InClass(Net):
+    """Keeps a layer in its class, where the copy finds the first model's."""
+
+    cache = None
+
+    def setup(self):
+        InClass.cache = None
+
+    def forward(self, x):
+        InClass.cache = InClass.cache or [self.norm]
+        return self.b(InClass.cache[0](self.a(x)))
+
+
+class ByIdentity(Net):
+    def setup(self):
+        self.scales = {id(self.norm): 2}
+
+    def forward(self, x):
+        return super().forward(x) * self.scales.get(id(self.norm), 1)
+
+
+class InLambda(Net):
+    def setup(self):
+        self.get = lambda: self.b
+
+    def forward(self, x):
+        return self.get()(self.a(x)) + 0 * self.b(self.a(x))
+
+
 class CountsInClosure(Net):
     def setup(self):
         count = 0
@@ -371,7 +421,7 @@ def tied_by_view():
 
 EQUAL = (
     BoundMethod, Partial, InContainers, InDataclass, ReadsWeight, Dropped, SwitchesOnTraining, Counts,
-    Checkpointed, DataDependent, PatchedByType, CountingHook, LazyLayer, KeepsUnused, OwnCopy,
+    Checkpointed, DataDependent, MethodsInList, InClassOnTheWay, PatchedByType, CountingHook, LazyLayer, KeepsUnused, OwnCopy,
     weight_normed, tied_by_view,
 )  # fmt: skip
 DENSE = {
@@ -387,11 +437,14 @@ DENSE = {
     CallsInside: "the model does not run .*'_conv_forward', in evaluation mode",
 }
 REFUSED = {
-    HookInClosure: "norm's hook <lambda>, variable store",
-    HookOnOriginal: "norm's hook <lambda>, variable self",
-    PatchedByClosure: r"forward, variable plain\.__self__",
-    InRegistry: r"the model's forward, global REGISTRY\[0\]",
-    ByWeakref: r"ref\(\)",
-    CopiesItselfByReference: "norm",
-    CountsInClosure: "norm's hook hook, variable count",
+    HookInClosure: "both use norm's hook <lambda>, variable store",
+    HookOnOriginal: "both use norm's hook <lambda>, variable self",
+    PatchedByClosure: r"both use forward, variable plain\.__self__",
+    InRegistry: r"both use the model's forward, global REGISTRY\[0\]",
+    ByWeakref: r"both use ref\(\)",
+    CopiesItselfByReference: "both use norm",
+    InClass: r"both use the model's class attribute cache\[0\]",
+    InLambda: "both use get, variable self",
+    ByIdentity: "it seems to reach back into the original, or to keep a count",
+    CountsInClosure: "both use norm's hook hook, variable count",
 }

@@ -90,9 +90,7 @@ def test_a_layer_that_a_chain_cannot_stand_for_is_left_with_the_reason(kind, tmp
 def test_a_model_that_its_copy_does_not_repeat_is_refused_by_what_both_use(kind, training):
     model = kind().train(training)
     before = state(model)
-    with pytest.raises(
-        tt.TuckertreeError, match=f"cannot be compressed: a copy .*both use {REFUSED[kind]}"
-    ) as found:
+    with pytest.raises(tt.TuckertreeError, match=f"cannot be compressed: a copy .*{REFUSED[kind]}") as found:
         tt.compress(model, IMAGE, EXACT)
     assert_same_state(state(model), before)
     assert "\n" not in str(found.value)

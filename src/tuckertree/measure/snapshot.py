@@ -65,8 +65,10 @@ class Snapshot:
             if changed and not _are_same(data, copy):
                 data.copy_(copy)
             if tensor.is_leaf:
-                tensor.requires_grad_(requires_grad)
-                tensor.grad = grad
+                if tensor.requires_grad != requires_grad:
+                    tensor.requires_grad_(requires_grad)
+                if tensor.grad is not grad:
+                    tensor.grad = grad
             return changed
 
         return undo

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import random
+import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -126,11 +127,13 @@ def _seed() -> None:
 
 @contextmanager
 def _deterministic() -> Iterator[None]:
-    """The same kernels each time, where cuDNN would choose."""
+    """The same kernels each time, where cuDNN would choose or code would be compiled."""
     cudnn = torch.backends.cudnn
     before = cudnn.benchmark, cudnn.deterministic
     cudnn.benchmark, cudnn.deterministic = False, True
+    is_compiled = "torch._dynamo" in sys.modules  # imported with the first compiled model
     try:
-        yield
+        with torch.compiler.set_stance("force_eager") if is_compiled else nullcontext():
+            yield
     finally:
         cudnn.benchmark, cudnn.deterministic = before

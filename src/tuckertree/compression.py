@@ -17,11 +17,11 @@ from tuckertree.calibration import (
     calibrate,
     check_images,
 )
-from tuckertree.errors import TuckertreeError, UnreachableTargetError, UsageError
+from tuckertree.errors import UnreachableTargetError, UsageError
 from tuckertree.formats import save_folder
 from tuckertree.latency import LatencyTarget
 from tuckertree.layers import Chain, LayerSpec
-from tuckertree.measure import ExampleInputs, run
+from tuckertree.measure import ExampleInputs, preserved
 from tuckertree.objectives import AnyRule, check_objective, survey_by_default, survey_network
 from tuckertree.planning import (
     DENSE,
@@ -38,6 +38,7 @@ from tuckertree.planning import (
     take_inventory,
 )
 from tuckertree.planning.planner import Choice
+from tuckertree.probing import check_result, probe
 from tuckertree.progress import progress_bar, spread
 from tuckertree.surgery import apply, is_compressed, to_dense
 
@@ -58,7 +59,8 @@ class CompressionResult:
     relative_error
         The same over all convolutions and linear layers together, dense ones included.
     seconds
-        Time of the stations ``inventory``, ``times``, ``plan``, ``factors`` or ``calibration``, and ``errors``.
+        Time of the stations ``inventory``, ``probe``, ``images``, ``times``, ``plan``, ``factors`` or
+        ``calibration``, and ``errors``.
     architecture
         Name from which :func:`tuckertree.build` makes the original architecture, if it has one.
     """
@@ -196,12 +198,15 @@ def compress(
     check_model(model)
     if is_compressed(model):
         model = to_dense(model)
-    with progress_bar(progress) as tick:
+    with progress_bar(progress) as tick, preserved(model) as state:
         inventory = take_inventory(model, example_inputs)
         options = options.among(inventory.layers)
+        clock.lap("inventory")
+        inventory = probe(model, inventory, example_inputs, options, state=state)
+        clock.lap("probe")
         if images is not None:
             check_images(model, images, example_inputs)
-        clock.lap("inventory")
+            clock.lap("images")
         if isinstance(rule, NetworkRule):
             target = timer = None
             if timed:
@@ -227,6 +232,7 @@ def compress(
         if not plan.compressed:
             raise UnreachableTargetError(nothing_to_compress(plan))
         clock.lap("plan")
+        state.restore()
         if images is None:
             compressed = apply(model, plan, spectra=spectra, tick=tick)
             clock.lap("factors")
@@ -235,7 +241,7 @@ def compress(
             compressed = calibrate(model, plan, images, notes=notes, tick=tick)
             plan = plan.noted(notes)
             clock.lap("calibration")
-        check_runs(compressed, example_inputs)
+        check_result(compressed, plan, example_inputs)
         errors, relative_error = measure_errors(model, compressed, inventory.layers)
         clock.lap("errors")
     return CompressionResult(
@@ -286,22 +292,6 @@ def measure_errors(
     total = sum(norm**2 for _, norm in measured)
     lost = sum((e or 0) ** 2 * norm**2 for e, norm in measured)
     return errors, (lost / total) ** 0.5 if total else 0.0
-
-
-def check_runs(compressed: nn.Module, example_inputs: ExampleInputs) -> None:
-    """Run a compressed model once: its code may use its layers in ways that only show then.
-
-    Raises
-    ------
-    TuckertreeError
-        If it does not run.
-    """
-    try:
-        run(compressed, example_inputs)
-    except TuckertreeError as error:
-        raise TuckertreeError(
-            f"compressed, {error}; a layer seems to be used for more than its output: leave it out by exclude"
-        ) from error
 
 
 def nothing_to_compress(plan: Plan) -> str:

@@ -29,6 +29,7 @@ from tuckertree.planning import (
     take_inventory,
     trade_off,
 )
+from tuckertree.probing import probe
 from tuckertree.progress import Tick, no_progress, progress_bar
 
 OBJECTIVES = ("outputs", "sensitivity", "moments", "weight")
@@ -136,7 +137,7 @@ def trade_off_curve(
     """
     images = None if calibration is None else Calibration(calibration, example=example_inputs)
     with progress_bar(progress) as tick:
-        inventory = take_inventory(model, example_inputs)
+        inventory = probe(model, take_inventory(model, example_inputs), example_inputs)
         candidates, _ = survey_by_default(model, inventory, Options(), images, tick=tick)
     return trade_off(inventory, candidates, by=by, points=points)
 

@@ -281,3 +281,66 @@ def test_a_file_that_the_system_will_not_let_grow(result, tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         signal.signal(signal.SIGXFSZ, handler)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda state: state.update({name: value.half() for name, value in state.items()}),
+        lambda state: state.update({name: value.clone() for name, value in state.items()}),
+        lambda state: [state.pop(name) for name in list(state)[:3]] and None,
+        lambda state: [state.update({f"net.{name}": state.pop(name)}) for name in list(state)] and None,
+    ],
+    ids=["half", "copies", "fewer", "renamed"],
+)
+def test_hooks_on_the_state_dict_change_nothing_that_is_kept(tmp_path, change):
+    def build():
+        model = networks.small_cnn()
+        model.register_state_dict_post_hook(lambda module, state, *_: change(state) and None)
+        return model
+
+    result = tt.compress(build(), IMAGE, energy=0.5)
+    loaded = tt.load(result.save(tmp_path / "out"), into=build())
+    assert torch.equal(loaded(IMAGE), result.model(IMAGE))
+
+
+def test_every_number_of_a_loaded_model_is_from_the_file(result, saved, monkeypatch):
+    build = formats.folder.build_structure
+
+    def nonsense(*arguments):
+        model = build(*arguments)
+        for tensor in [*model.parameters(), *model.buffers()]:
+            tensor.data = torch.full_like(tensor, float("nan") if tensor.is_floating_point() else -1)
+        return model
+
+    monkeypatch.setattr(formats.folder, "build_structure", nonsense)
+    loaded = tt.load(saved)
+    assert all(map(torch.equal, loaded.state_dict().values(), result.model.state_dict().values()))
+
+
+def test_a_tensor_is_filled_where_it_is_so_that_views_of_it_follow(tmp_path):
+    def build():
+        model = networks.small_cnn()
+        model.view = model[0].weight.detach()[:4]
+        return model
+
+    result = tt.compress(build(), IMAGE, energy=0.5, exclude="0")
+    blank = build()
+    torch.nn.init.zeros_(blank[0].weight)
+    loaded = tt.load(result.save(tmp_path / "out"), into=blank)
+    assert torch.equal(loaded.view, result.model[0].weight[:4])
+    assert not blank.view.any()
+
+
+def test_state_that_is_kept_outside_of_modules_is_named(tmp_path):
+    class Apart(torch.nn.Conv2d):
+        def _save_to_state_dict(self, destination, prefix, keep_vars):
+            super()._save_to_state_dict(destination, prefix, keep_vars)
+            destination[f"{prefix}scale"] = torch.ones(3)
+
+    result = tt.compress(
+        torch.nn.Sequential(torch.nn.Conv2d(3, 16, 3), Apart(16, 16, 1)), IMAGE, energy=0.5, include="0"
+    )
+    with pytest.raises(tt.TuckertreeError, match=r"^1\.scale in the model's state is no parameter or buffer"):
+        result.save(tmp_path / "out")
+    assert not list(tmp_path.iterdir())

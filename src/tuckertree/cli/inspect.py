@@ -58,6 +58,7 @@ def inspect(
     from tuckertree.objectives import trade_off_curve
     from tuckertree.opening import open_model
     from tuckertree.planning import take_inventory
+    from tuckertree.probing import probe
 
     if is_onnx(model):
         size, values = parse_sizes(input_size), parse_values(input_values)
@@ -99,7 +100,7 @@ def inspect(
     inputs = opened.example_inputs
     named = inputs if isinstance(inputs, dict) else {"": inputs}
     shape = ", ".join(f"{name} {'x'.join(map(str, x.shape))}".strip() for name, x in named.items())
-    inventory = take_inventory(opened.model, inputs)
+    inventory = probe(opened.model, take_inventory(opened.model, inputs), inputs)
     _show_inventory(inventory, f" at input {shape}", as_json=as_json)
 
 

@@ -15,7 +15,9 @@ from tuckertree.errors import TuckertreeError
 
 
 def save_tensors(model: nn.Module, path: Path) -> None:
-    """Write a model's parameters and buffers; one that has several names is written under the first.
+    """Write a model's own parameters and buffers; one that has several names is written under the first.
+
+    They are the modules' own, whatever hooks make of the state dict.
 
     Raises
     ------
@@ -37,7 +39,9 @@ def save_tensors(model: nn.Module, path: Path) -> None:
 
 
 def load_tensors(model: nn.Module, path: Path) -> None:
-    """Read tensors into a model of the same structure, whose tensors take the file's types.
+    """Read tensors into a model's own parameters and buffers, which take the file's types.
+
+    Tensors of the file's type are filled where they are, so that what else refers to their memory sees it.
 
     Names and shapes are all checked before the first tensor is read; on an error the model is unchanged.
 
@@ -62,11 +66,40 @@ def load_tensors(model: nn.Module, path: Path) -> None:
             raise TuckertreeError(f"{path}: {name} is {tensor.dtype}, the model needs {target.dtype}")
     with torch.no_grad():
         for name, tensor in tensors.items():
-            # A copy: the file is mapped, and its tensors lie at odd addresses, where kernels may round differently.
-            state[name].data = tensor.to(state[name].device, copy=True)
+            # Copies: the file is mapped, and its tensors lie at odd addresses, where kernels may round differently.
+            if _can_be_filled(state[name], tensor):
+                state[name].copy_(tensor)
+            else:
+                state[name].data = tensor.to(state[name].device, copy=True)
+
+
+def _can_be_filled(target: Tensor, tensor: Tensor) -> bool:
+    """Not where types differ, there is no memory yet, or several elements have one place in it."""
+    overlaps = any(step == 0 and size > 1 for step, size in zip(target.stride(), target.shape, strict=True))
+    return target.dtype == tensor.dtype and not target.is_meta and not overlaps
 
 
 def _state(model: nn.Module) -> dict[str, Tensor]:
+    """Parameters and persistent buffers of all modules, by each of their names."""
+    state: dict[str, Tensor] = {}
+    for place, module in model.named_modules(remove_duplicate=False):
+        persistent = {k: b for k, b in module._buffers.items() if k not in module._non_persistent_buffers_set}
+        prefix = f"{place}." if place else ""
+        own = {**module._parameters, **persistent}
+        state.update({f"{prefix}{name}": tensor for name, tensor in own.items() if tensor is not None})
+    _check_nothing_more(model, state)
+    return state
+
+
+def _check_nothing_more(model: nn.Module, own: Mapping[str, Tensor]) -> None:
+    """Refuse a model that keeps more in its state dict than its modules' own tensors.
+
+    Raises
+    ------
+    TuckertreeError
+        Naming it.
+    """
+    known = {id(tensor) for tensor in own.values()}
     state: dict[str, Any] = model.state_dict(keep_vars=True)
     for name, value in state.items():
         if not isinstance(value, Tensor) or type(value).__torch_dispatch__ is not Tensor.__torch_dispatch__:
@@ -74,7 +107,11 @@ def _state(model: nn.Module) -> dict[str, Tensor]:
                 f"{name} in the model's state is a {type(value).__name__}; only tensors can be kept, "
                 "so leave it out of the state"
             )
-    return state
+        if name not in own and id(value) not in known:
+            raise TuckertreeError(
+                f"{name} in the model's state is no parameter or buffer of its modules; only those can be kept, "
+                "so leave it out of the state"
+            )
 
 
 def _groups(state: Mapping[str, Tensor]) -> list[list[str]]:

@@ -21,10 +21,12 @@ from tuckertree.measure.latency import (
     time_in_turns,
     time_until_steady,
 )
+from tuckertree.measure.snapshot import Snapshot, preserved
 
 __all__ = [
     "Accuracy",
     "ExampleInputs",
+    "Snapshot",
     "Timing",
     "call",
     "compare_latency",
@@ -36,6 +38,7 @@ __all__ = [
     "evaluating",
     "layer_input",
     "least_of_each",
+    "preserved",
     "processor",
     "run",
     "synchroniser",

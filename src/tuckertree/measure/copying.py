@@ -11,25 +11,32 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from tuckertree.errors import TuckertreeError
+from tuckertree.measure.forward import modes_of, set_modes
+from tuckertree.measure.reach import overlapping, reach
 
 
 def copy_model(model: nn.Module, replaced: Mapping[nn.Module, nn.Module] | None = None) -> nn.Module:
     """Deep copy of a model in which some modules are others; the modules replaced are never copied.
 
-    Results of a forward that the model keeps, wherever it does, are copied without the graph that hangs on them.
+    Results of a forward that the model keeps, wherever it does, are copied without the graph that hangs on them;
+    tensors that share memory share it in the copy, too. The copy's modules are in the modes of the model's.
 
     Raises
     ------
     TuckertreeError
-        If the model holds something that cannot be copied, such as a lock or an open file; the message says where.
+        If the model holds something that cannot be copied, such as a lock or an open file, or copies itself in a
+        way of its own, by which modules get lost; the message says where.
     """
     replaced = replaced or {}
     if model in replaced:
         return replaced[model]
 
+    known: dict[int, Any] = {id(old): new for old, new in replaced.items()}
+    known.update(_tied(model, known))
+
     def copied(part: Any) -> Any:
         with _CopyResults():
-            return copy.deepcopy(part, {id(old): new for old, new in replaced.items()})
+            return copy.deepcopy(part, dict(known))
 
     try:
         twin: nn.Module = copied(model)
@@ -40,7 +47,53 @@ def copy_model(model: nn.Module, replaced: Mapping[nn.Module, nn.Module] | None 
             f"the model cannot be copied: {place.removeprefix('.') or 'it'} is a {type(part).__name__} "
             f"({complaint}); take it off the model first, and put it back afterwards"
         ) from error
+    modes = modes_of(model)
+    set_modes({other: modes[own] for own, other in _pairs(model, twin, replaced) if own in modes})
     return twin
+
+
+def _tied(model: nn.Module, replaced: Mapping[int, Any]) -> dict[int, Tensor]:
+    """Copies of tensors that overlap in memory: they overlap again, as torch's own copies do not."""
+    found: dict[int, Tensor] = {}
+    tensors = (x for _, x in reach(model, skip=replaced, code=False) if isinstance(x, Tensor))
+    for group in overlapping(tensors):
+        types = {(x.dtype, x.device, x.is_leaf, x.untyped_storage().data_ptr()) for x in group}
+        if len(group) == 1 or len(types) > 1 or not group[0].is_leaf:
+            continue
+        first = group[0].detach()
+        ends = [x.storage_offset() + sum(_reach(x)) for x in group]
+        numbers = first.as_strided((max(ends) + 1 - first.storage_offset(),), (1,)).clone()
+        for tensor in group:
+            offset = tensor.storage_offset() - first.storage_offset()
+            twin = numbers.as_strided(tensor.shape, tensor.stride(), offset)
+            is_parameter = isinstance(tensor, nn.Parameter)
+            found[id(tensor)] = nn.Parameter(twin, tensor.requires_grad) if is_parameter else twin
+    return found
+
+
+def _reach(tensor: Tensor) -> Iterator[int]:
+    """How far from its first number the last lies, along each axis."""
+    return (step * (size - 1) for step, size in zip(tensor.stride(), tensor.shape, strict=True))
+
+
+def _pairs(
+    model: nn.Module, twin: nn.Module, replaced: Mapping[nn.Module, nn.Module]
+) -> Iterator[tuple[nn.Module, nn.Module]]:
+    """Each module that is copied, and its copy."""
+    below: tuple[str, ...] = ()
+    for name, module in model.named_modules():
+        if name.startswith(below):
+            continue
+        try:
+            other = twin.get_submodule(name)
+        except AttributeError as error:
+            raise TuckertreeError(f"the model cannot be copied: its copy has no {name}") from error
+        if module not in replaced:
+            yield module, other
+        elif other is replaced[module]:
+            below = (*below, f"{name}.")
+        else:
+            raise TuckertreeError(f"the model cannot be copied with another layer in the place of {name}")
 
 
 class _CopyResults(TorchFunctionMode):

@@ -20,16 +20,31 @@ ExampleInputs = Tensor | Sequence[Any] | Mapping[str, Any]
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
     """Put every module in evaluation mode, without gradients, and restore each one's own mode after."""
-    training = [
-        module for module in model.modules() if getattr(module, "training", False)
-    ]  # frozen TorchScript has no mode
-    model.eval()
+    modes = modes_of(model)
     try:
+        set_modes(dict.fromkeys(modes, False))
         with torch.no_grad():
             yield
     finally:
-        for module in training:
-            module.training = True
+        set_modes(modes)
+
+
+def modes_of(model: nn.Module) -> dict[nn.Module, bool]:
+    """Whether each module of a model is in training mode, those that hold others first."""
+    modules = (
+        module for module in model.modules() if hasattr(module, "training")
+    )  # frozen TorchScript has none
+    return {module: module.training for module in modules}
+
+
+def set_modes(modes: Mapping[nn.Module, bool]) -> None:
+    """Give modules their modes by their own ``train``, which may do more than note it, where they differ."""
+    for module, mode in modes.items():
+        if module.training != mode:
+            module.train(mode)
+    for module, mode in modes.items():
+        if module.training != mode:  # its train() would not have it so, but so it was
+            module.training = mode
 
 
 def run(model: nn.Module, example_inputs: ExampleInputs, what: str = "the example input") -> Any:

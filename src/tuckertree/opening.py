@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import re
-import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,11 +10,10 @@ from torch import Tensor, nn
 
 from tuckertree.data import Preprocessing
 from tuckertree.errors import TuckertreeError, UsageError
-from tuckertree.formats import load_folder, read_config
+from tuckertree.formats import ask_for_model, load_folder, read_config
 from tuckertree.models import build, load_weights, names_a_scheme, resolve
+from tuckertree.names import TrustedName, UntrustedName
 from tuckertree.planning import Plan
-
-_FACTORY = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 
 
 @dataclass(frozen=True)
@@ -43,21 +39,22 @@ class OpenModel:
 
 
 def open_model(
-    source: str,
+    source: TrustedName | UntrustedName | Path,
     *,
     weights: Path | None = None,
-    architecture: str | None = None,
+    architecture: TrustedName | None = None,
     input_size: tuple[int, ...] | None = None,
     device: str = "cpu",
 ) -> OpenModel:
-    """Open what the user named.
+    """Open what the user named, or a network of a known scheme that a file names.
 
     Parameters
     ----------
     source
         ``demo``, ``cifar10:resnet20``, ``torchvision:resnet18``, ``timm:resnet50``, ``caffe:googlenet``, a
         folder saved by tuckertree, or ``package.module:factory``, a function without arguments that returns a
-        model. A factory is only ever imported because the user typed it; no file can name one.
+        model. Folders and factories are for the user to name; a name from a file is looked up among the schemes.
+        A path is a folder.
     weights
         A safetensors file with the weights of the (dense) network.
     architecture
@@ -72,11 +69,11 @@ def open_model(
     TuckertreeError
         If the source is unknown, its weights do not fit, or its input size is not known.
     """
-    if Path(source).is_dir():
+    if isinstance(source, Path) or (isinstance(source, TrustedName) and Path(source).is_dir()):
         opened = _open_folder(Path(source), weights, architecture, input_size)
     elif architecture is not None:
         raise UsageError(f"--model belongs to a saved folder; {source} is not one")
-    elif source.lower().endswith(".onnx"):
+    elif str(source).lower().endswith(".onnx"):
         raise UsageError(
             f"{source} is an ONNX file; inspect, compress and bench take those, this command does not"
         )
@@ -90,48 +87,50 @@ def open_model(
 
 
 def _open_folder(
-    path: Path, weights: Path | None, architecture: str | None, input_size: tuple[int, ...] | None
+    path: Path, weights: Path | None, architecture: TrustedName | None, input_size: tuple[int, ...] | None
 ) -> OpenModel:
     if weights is not None:
         raise UsageError(f"{path} has weights of its own; --weights belongs to a dense model")
-    config = read_config(path)
-    source = architecture or config.architecture
-    dense = _open_dense(source, None, input_size) if source is not None else None
-    model, config = load_folder(path, build, into=dense.model if dense else None)
-    assert dense is not None  # load_folder has refused a folder without an architecture
+    source = architecture or read_config(path).architecture
+    if source is None:
+        raise ask_for_model(path)
+    try:
+        dense = _open_dense(source, None, input_size)
+    except UsageError as error:
+        if isinstance(source, TrustedName):
+            raise
+        raise ask_for_model(path, error) from error
+    model, config = load_folder(path, build, into=dense.model)
     return replace(dense, model=model, plan=config.plan)
 
 
-def _open_dense(source: str, weights: Path | None, input_size: tuple[int, ...] | None) -> OpenModel:
-    if _FACTORY.fullmatch(source) and not names_a_scheme(source):
+def _open_dense(
+    source: TrustedName | UntrustedName, weights: Path | None, input_size: tuple[int, ...] | None
+) -> OpenModel:
+    if isinstance(source, TrustedName) and source.is_factory and not names_a_scheme(source):
         model = _call_factory(source)
         if weights is not None:
             load_weights(model, weights)
         if input_size is None:
             raise UsageError(f"give --input-size: {source} does not say what it takes")
         return OpenModel(model, torch.zeros(1, *input_size), Preprocessing(_image_size(input_size)))
-    known = resolve(source)
-    model = build(source, weights=weights)
+    known = resolve(str(source))
+    model = build(str(source), weights=weights)
     if input_size is None:
         return OpenModel(model, known.example_inputs(), known.preprocessing)
     preprocessing = replace(known.preprocessing, size=_image_size(input_size), resize=None)
     return OpenModel(model, torch.zeros(1, *input_size), preprocessing)
 
 
-def _call_factory(source: str) -> nn.Module:
-    module_name, _, function = source.partition(":")
-    sys.path.insert(0, "")  # as `python -m` does: the user's own module stands where they are
+def _call_factory(source: TrustedName) -> nn.Module:
     try:
-        factory = getattr(importlib.import_module(module_name), function)
-        model = factory()
+        model = source.call()
     except ModuleNotFoundError as error:
         raise TuckertreeError(
             f"{source} cannot be built: {error}; names begin with cifar10:, caffe:, torchvision: or timm:"
         ) from error
     except Exception as error:
         raise TuckertreeError(f"{source} cannot be built: {type(error).__name__}: {error}") from error
-    finally:
-        sys.path.remove("")
     if not isinstance(model, nn.Module):
         raise TuckertreeError(f"{source} returned a {type(model).__name__}, not a torch module")
     return model

@@ -41,7 +41,7 @@ def peak_memory(runtime: str, threads: int, file: Path, inputs: Tensor) -> int |
     dtype = str(inputs.dtype).removeprefix("torch.")
     arguments = [runtime, str(threads), str(file), dtype, *map(str, inputs.shape)]
     done = subprocess.run(  # noqa: S603  (our own module)
-        [sys.executable, "-W", "ignore", "-m", "tuckertree.bench.memory", *arguments],
+        [sys.executable, "-P", "-W", "ignore", "-m", "tuckertree.bench.memory", *arguments],
         capture_output=True,
         text=True,
         check=False,

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from tuckertree.errors import TuckertreeError
 from tuckertree.formats.folder import TENSORS
 from tuckertree.measure import count_macs
+from tuckertree.names import TrustedName
 from tuckertree.onnx_models import read_onnx
 from tuckertree.onnx_models.graph import Graph
 from tuckertree.onnx_models.layers import take_onnx_inventory
@@ -47,10 +48,10 @@ class Subject:
 
 
 def open_subject(
-    source: str,
+    source: TrustedName | Path,
     *,
     batch: int = 1,
-    architecture: str | None = None,
+    architecture: TrustedName | None = None,
     input_size: tuple[int, ...] | None = None,
 ) -> Subject:
     """Open a network by its name, its saved folder or its ONNX file.
@@ -62,13 +63,13 @@ def open_subject(
     UsageError
         If an ONNX file has another batch, or free sizes and no ``input_size`` is given.
     """
-    if source.lower().endswith(".onnx"):
+    if str(source).lower().endswith(".onnx"):
         return _open_onnx(Path(source), batch, input_size)
     folder = Path(source) if Path(source).is_dir() else None
     opened = open_model(source, architecture=architecture if folder else None, input_size=input_size)
     inputs = _random((batch, *opened.example_inputs.shape[1:]), opened.example_inputs.dtype)
     size = (folder / TENSORS).stat().st_size if folder else None
-    return of_model(source, opened.model, inputs, size)
+    return of_model(str(source), opened.model, inputs, size)
 
 
 def of_model(name: str, model: nn.Module, inputs: Tensor, size: int | None = None) -> Subject:

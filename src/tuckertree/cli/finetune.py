@@ -11,11 +11,13 @@ import typer
 
 from tuckertree.cli import training_options as given
 from tuckertree.cli.app import app, print_json, print_table, stderr
-from tuckertree.cli.options import AsJson, BuiltBy, Device, InputSize, Overwrite, parse_size
+from tuckertree.cli.options import AsJson, BuiltBy, Device, InputSize, Overwrite, Teacher, parse_size
 from tuckertree.errors import UsageError
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from tuckertree.names import TrustedName, UntrustedName
 
 
 @app.command()
@@ -38,9 +40,7 @@ def finetune(
     distill: Annotated[
         bool, typer.Option("--distill/--no-distill", help="Learn from the original too, if it is given.")
     ] = True,
-    teacher: Annotated[
-        str | None, typer.Option(help="The original network, if it is not the architecture of DIR.")
-    ] = None,
+    teacher: Teacher = None,
     teacher_weights: Annotated[
         Path | None, typer.Option(help="Weights of the original network, a .safetensors file.")
     ] = None,
@@ -75,7 +75,7 @@ def finetune(
     check_output(output, overwrite=overwrite)
     config = read_config(folder)
     size = parse_size(input_size)
-    opened = open_model(str(folder), architecture=architecture, input_size=size)
+    opened = open_model(folder, architecture=architecture, input_size=size)
     images = open_training(data, opened.preprocessing)
     if lr is None:
         seen = min(len(images), limit_train or len(images)) * (1 - validation)
@@ -122,9 +122,8 @@ def finetune(
             device=device,
         )
         tested = given.tested(outcome.model, test_images, device)
-        done = replace(
-            outcome, plan=config.plan, architecture=config.architecture, report=read_report(folder)
-        )
+        known = None if config.architecture is None else str(config.architecture)
+        done = replace(outcome, plan=config.plan, architecture=known, report=read_report(folder))
         done.save(output, overwrite=overwrite)
         shutil.move(partial / "logs", output / "logs")
     if as_json:
@@ -136,7 +135,10 @@ def finetune(
 
 
 def _teacher(
-    name: str | None, weights: Path | None, architecture: str | None, size: tuple[int, ...] | None
+    name: TrustedName | None,
+    weights: Path | None,
+    architecture: TrustedName | UntrustedName | None,
+    size: tuple[int, ...] | None,
 ) -> nn.Module | None:
     """The original network, or None if nobody says what its weights are."""
     from tuckertree.models import names_a_scheme
@@ -147,6 +149,6 @@ def _teacher(
     source = name or architecture
     if source is None:
         raise UsageError("the folder does not name its architecture; give the original by --teacher too")
-    if weights is None and names_a_scheme(source) and source != "demo":
+    if weights is None and names_a_scheme(str(source)) and str(source) != "demo":
         raise UsageError(f"{source} has random weights; give those of the original by --teacher-weights")
     return open_model(source, weights=weights, input_size=size).model

@@ -11,6 +11,7 @@ import typer
 from tuckertree.cli.app import app, print_json, print_table, stdout
 from tuckertree.cli.options import (
     AsJson,
+    BuiltBy,
     Calibration,
     CalibrationImages,
     Channels,
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 def inspect(
     model: Model,
     weights: Weights = None,
+    architecture: BuiltBy = None,
     input_size: InputSize = None,
     device: Device = "cpu",
     curve: Annotated[bool, typer.Option("--curve", help="Show the predicted loss at every budget.")] = False,
@@ -58,7 +60,10 @@ def inspect(
         from tuckertree.onnx_models import onnx_inventory, onnx_trade_off_curve
 
         refuse_options(
-            "is of no use to an ONNX model", weights=weights, device=device if device != "cpu" else None
+            "is of no use to an ONNX model",
+            weights=weights,
+            model=architecture,
+            device=device if device != "cpu" else None,
         )
         if curve:
             pictures = onnx_images_of(
@@ -78,7 +83,7 @@ def inspect(
             _show_inventory(onnx_inventory(model, input_size=size), "", as_json=as_json)
         return
     refuse_options("belongs to an ONNX model", mean=mean, std=std, scale=scale, channels=channels)
-    opened = open_model(model, weights=weights, input_size=size, device=device)
+    opened = open_model(model, weights=weights, architecture=architecture, input_size=size, device=device)
     if curve:
         images = calibration_images_of(calibration, opened, calibration_images)
         points = trade_off_curve(opened.model, opened.example_inputs, by=by, calibration=images)

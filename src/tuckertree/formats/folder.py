@@ -11,10 +11,11 @@ from typing import Any
 from torch import nn
 
 from tuckertree._version import __version__
-from tuckertree.errors import TuckertreeError
+from tuckertree.errors import TuckertreeError, UsageError
 from tuckertree.formats.atomic import LARGEST_JSON, Kind, atomic_folder, check_free
 from tuckertree.formats.tensors import load_tensors, save_tensors
 from tuckertree.measure import environment
+from tuckertree.names import UntrustedName
 from tuckertree.planning import Plan
 from tuckertree.surgery import build_structure
 
@@ -47,7 +48,7 @@ class SavedConfig:
 
     format: int
     tuckertree: str
-    architecture: str | None
+    architecture: UntrustedName | None
     tensors: str
     plan: Plan
 
@@ -126,7 +127,8 @@ def read_config(path: str | Path) -> SavedConfig:
         plan = Plan.from_json(data["plan"])
     except TuckertreeError as error:
         raise TuckertreeError(f"{path / CONFIG}: {error}") from error
-    return SavedConfig(FORMAT, data["tuckertree"], data["architecture"], data["tensors"], plan)
+    architecture = None if data["architecture"] is None else UntrustedName(data["architecture"])
+    return SavedConfig(FORMAT, data["tuckertree"], architecture, data["tensors"], plan)
 
 
 def read_plan(path: str | Path) -> Plan:
@@ -183,15 +185,33 @@ def load_folder(
     path = Path(path)
     config = read_config(path)
     tensors = _inside(path, config.tensors)
-    if into is None and config.architecture is None:
-        raise TuckertreeError(
-            f"{path} does not name its architecture; pass the dense model: load({str(path)!r}, into=model), "
-            "or --model package.module:factory on the command line"
-        )
-    dense = into if into is not None else build(str(config.architecture))
-    model = build_structure(dense, config.plan)
+    model = build_structure(into if into is not None else _built(path, config, build), config.plan)
     load_tensors(model, tensors)
     return model.eval(), config
+
+
+def ask_for_model(path: Path, error: UsageError | None = None) -> TuckertreeError:
+    """The error for a folder that does not say what it was made from, or says what is no known architecture.
+
+    Parameters
+    ----------
+    error
+        What is wrong with the name in its config.
+    """
+    fault = f"{path} does not name its architecture" if error is None else f"{path / CONFIG}: {error}"
+    return TuckertreeError(
+        f"{fault}; pass the dense model: load({str(path)!r}, into=model), "
+        "or --model package.module:factory on the command line"
+    )
+
+
+def _built(path: Path, config: SavedConfig, build: Callable[[str], nn.Module]) -> nn.Module:
+    if config.architecture is None:
+        raise ask_for_model(path)
+    try:
+        return build(str(config.architecture))
+    except UsageError as error:
+        raise ask_for_model(path, error) from error
 
 
 def _inside(folder: Path, name: str) -> Path:

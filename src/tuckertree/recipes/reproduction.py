@@ -20,6 +20,7 @@ from tuckertree.errors import TuckertreeError
 from tuckertree.formats import save_folder
 from tuckertree.formats.atomic import Kind, atomic_folder, check_free
 from tuckertree.measure import Accuracy, count_macs, count_parameters, environment, evaluate
+from tuckertree.names import UntrustedName
 from tuckertree.opening import OpenModel, open_model
 from tuckertree.planning import Budget
 from tuckertree.progress import progress_bar
@@ -104,7 +105,7 @@ def reproduce(
     check_free(output, kind=REPRODUCED, overwrite=overwrite)
     recipe, clock = loaded.recipe, _Clock()
     file = find_weights(recipe, data, weights)
-    opened = open_model(recipe.network, weights=file, device=device)
+    opened = open_model(UntrustedName(recipe.network), weights=file, device=device)
     if recipe.data.preprocessing is not None:
         opened = replace(opened, preprocessing=recipe.data.preprocessing)
     train = open_images(data, opened.preprocessing, split="train")

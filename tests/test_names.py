@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import socket
+import subprocess
 import sys
 from contextlib import suppress
 from inspect import signature
@@ -320,4 +321,7 @@ def test_a_process_of_ours_imports_nothing_from_the_working_folder(tmp_path, mon
     monkeypatch.chdir(tmp_path)
     with suppress(tt.TuckertreeError):  # there is no such file, which is found out when all is imported
         peak_memory("torch", 1, tmp_path / "net.pt2", torch.zeros(1, 3, 8, 8))
+    subprocess.run(
+        [sys.executable, "-m", "tuckertree", "inspect", "nosuch"], check=False, capture_output=True
+    )
     assert not marker.exists()

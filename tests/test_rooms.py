@@ -26,7 +26,7 @@ ROOMS = [
     ["data"],
     ["models"],
     ["training", "onnx_models"],
-    ["opening", "demo"],
+    ["opening", "demo", "api"],
     ["bench", "recipes"],
     ["cli"],
     ["__main__"],

@@ -157,7 +157,7 @@ def spoilt_weights(tmp_path):
             "layer1.0.conv1.weight",
         ),
         (["compress", "demo", "--energy", 0.5, "--weights", "{tmp}/cut.safetensors"], 1, "cut.safetensors"),
-        (["compress", "demo", "--energy", 0.5, "--weights", "{tmp}/pickle.pth"], 1, "safetensors"),
+        (["compress", "demo", "--energy", 0.5, "--weights", "{tmp}/pickle.pth"], 1, "pickle.pth"),
         (["compress", "cifar10:resnet56", "--energy", 0.5, "--weights", str(DEMO_WEIGHTS)], 1, "layer1.3"),
         (
             ["compress", "no.such.module:factory", "--energy", 0.5],

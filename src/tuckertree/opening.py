@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from tuckertree.data import Preprocessing
 from tuckertree.errors import TuckertreeError, UsageError
 from tuckertree.formats import ask_for_model, load_folder, read_config
+from tuckertree.formats.recognition import CHECKPOINT, EXPORTED, SAFETENSORS, TORCHSCRIPT, kind_of
 from tuckertree.models import build, load_weights, names_a_scheme, resolve
 from tuckertree.names import TrustedName, UntrustedName
 from tuckertree.planning import Plan
@@ -56,7 +57,7 @@ def open_model(
         model. Folders and factories are for the user to name; a name from a file is looked up among the schemes.
         A path is a folder.
     weights
-        A safetensors file with the weights of the (dense) network.
+        A safetensors file, or a state dict of ``torch.save``, with the weights of the (dense) network.
     architecture
         For a saved folder that does not name its architecture: a name or a factory that builds it.
     input_size
@@ -78,6 +79,8 @@ def open_model(
             f"{source} is an ONNX file; inspect, compress and bench take those, this command does not"
         )
     else:
+        if isinstance(source, TrustedName):
+            _refuse_file(Path(source))
         opened = _open_dense(source, weights, input_size)
     return replace(
         opened,
@@ -120,6 +123,24 @@ def _open_dense(
         return OpenModel(model, known.example_inputs(), known.preprocessing)
     preprocessing = replace(known.preprocessing, size=_image_size(input_size), resize=None)
     return OpenModel(model, torch.zeros(1, *input_size), preprocessing)
+
+
+def _refuse_file(path: Path) -> None:
+    """Refuse a file where a network is to be named, and say what to do with its kind."""
+    if not path.exists():
+        return
+    kind = kind_of(path)
+    if kind == TORCHSCRIPT:
+        what, advice = "a TorchScript program, whose layers are fixed", "the model it was made from"
+    elif kind == EXPORTED:
+        what, advice = "an exported program, whose layers are fixed", "the model it was made from"
+    elif kind in (SAFETENSORS, CHECKPOINT):
+        what, advice = "a file of weights, which does not say what network they are of", "the network"
+    else:
+        what, advice = "no network that can be read", "a network"
+    raise UsageError(
+        f"{path} is {what}; give {advice} as MODEL, by its name or as package.module:factory, and weights by --weights"
+    )
 
 
 def _call_factory(source: TrustedName) -> nn.Module:

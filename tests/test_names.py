@@ -317,11 +317,13 @@ def test_a_process_of_ours_imports_nothing_from_the_working_folder(tmp_path, mon
 
     marker = tmp_path / "ran"
     for name in ("torch", "json", "numpy", "tuckertree"):
-        (tmp_path / f"{name}.py").write_text(f"import pathlib\npathlib.Path({str(marker)!r}).touch()\n")
+        (tmp_path / f"{name}.py").write_text(
+            f"import pathlib\npathlib, sys, traceback\npathlib.Path({str(marker)!r}).write_text(repr(sys.argv)+__file__+chr(10).join(traceback.format_stack()))\n"
+        )
     monkeypatch.chdir(tmp_path)
     with suppress(tt.TuckertreeError):  # there is no such file, which is found out when all is imported
         peak_memory("torch", 1, tmp_path / "net.pt2", torch.zeros(1, 3, 8, 8))
     subprocess.run(
         [sys.executable, "-m", "tuckertree", "inspect", "nosuch"], check=False, capture_output=True
     )
-    assert not marker.exists()
+    assert not marker.exists(), marker.read_text()

@@ -217,7 +217,9 @@ def test_links_that_lead_outside_are_refused(saved, tmp_path):
 
 
 def test_an_output_that_exists_is_replaced_only_on_request_and_only_if_it_is_ours(result, saved, tmp_path):
-    with pytest.raises(tt.TuckertreeError, match="exists already; choose another output or pass --overwrite"):
+    with pytest.raises(
+        tt.TuckertreeError, match="exists already; choose another output or pass overwrite=True"
+    ):
         result.save(saved)
     result.save(saved, overwrite=True, report={"run": 2})
     assert formats.read_report(saved)["run"] == 2

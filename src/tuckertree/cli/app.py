@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.text import Text
 
 from tuckertree._version import __version__
-from tuckertree.errors import TuckertreeError, printable
+from tuckertree.errors import TuckertreeError, command_line, printable
 
 stdout, stderr = Console(), Console(stderr=True)
 _INTERRUPTED = (130, "interrupted; nothing was written")
@@ -30,7 +30,8 @@ class _Commands(typer.core.TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         try:
-            return super().invoke(ctx)
+            with command_line():
+                return super().invoke(ctx)
         except Exception as error:
             if isinstance(error, typer.Exit):
                 raise  # the end of a command

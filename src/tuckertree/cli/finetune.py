@@ -42,7 +42,7 @@ def finetune(
     ] = True,
     teacher: Teacher = None,
     teacher_weights: Annotated[
-        Path | None, typer.Option(help="Weights of the original network, a .safetensors file.")
+        Path | None, typer.Option(help="Weights of the original network, a .safetensors or .pt file.")
     ] = None,
     precision: given.Precision = "32",
     clip: given.Clip = None,

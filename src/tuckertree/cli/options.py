@@ -36,7 +36,7 @@ Teacher = Annotated[
         help="The original network, if it is not the architecture of DIR.",
     ),
 ]
-Weights = Annotated[Path | None, typer.Option(help="Weights of the network, a .safetensors file.")]
+Weights = Annotated[Path | None, typer.Option(help="Weights of the network, a .safetensors or .pt file.")]
 InputSize = Annotated[str | None, typer.Option(help="Size of the input without the batch: 3,224,224.")]
 Calibration = Annotated[
     str | None, typer.Option(help="Unlabelled images to fit to: folder, .parquet file or demo.")

@@ -12,7 +12,7 @@ from torch import nn
 
 from tuckertree._version import __version__
 from tuckertree.errors import TuckertreeError, UsageError
-from tuckertree.formats.atomic import LARGEST_JSON, Kind, atomic_folder, check_free
+from tuckertree.formats.atomic import LARGEST_JSON, Kind, atomic_folder, check_free, check_regular
 from tuckertree.formats.tensors import load_tensors, save_tensors
 from tuckertree.measure import environment
 from tuckertree.names import UntrustedName
@@ -220,6 +220,7 @@ def _inside(folder: Path, name: str) -> Path:
         raise TuckertreeError(f"{folder} has no {name}")
     if not file.resolve().is_relative_to(folder.resolve()):
         raise TuckertreeError(f"{file} leads outside its folder; refused")
+    check_regular(file)
     return file
 
 

@@ -16,7 +16,7 @@ from torch import nn
 from tuckertree.calibration.gauge import rebalance
 from tuckertree.compression import CompressionResult
 from tuckertree.data import ImageSet, ImageStream, Preprocessing, open_training
-from tuckertree.errors import DivergedError, TuckertreeError, UsageError
+from tuckertree.errors import DivergedError, TuckertreeError, UsageError, argument
 from tuckertree.measure import environment
 from tuckertree.models import build, resolve
 from tuckertree.planning import Plan
@@ -261,7 +261,9 @@ def _resumed(folder: Path, wanted: dict[str, Any], *, resume: bool) -> dict[str,
     (folder / ENDED).unlink(missing_ok=True)
     if not resume:
         if any((folder / name).exists() for name in (EPOCH, STEP)):
-            raise TuckertreeError(f"{folder} holds an unfinished run; pass --resume to go on, or delete it")
+            raise TuckertreeError(
+                f"{folder} holds an unfinished run; pass {argument('resume')} to go on, or delete it"
+            )
         return None
     state = latest(folder, wanted)
     if state is None:

@@ -61,7 +61,8 @@ def open_model(
     architecture
         For a saved folder that does not name its architecture: a name or a factory that builds it.
     input_size
-        Channels, height and width (or any shape without the batch), where the source does not know it.
+        Channels, height and width (or any shape without the batch), where the source does not know it; a folder
+        remembers that of the example it was made with.
     device
         A torch device.
 
@@ -94,11 +95,12 @@ def _open_folder(
 ) -> OpenModel:
     if weights is not None:
         raise UsageError(f"{path} has weights of its own; --weights belongs to a dense model")
-    source = architecture or read_config(path).architecture
+    config = read_config(path)
+    source = architecture or config.architecture
     if source is None:
         raise ask_for_model(path)
     try:
-        dense = _open_dense(source, None, input_size)
+        dense = _open_dense(source, None, input_size or config.one_input_size)
     except UsageError as error:
         if isinstance(source, TrustedName):
             raise
@@ -119,8 +121,10 @@ def _open_dense(
         return OpenModel(model, torch.zeros(1, *input_size), Preprocessing(_image_size(input_size)))
     known = resolve(str(source))
     model = build(str(source), weights=weights)
-    if input_size is None:
-        return OpenModel(model, known.example_inputs(), known.preprocessing)
+    usual = known.example_inputs()
+    if input_size in (None, tuple(usual.shape[1:])):
+        return OpenModel(model, usual, known.preprocessing)
+    assert input_size is not None
     preprocessing = replace(known.preprocessing, size=_image_size(input_size), resize=None)
     return OpenModel(model, torch.zeros(1, *input_size), preprocessing)
 

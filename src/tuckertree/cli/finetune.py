@@ -103,7 +103,9 @@ def finetune(
     )
     original = None
     if distill:
-        original = _teacher(teacher, teacher_weights, architecture or config.architecture, size)
+        original = _teacher(
+            teacher, teacher_weights, architecture or config.architecture, size or config.one_input_size
+        )
         if original is None:
             stderr.print(
                 "training without distillation: give the original network by --teacher-weights FILE",
@@ -123,7 +125,13 @@ def finetune(
         )
         tested = given.tested(outcome.model, test_images, device)
         known = None if config.architecture is None else str(config.architecture)
-        done = replace(outcome, plan=config.plan, architecture=known, report=read_report(folder))
+        done = replace(
+            outcome,
+            plan=config.plan,
+            architecture=known,
+            input_size=config.input_size,
+            report=read_report(folder),
+        )
         done.save(output, overwrite=overwrite)
         shutil.move(partial / "logs", output / "logs")
     if as_json:

@@ -13,6 +13,7 @@ from torch import nn
 from tuckertree._version import __version__
 from tuckertree.errors import TuckertreeError, UsageError
 from tuckertree.formats.atomic import LARGEST_JSON, Kind, atomic_folder, check_free, check_regular
+from tuckertree.formats.sizes import Size, read_size
 from tuckertree.formats.tensors import load_tensors, save_tensors
 from tuckertree.measure import environment
 from tuckertree.names import UntrustedName
@@ -44,6 +45,8 @@ class SavedConfig:
         Name of the safetensors file in the folder.
     plan
         The plan that was carried out.
+    input_size
+        Size of the inputs it was compressed with; None in folders that do not say.
     """
 
     format: int
@@ -51,6 +54,12 @@ class SavedConfig:
     architecture: UntrustedName | None
     tensors: str
     plan: Plan
+    input_size: Size | None = None
+
+    @property
+    def one_input_size(self) -> tuple[int, ...] | None:
+        """The size of the input, if it is one without a name."""
+        return self.input_size if isinstance(self.input_size, tuple) else None
 
 
 def save_folder(
@@ -60,6 +69,7 @@ def save_folder(
     *,
     architecture: str | None,
     report: Mapping[str, Any],
+    input_size: Size | None = None,
     overwrite: bool = False,
 ) -> Path:
     """Write a compressed model; see :meth:`tuckertree.CompressionResult.save`.
@@ -76,6 +86,7 @@ def save_folder(
         "architecture": architecture,
         "tensors": TENSORS,
         "plan": plan.to_json(),
+        "input_size": input_size,
     }
     with atomic_folder(path, kind=SAVED, overwrite=overwrite) as folder:
         save_tensors(model, folder / TENSORS)
@@ -115,7 +126,9 @@ def read_config(path: str | Path) -> SavedConfig:
             "install the version that wrote it"
         )
     wanted = {"format": int, "tuckertree": str, "architecture": str | None, "tensors": str, "plan": dict}
-    if set(data) != set(wanted) or not all(isinstance(data[key], kind) for key, kind in wanted.items()):
+    if set(data) - {"input_size"} != set(wanted) or not all(
+        isinstance(data[key], kind) for key, kind in wanted.items()
+    ):
         raise TuckertreeError(
             f"{path / CONFIG} must have exactly the fields {', '.join(wanted)}, each of its type"
         )
@@ -124,11 +137,11 @@ def read_config(path: str | Path) -> SavedConfig:
             f"{path / CONFIG} names tensors outside its folder: {data['tensors']!r}; refused"
         )
     try:
-        plan = Plan.from_json(data["plan"])
+        plan, size = Plan.from_json(data["plan"]), read_size(data.get("input_size"))
     except TuckertreeError as error:
         raise TuckertreeError(f"{path / CONFIG}: {error}") from error
     architecture = None if data["architecture"] is None else UntrustedName(data["architecture"])
-    return SavedConfig(FORMAT, data["tuckertree"], architecture, data["tensors"], plan)
+    return SavedConfig(FORMAT, data["tuckertree"], architecture, data["tensors"], plan, size)
 
 
 def read_plan(path: str | Path) -> Plan:

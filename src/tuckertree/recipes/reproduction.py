@@ -159,6 +159,7 @@ def reproduce(
                 model,
                 compressed.plan,
                 architecture=compressed.architecture,
+                input_size=compressed.input_size,
                 report={name: result[name] for name in ("original", "compressed", "seconds")},
             )
             (folder / RESULT).write_text(text, encoding="utf-8")

@@ -117,7 +117,13 @@ def finetune(
     )
     if result is None:
         return outcome
-    return replace(outcome, plan=result.plan, architecture=architecture, report=result.summary())
+    return replace(
+        outcome,
+        plan=result.plan,
+        architecture=architecture,
+        input_size=result.input_size,
+        report=result.summary(),
+    )
 
 
 def train(

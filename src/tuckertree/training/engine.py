@@ -117,13 +117,8 @@ def finetune(
     )
     if result is None:
         return outcome
-    return replace(
-        outcome,
-        plan=result.plan,
-        architecture=architecture,
-        input_size=result.input_size,
-        report=result.summary(),
-    )
+    size, report = result.input_size, result.summary()
+    return replace(outcome, plan=result.plan, architecture=architecture, input_size=size, report=report)
 
 
 def train(

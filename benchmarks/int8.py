@@ -124,7 +124,7 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
             )
         if not options.validation:
             with progress_bar() as tick:
-                subjects = [open_subject(str(file)) for file in files]
+                subjects = [open_subject(file) for file in files]
                 timed = bench(subjects, [runtime], repeats=options.rounds, memory=False, tick=tick)
             for row, time in zip(rows, timed, strict=True):
                 row["ms"] = 1e3 * time.seconds.median

@@ -175,7 +175,7 @@ def of_file(path: Path, rule: tt.Budget, options: argparse.Namespace) -> list[di
         other = compress_onnx(
             path, small, budget, input_size=case.size, calibration=calibration, round_to=ROUND_TO
         )
-        subjects = [open_subject(str(file), input_size=case.size) for file in (path, fast, small)]
+        subjects = [open_subject(file, input_size=case.size) for file in (path, fast, small)]
         again = in_turns(subjects, get_runtime(rule.runtime, threads=rule.threads))
         found = [agreement(path, file, feeds, classifies=case.classifies) for file in (fast, small)]
     return [

@@ -13,6 +13,8 @@ from typer.testing import CliRunner
 from tuckertree.assets import DEMO_WEIGHTS
 from tuckertree.cli import app
 from tuckertree.cli.app import _show_warning
+from tuckertree.models import resolve
+from tuckertree.opening import open_model
 
 
 def tuckertree(*arguments):
@@ -157,7 +159,7 @@ def spoilt_weights(tmp_path):
             "layer1.0.conv1.weight",
         ),
         (["compress", "demo", "--energy", 0.5, "--weights", "{tmp}/cut.safetensors"], 1, "cut.safetensors"),
-        (["compress", "demo", "--energy", 0.5, "--weights", "{tmp}/pickle.pth"], 1, "safetensors"),
+        (["compress", "demo", "--energy", 0.5, "--weights", "{tmp}/pickle.pth"], 1, "pickle.pth"),
         (["compress", "cifar10:resnet56", "--energy", 0.5, "--weights", str(DEMO_WEIGHTS)], 1, "layer1.3"),
         (
             ["compress", "no.such.module:factory", "--energy", 0.5],
@@ -230,18 +232,22 @@ def test_a_factory_typed_by_the_user(tmp_path, monkeypatch):
     code, _, err = tuckertree("evaluate", tmp_path / "out", "--data", "demo")
     assert (code, "--model package.module:factory" in err) == (1, True)
     code, out, _ = tuckertree(
-        "evaluate",
-        tmp_path / "out",
-        "--data",
-        "demo",
-        "--limit",
-        20,
-        "--model",
-        factory,
-        "--input-size",
-        "3,8,8",
+        "evaluate", tmp_path / "out", "--data", "demo", "--limit", 20, "--model", factory
     )
-    assert (code, "images      20" in out) == (0, True)  # the packaged images are larger, and resized
+    assert (code, "images      20" in out) == (0, True)  # resized to the size that the folder remembers
+    code, out, _ = tuckertree("inspect", tmp_path / "out", "--model", factory)
+    assert (code, "at input 1x3x8x8" in out) == (0, True)
+    code, out, _ = tuckertree("inspect", tmp_path / "out", "--model", factory, "--input-size", "3,8,16")
+    assert (code, "at input" in out) == (1, False)  # what is given counts, and does not fit this classifier
+
+
+def test_a_folder_of_a_known_network_remembers_its_size_too(tmp_path):
+    for size, name in (("3,64,48", "other"), ("3,32,32", "usual")):
+        made = ("compress", "cifar10:resnet20", "--energy", 0.5, "--input-size", size, "-o", tmp_path / name)
+        assert tuckertree(*made)[0] == 0
+        code, out, _ = tuckertree("inspect", tmp_path / name)
+        assert (code, f"at input 1x{size.replace(',', 'x')}" in out) == (0, True)
+    assert open_model(tmp_path / "usual").preprocessing == resolve("cifar10:resnet20").preprocessing
 
 
 def test_demo_shows_every_way_and_saves_it(tmp_path):

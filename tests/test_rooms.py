@@ -12,7 +12,7 @@ import tuckertree
 SOURCE = Path(tuckertree.__file__).parent
 # Each room imports only those above it.
 ROOMS = [
-    ["_version", "errors", "progress", "assets"],
+    ["_version", "errors", "names", "progress", "assets"],
     ["extras"],
     ["decomposition"],
     ["measure", "layers"],
@@ -26,7 +26,7 @@ ROOMS = [
     ["data"],
     ["models"],
     ["training", "onnx_models"],
-    ["opening", "demo"],
+    ["opening", "demo", "api"],
     ["bench", "recipes"],
     ["cli"],
     ["__main__"],

@@ -6,70 +6,23 @@ result.save("out/")
 model = tuckertree.load("out/")
 """
 
-from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from torch import nn
+from tuckertree._version import __version__ as __version__
 
-from tuckertree._version import __version__
-from tuckertree.compression import CompressionResult, compress
-from tuckertree.errors import TuckertreeError, UnreachableTargetError, UsageError
-from tuckertree.formats import load_folder
-from tuckertree.layers import Chain, densify, factorize
-from tuckertree.models import build
-from tuckertree.planning import Budget, Energy, Error, Layer, LayerPlan, Plan, Ranks
-from tuckertree.surgery import apply, to_dense
-from tuckertree.training import Outcome, Settings, finetune, train
+if TYPE_CHECKING:
+    from tuckertree.api import *  # noqa: F403
 
 
-def load(path: str | Path, *, into: nn.Module | None = None) -> nn.Module:
-    """Load a compressed model from a folder that :meth:`CompressionResult.save` wrote.
+def __getattr__(name: str) -> Any:
+    """Import what is offered when the first of it is asked for: torch takes seconds, ``--help`` needs none of it."""
+    import tuckertree.api as api
 
-    Nothing in the folder is unpickled or executed, and no decomposition is made.
-
-    Parameters
-    ----------
-    path
-        The folder.
-    into
-        The dense model it was made from, where that is not one that :func:`build` knows by name; it gives the
-        architecture alone and is not changed.
-
-    Returns
-    -------
-    torch.nn.Module
-        On the CPU, in evaluation mode, in the types it was saved in.
-
-    Raises
-    ------
-    TuckertreeError
-        If the folder is not one of ours, corrupt, of a newer format, or does not fit the architecture.
-    """
-    return load_folder(path, build, into)[0]
+    globals().update({offered: getattr(api, offered) for offered in api.__all__}, __all__=api.__all__)
+    if name not in globals():
+        raise AttributeError(f"module 'tuckertree' has no attribute {name!r}")
+    return globals()[name]
 
 
-__all__ = [
-    "Budget",
-    "Chain",
-    "CompressionResult",
-    "Energy",
-    "Error",
-    "Layer",
-    "LayerPlan",
-    "Outcome",
-    "Plan",
-    "Ranks",
-    "Settings",
-    "TuckertreeError",
-    "UnreachableTargetError",
-    "UsageError",
-    "__version__",
-    "apply",
-    "build",
-    "compress",
-    "densify",
-    "factorize",
-    "finetune",
-    "load",
-    "to_dense",
-    "train",
-]
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__getattr__("__all__")})

@@ -19,6 +19,7 @@ from tuckertree.calibration import (
 )
 from tuckertree.errors import UnreachableTargetError, UsageError
 from tuckertree.formats import save_folder
+from tuckertree.formats.sizes import Size, size_of
 from tuckertree.latency import LatencyTarget
 from tuckertree.layers import Chain, LayerSpec
 from tuckertree.measure import ExampleInputs, preserved
@@ -63,6 +64,8 @@ class CompressionResult:
         ``calibration``, and ``errors``.
     architecture
         Name from which :func:`tuckertree.build` makes the original architecture, if it has one.
+    input_size
+        Size of the example input without the batch, or of each by its keyword.
     """
 
     model: nn.Module
@@ -71,6 +74,7 @@ class CompressionResult:
     relative_error: float
     seconds: Mapping[str, float] = field(default_factory=dict)
     architecture: str | None = None
+    input_size: Size | None = None
 
     def __str__(self) -> str:
         """Table of the layers and the totals."""
@@ -102,6 +106,7 @@ class CompressionResult:
             self.model,
             self.plan,
             architecture=self.architecture,
+            input_size=self.input_size,
             report={**self.summary(), **(report or {})},
             overwrite=overwrite,
         )
@@ -251,6 +256,7 @@ def compress(
         relative_error=relative_error,
         seconds=clock.seconds,
         architecture=getattr(model, "architecture_name", None),
+        input_size=size_of(example_inputs),
     )
 
 

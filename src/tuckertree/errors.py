@@ -4,10 +4,34 @@ Each message is one line that says what is wrong, where, and what to do about it
 it and exits with the class's ``exit_code``; a library user catches :class:`TuckertreeError`.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 def printable(text: str) -> str:
     """Text with ``?`` for all that a terminal would take for an instruction: names from a file may hold it."""
     return "".join(sign if sign.isprintable() else "?" for sign in text)
+
+
+_on_command_line = False
+
+
+@contextmanager
+def command_line() -> Iterator[None]:
+    """While the block lasts, messages name arguments as one types them in a terminal."""
+    global _on_command_line
+    before, _on_command_line = _on_command_line, True
+    try:
+        yield
+    finally:
+        _on_command_line = before
+
+
+def argument(name: str, value: object = True) -> str:
+    """How an argument is given: ``overwrite=True`` in Python, ``--overwrite`` on the command line."""
+    if not _on_command_line:
+        return f"{name}={value!r}"
+    return f"--{name.replace('_', '-')}" + ("" if value is True else f" {value}")
 
 
 class TuckertreeError(Exception):

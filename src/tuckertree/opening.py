@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import re
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,12 +11,11 @@ from torch import Tensor, nn
 
 from tuckertree.data import Preprocessing
 from tuckertree.errors import TuckertreeError, UsageError
-from tuckertree.formats import load_folder, read_config
+from tuckertree.formats import ask_for_model, load_folder, read_config
+from tuckertree.formats.recognition import CHECKPOINT, EXPORTED, SAFETENSORS, TORCHSCRIPT, kind_of
 from tuckertree.models import build, load_weights, names_a_scheme, resolve
+from tuckertree.names import TrustedName, UntrustedName
 from tuckertree.planning import Plan
-
-_FACTORY = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
-
 
 Sizes = tuple[int, ...] | Mapping[str, tuple[int, ...]] | None
 """Size of the one input without the batch, or of each by keyword."""
@@ -63,28 +59,30 @@ class OpenModel:
 
 
 def open_model(
-    source: str,
+    source: TrustedName | UntrustedName | Path,
     *,
     weights: Path | None = None,
-    architecture: str | None = None,
+    architecture: TrustedName | None = None,
     input_size: Sizes = None,
     device: str = "cpu",
 ) -> OpenModel:
-    """Open what the user named.
+    """Open what the user named, or a network of a known scheme that a file names.
 
     Parameters
     ----------
     source
         ``demo``, ``cifar10:resnet20``, ``torchvision:resnet18``, ``timm:resnet50``, ``caffe:googlenet``, a
         folder saved by tuckertree, or ``package.module:factory``, a function without arguments that returns a
-        model. A factory is only ever imported because the user typed it; no file can name one.
+        model. Folders and factories are for the user to name; a name from a file is looked up among the schemes.
+        A path is a folder.
     weights
-        A safetensors file with the weights of the (dense) network.
+        A safetensors file, or a state dict of ``torch.save``, with the weights of the (dense) network.
     architecture
         For a saved folder that does not name its architecture: a name or a factory that builds it.
     input_size
-        Channels, height and width (or any shape without the batch), where the source does not know it. Images are
-        resized to it. With a mapping of sizes the model is called by keyword.
+        Channels, height and width (or any shape without the batch), where the source does not know it; a folder
+        remembers that of the example it was made with. Images are resized to it. With a mapping of sizes the model is
+        called by keyword.
     device
         A torch device.
 
@@ -93,15 +91,17 @@ def open_model(
     TuckertreeError
         If the source is unknown, its weights do not fit, or its input size is not known.
     """
-    if Path(source).is_dir():
+    if isinstance(source, Path) or (isinstance(source, TrustedName) and Path(source).is_dir()):
         opened = _open_folder(Path(source), weights, architecture, input_size)
     elif architecture is not None:
         raise UsageError(f"--model belongs to a saved folder; {source} is not one")
-    elif source.lower().endswith(".onnx"):
+    elif str(source).lower().endswith(".onnx"):
         raise UsageError(
             f"{source} is an ONNX file; inspect, compress, evaluate and bench take those, this command does not"
         )
     else:
+        if isinstance(source, TrustedName):
+            _refuse_file(Path(source))
         opened = _open_dense(source, weights, input_size)
     inputs = opened.example_inputs
     return replace(
@@ -113,46 +113,68 @@ def open_model(
     )
 
 
-def _open_folder(path: Path, weights: Path | None, architecture: str | None, input_size: Sizes) -> OpenModel:
+def _open_folder(
+    path: Path, weights: Path | None, architecture: TrustedName | None, input_size: Sizes
+) -> OpenModel:
     if weights is not None:
         raise UsageError(f"{path} has weights of its own; --weights belongs to a dense model")
     config = read_config(path)
     source = architecture or config.architecture
-    dense = _open_dense(source, None, input_size) if source is not None else None
-    model, config = load_folder(path, build, into=dense.model if dense else None)
-    assert dense is not None  # load_folder has refused a folder without an architecture
+    if source is None:
+        raise ask_for_model(path)
+    try:
+        dense = _open_dense(source, None, input_size or config.input_size)
+    except UsageError as error:
+        if isinstance(source, TrustedName):
+            raise
+        raise ask_for_model(path, error) from error
+    model, config = load_folder(path, build, into=dense.model)
     return replace(dense, model=model, plan=config.plan)
 
 
-def _open_dense(source: str, weights: Path | None, input_size: Sizes) -> OpenModel:
-    if _FACTORY.fullmatch(source) and not names_a_scheme(source):
+def _open_dense(source: TrustedName | UntrustedName, weights: Path | None, input_size: Sizes) -> OpenModel:
+    if isinstance(source, TrustedName) and source.is_factory and not names_a_scheme(source):
         model = _call_factory(source)
         if weights is not None:
             load_weights(model, weights)
         if input_size is None:
             raise UsageError(f"give --input-size: {source} does not say what it takes")
         return OpenModel(model, _zeros(input_size), _resized(Preprocessing((1, 1)), input_size))
-    known = resolve(source)
-    model = build(source, weights=weights)
-    if input_size is None:
-        return OpenModel(model, known.example_inputs(), known.preprocessing)
+    known = resolve(str(source))
+    model = build(str(source), weights=weights)
+    usual = known.example_inputs()
+    if input_size is None or input_size == tuple(usual.shape[1:]):
+        return OpenModel(model, usual, known.preprocessing)
     return OpenModel(model, _zeros(input_size), _resized(known.preprocessing, input_size))
 
 
-def _call_factory(source: str) -> nn.Module:
-    module_name, _, function = source.partition(":")
-    sys.path.insert(0, "")  # as `python -m` does: the user's own module stands where they are
+def _refuse_file(path: Path) -> None:
+    """Refuse a file where a network is to be named, and say what to do with its kind."""
+    if not path.exists():
+        return
+    kind = kind_of(path)
+    if kind == TORCHSCRIPT:
+        what, advice = "a TorchScript program, whose layers are fixed", "the model it was made from"
+    elif kind == EXPORTED:
+        what, advice = "an exported program, whose layers are fixed", "the model it was made from"
+    elif kind in (SAFETENSORS, CHECKPOINT):
+        what, advice = "a file of weights, which does not say what network they are of", "the network"
+    else:
+        what, advice = "no network that can be read", "a network"
+    raise UsageError(
+        f"{path} is {what}; give {advice} as MODEL, by its name or as package.module:factory, and weights by --weights"
+    )
+
+
+def _call_factory(source: TrustedName) -> nn.Module:
     try:
-        factory = getattr(importlib.import_module(module_name), function)
-        model = factory()
+        model = source.call()
     except ModuleNotFoundError as error:
         raise TuckertreeError(
             f"{source} cannot be built: {error}; names begin with cifar10:, caffe:, torchvision: or timm:"
         ) from error
     except Exception as error:
         raise TuckertreeError(f"{source} cannot be built: {type(error).__name__}: {error}") from error
-    finally:
-        sys.path.remove("")
     if not isinstance(model, nn.Module):
         raise TuckertreeError(f"{source} returned a {type(model).__name__}, not a torch module")
     return model

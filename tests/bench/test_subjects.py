@@ -7,6 +7,7 @@ from torch import nn
 from tuckertree.bench import open_subject
 from tuckertree.errors import TuckertreeError, UsageError
 from tuckertree.measure import count_macs
+from tuckertree.names import TrustedName
 from tuckertree.runtimes import to_onnx
 
 pytest.importorskip("onnxscript")
@@ -44,7 +45,7 @@ def files(network, tmp_path_factory):
 
 def test_macs_of_an_onnx_model_are_those_of_the_module(network, files):
     for name, batch, size in (("none", 2, (8, 8)), ("batch", 5, (8, 8)), ("size", 3, (12, 8))):
-        subject = open_subject(str(files / f"{name}.onnx"), batch=batch, input_size=(4, *size))
+        subject = open_subject(files / f"{name}.onnx", batch=batch, input_size=(4, *size))
         assert subject.macs == count_macs(network, torch.zeros(1, 4, *size))
 
 
@@ -54,15 +55,15 @@ def test_external_data_belong_to_the_size_of_a_file(files, tmp_path):
     proto, path = onnx.load(files / "batch.onnx"), tmp_path / "net.onnx"
     onnx.save(proto, path, save_as_external_data=True, location="net.data", size_threshold=100)
     data = (tmp_path / "net.data").stat().st_size
-    assert open_subject(str(path)).size == path.stat().st_size + data
+    assert open_subject(path).size == path.stat().st_size + data
 
 
 def test_a_file_is_opened_for_a_batch(network, files):
-    subject = open_subject(str(files / "batch.onnx"), batch=3)
+    subject = open_subject(files / "batch.onnx", batch=3)
     assert subject.inputs.shape == (3, 4, 8, 8)
     assert subject.macs == count_macs(network, torch.zeros(1, 4, 8, 8))
     assert subject.size == (files / "batch.onnx").stat().st_size
-    assert open_subject(str(files / "size.onnx"), input_size=(4, 16, 8)).inputs.shape == (1, 4, 16, 8)
+    assert open_subject(files / "size.onnx", input_size=(4, 16, 8)).inputs.shape == (1, 4, 16, 8)
 
 
 def test_files_that_take_bytes_or_half_precision_can_be_timed(tmp_path):
@@ -77,12 +78,12 @@ def test_files_that_take_bytes_or_half_precision_can_be_timed(tmp_path):
         )
         path = tmp_path / "net.onnx"
         onnx.save(helper.make_model(helper.make_graph([cast], "g", [x], [y]), ir_version=8), path)
-        inputs = open_subject(str(path), batch=2).inputs
+        inputs = open_subject(path, batch=2).inputs
         assert (inputs.dtype, inputs.shape) == (dtype, (2, 3))
 
 
 def test_a_network_by_name_is_as_large_as_its_weights():
-    subject = open_subject("demo", batch=2)
+    subject = open_subject(TrustedName("demo"), batch=2)
     assert subject.inputs.shape == (2, 3, 32, 32)
     assert subject.macs == 40_551_040
     assert subject.size > 4 * 269_722
@@ -116,5 +117,5 @@ def test_files_that_cannot_be_timed_are_refused(files, name, options, error, mes
     proto.graph.output[-1].type.tensor_type.shape.dim.add(dim_value=1)
     onnx.save(proto, files / "operator.onnx")
     with pytest.raises(error, match=message) as caught:
-        open_subject(str(files / name), **options)
+        open_subject(files / name, **options)
     assert "\n" not in str(caught.value)

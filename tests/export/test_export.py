@@ -127,7 +127,7 @@ class Branching(nn.Module):
         ("net.pt2", {"example_inputs": ()}, UsageError, "positional inputs"),
         ("net.pt2", {"model": Branching()}, TuckertreeError, "cannot be exported to pt2: "),
         ("folder.pt2", {}, TuckertreeError, "is a folder"),
-        ("there.pt2", {}, TuckertreeError, "--overwrite"),
+        ("there.pt2", {}, TuckertreeError, "overwrite=True"),
     ],
 )
 def test_bad_arguments_are_one_line_and_nothing_is_written(network, tmp_path, name, options, error, message):

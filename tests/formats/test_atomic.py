@@ -30,7 +30,7 @@ def test_files_appear_and_are_replaced_together(tmp_path):
 
 def test_a_file_beside_it_is_not_replaced_unasked(tmp_path):
     (tmp_path / "net.bin").write_text("another's")
-    with pytest.raises(TuckertreeError, match=r"net\.bin exists already; .* --overwrite"):
+    with pytest.raises(TuckertreeError, match=r"net\.bin exists already; .* overwrite=True"):
         write(tmp_path / "net.xml", "new")
     assert contents(tmp_path) == {"net.bin": "another's"}
 

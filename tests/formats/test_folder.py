@@ -7,6 +7,7 @@ import sys
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 import tuckertree as tt
 from tests import networks
@@ -124,6 +125,14 @@ def test_the_report_says_what_was_measured_and_where(result, tmp_path):
         (lambda c: c.pop("format"), "is not a tuckertree config"),
         (lambda c: c.pop("plan"), "must have exactly the fields"),
         (lambda c: c.update(code="import os"), "must have exactly the fields"),
+        (lambda c: c.update(input_size=[3, 0, 2]), "input_size must be a list of positive integers"),
+        (lambda c: c.update(input_size="3x2"), "input_size must be a list of positive integers"),
+        (lambda c: c.update(input_size=[True, 2]), "input_size must be a list of positive integers"),
+        (lambda c: c.update(input_size=[2**20, 2**20]), "is larger than any input"),
+        (
+            lambda c: c.update(input_size={"x": [3, 2], "y": 4}),
+            "input_size must be a list of positive integers",
+        ),
         (lambda c: c.update(tensors="../other/model.safetensors"), "names tensors outside its folder"),
         (lambda c: c.update(tensors="/etc/passwd"), "names tensors outside its folder"),
         (lambda c: c.update(architecture="evil.module:factory"), "unknown"),
@@ -217,7 +226,9 @@ def test_links_that_lead_outside_are_refused(saved, tmp_path):
 
 
 def test_an_output_that_exists_is_replaced_only_on_request_and_only_if_it_is_ours(result, saved, tmp_path):
-    with pytest.raises(tt.TuckertreeError, match="exists already; choose another output or pass --overwrite"):
+    with pytest.raises(
+        tt.TuckertreeError, match="exists already; choose another output or pass overwrite=True"
+    ):
         result.save(saved)
     result.save(saved, overwrite=True, report={"run": 2})
     assert formats.read_report(saved)["run"] == 2
@@ -344,3 +355,15 @@ def test_state_that_is_kept_outside_of_modules_is_named(tmp_path):
     with pytest.raises(tt.TuckertreeError, match=r"^1\.scale in the model's state is no parameter or buffer"):
         result.save(tmp_path / "out")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_remembers_the_size_of_its_example(tmp_path):
+    model, x = nn.Sequential(nn.Conv2d(3, 32, 3), nn.Conv2d(32, 32, 3)), torch.zeros(2, 3, 16, 24)
+    for number, (example, size) in enumerate(
+        [(x, (3, 16, 24)), ((x,), (3, 16, 24)), ({"input": x}, {"input": (3, 16, 24)})]
+    ):
+        tt.compress(model, example, tt.Energy(0.5)).save(tmp_path / f"{number}")
+        assert formats.read_config(tmp_path / f"{number}").input_size == size
+    edit_config(tmp_path / "0", lambda c: c.pop("input_size"))
+    assert formats.read_config(tmp_path / "0").input_size is None
+    assert tt.load(tmp_path / "0", into=model) is not None

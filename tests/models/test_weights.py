@@ -1,12 +1,17 @@
 import re
+import zipfile
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import nn
 
-from tuckertree.errors import TuckertreeError
+from tuckertree.errors import TuckertreeError, UsageError
 from tuckertree.models import build, load_weights
+from tuckertree.names import TrustedName
+from tuckertree.opening import open_model
 
 
 def network() -> nn.Module:
@@ -50,10 +55,163 @@ def test_build_loads_weights(tmp_path) -> None:
     assert torch.equal(loaded.conv1.weight, source.conv1.weight)
 
 
-@pytest.mark.parametrize("suffix", [".pth", ".pt", ".bin", ".ckpt", ".PTH"])
-def test_pickles_are_refused_by_name(tmp_path, suffix) -> None:
-    (tmp_path / f"w{suffix}").write_bytes(b"")
-    assert_refused_and_unchanged(tmp_path / f"w{suffix}", "would need unpickling.*convert it with")
+NESTS = [
+    lambda tensors: tensors,
+    lambda tensors: {"state_dict": tensors, "epoch": 3, "optimizer": {"state": {0: {"step": torch.ones(1)}}}},
+    lambda tensors: {"model": tensors, "model_ema": {name: t + 1 for name, t in tensors.items()}},
+    lambda tensors: {"model_state_dict": {f"module.{name}": t for name, t in tensors.items()}},
+    lambda tensors: {
+        f"module.{name}": torch.nn.Parameter(t, requires_grad=False) for name, t in tensors.items()
+    },
+    lambda tensors: {"state_dict": {f"model._orig_mod.{name}": t for name, t in tensors.items()}},
+    lambda tensors: {"net": tensors, "args": {"lr": 0.1, "tags": ["a", None]}},
+    lambda tensors: {"model": tensors, "state_dict": {name: t.clone() for name, t in tensors.items()}},
+]
+
+
+@pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
+@pytest.mark.parametrize("nest", NESTS)
+@pytest.mark.parametrize("name", ["w.pt", "w.pth", "pytorch_model.bin", "last.ckpt", "weights"])
+def test_state_dicts_are_found_in_what_people_keep_around_them(tmp_path, stored, nest, name, legacy) -> None:
+    torch.save(nest(stored), tmp_path / name, _use_new_zipfile_serialization=not legacy)
+    model = network()
+    load_weights(model, tmp_path / name)
+    assert all(torch.equal(tensor, stored[name]) for name, tensor in model.state_dict().items())
+
+
+def test_a_prefix_in_safetensors_and_another_ending_make_no_difference(tmp_path, stored) -> None:
+    save_file({f"module.{name}": tensor for name, tensor in stored.items()}, tmp_path / "w.bin")
+    model = network()
+    load_weights(model, tmp_path / "w.bin")
+    assert torch.equal(model[0].weight, stored["0.weight"])
+
+
+def test_several_that_fit_are_not_chosen_from(tmp_path, stored) -> None:
+    other = {name: tensor + 1 for name, tensor in stored.items()}
+    torch.save({"generator": stored, "critic": other}, tmp_path / "w.pt")
+    assert_refused_and_unchanged(tmp_path / "w.pt", "several state dicts that fit, 'generator', 'critic'")
+    torch.save({"model": stored, "state_dict": other}, tmp_path / "w.pt")
+    assert_refused_and_unchanged(tmp_path / "w.pt", "several state dicts that fit, 'state_dict', 'model'")
+
+
+class Hostile:
+    """What runs when it is unpickled."""
+
+    def __init__(self, marker) -> None:
+        self.marker = marker
+
+    def __reduce__(self):
+        return exec, (f"open({str(self.marker)!r}, 'w')",)
+
+
+@pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
+@pytest.mark.parametrize(
+    "wrap", [lambda h, t: h, lambda h, t: {**t, "h": h}, lambda h, t: {"state_dict": t, "args": [h]}]
+)
+def test_nothing_that_asks_for_code_is_unpickled(tmp_path, stored, wrap, legacy, monkeypatch) -> None:
+    monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
+    path, marker = tmp_path / "w.pt", tmp_path / "ran"
+    torch.save(wrap(Hostile(marker), stored), path, _use_new_zipfile_serialization=not legacy)
+    assert_refused_and_unchanged(
+        path, "more than tensors, .*exec, and unpickling that could run any code; save"
+    )
+    assert not marker.exists()
+
+
+def test_a_whole_model_is_refused_with_what_to_save_instead(tmp_path) -> None:
+    torch.save(network(), tmp_path / "w.pt")
+    assert_refused_and_unchanged(tmp_path / "w.pt", r"more than tensors, torch\.nn.*model\.state_dict\(\)")
+
+
+@pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_a_damaged_file_is_one_line_or_the_same_weights(tmp_path, legacy, data) -> None:
+    path = tmp_path / "w.pt"
+    torch.save(network().state_dict(), path, _use_new_zipfile_serialization=not legacy)
+    content = bytearray(path.read_bytes())
+    for _ in range(data.draw(st.integers(1, 4))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    path.write_bytes(
+        content[: data.draw(st.integers(0, len(content)))] if data.draw(st.booleans()) else content
+    )
+    model, complaint = network(), ""
+    try:
+        load_weights(model, path)
+    except TuckertreeError as error:
+        complaint = str(error)
+    assert "\n" not in complaint
+    changed = any(not torch.equal(t, network().state_dict()[name]) for name, t in model.state_dict().items())
+    assert not (complaint and changed)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ([torch.zeros(2)], "holds a list without a state dict"),
+        (torch.zeros(2), "holds a Tensor without a state dict"),
+        ({"epoch": 3, "model": None}, "holds a dict without a state dict"),
+        ({"0.weight": torch.zeros(4, 3, 3, 3)}, "4 tensors that the network needs are missing|missing"),
+    ],
+)
+def test_what_holds_no_weights_is_said(tmp_path, content, message) -> None:
+    torch.save(content, tmp_path / "w.pt")
+    assert_refused_and_unchanged(tmp_path / "w.pt", message)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_odd_tensors_are_refused(tmp_path, stored) -> None:
+    for odd in (
+        stored["0.weight"].to_sparse(),
+        torch.quantize_per_tensor(stored["0.weight"], 0.1, 0, torch.qint8),
+        stored["0.weight"].to("meta"),
+        stored["0.weight"].to(torch.complex64),
+    ):
+        torch.save({**stored, "0.weight": odd}, tmp_path / "w.pt")
+        assert_refused_and_unchanged(tmp_path / "w.pt", "of the wrong kind: 0.weight|not a whole file")
+
+
+def test_a_compressed_archive_is_refused_before_it_is_unpacked(tmp_path, stored) -> None:
+    torch.save({**stored, "0.weight": torch.zeros(4, 3, 300, 300)}, tmp_path / "w.pt")
+    with (
+        zipfile.ZipFile(tmp_path / "w.pt") as archive,
+        zipfile.ZipFile(tmp_path / "small.pt", "w", zipfile.ZIP_DEFLATED) as small,
+    ):
+        for name in archive.namelist():
+            small.writestr(name, archive.read(name))
+    assert_refused_and_unchanged(tmp_path / "small.pt", "is compressed, which torch.save does not do")
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning", "ignore::UserWarning")
+def test_programs_are_called_by_their_kind(tmp_path) -> None:
+    example, path = torch.zeros(1, 3, 8, 8), tmp_path / "w.pt"
+    torch.jit.save(torch.jit.trace(network().eval(), example), path)
+    assert_refused_and_unchanged(path, "is a TorchScript program")
+    with pytest.raises(UsageError, match=r"is a TorchScript program, .*--weights"):
+        open_model(TrustedName(str(path)))
+    torch.export.save(torch.export.export(network().eval(), (example,)), path)
+    assert_refused_and_unchanged(path, "is an exported program")
+    torch.save(network().state_dict(), path)
+    with pytest.raises(UsageError, match=r"is a file of weights, .*--weights"):
+        open_model(TrustedName(str(path)))
+    path.write_text("notes")
+    with pytest.raises(UsageError, match="no network that can be read"):
+        open_model(TrustedName(str(path)))
+
+
+def test_a_name_without_its_scheme_is_answered_with_it() -> None:
+    pytest.importorskip("torchvision")
+    pytest.importorskip("timm")
+    for name, meant in (
+        ("resnet50", "'torchvision:resnet50' or 'timm:resnet50'"),
+        ("googlenet", "'caffe:googlenet' or 'torchvision:googlenet'"),
+        ("resnet20", "'cifar10:resnet20'"),
+        ("resnet18?num_classes=10", r"'torchvision:resnet18\?num_classes=10'"),
+    ):
+        with pytest.raises(UsageError, match=rf"unknown model '{re.escape(name)}'; give .*, here {meant}"):
+            open_model(TrustedName(name))
+    with pytest.raises(UsageError, match="unknown model 'nosuch'; give 'demo' or a name that begins with"):
+        open_model(TrustedName("nosuch"))
 
 
 def test_missing_file(tmp_path) -> None:

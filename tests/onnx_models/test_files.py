@@ -159,7 +159,7 @@ def test_outputs_that_may_not_be_written(model, tmp_path):
     with pytest.raises(tt.TuckertreeError, match="is not a file"):
         run(tmp_path / "folder.onnx", overwrite=True)
     (tmp_path / "old.onnx").write_text("old")
-    with pytest.raises(tt.TuckertreeError, match="pass --overwrite"):
+    with pytest.raises(tt.TuckertreeError, match="pass overwrite=True"):
         run(tmp_path / "old.onnx")
     assert (tmp_path / "old.onnx").read_text() == "old"
     run(tmp_path / "old.onnx", overwrite=True)

@@ -8,6 +8,7 @@ import pytest
 
 from tuckertree.errors import UnreachableTargetError
 from tuckertree.models import resolve
+from tuckertree.names import UntrustedName
 from tuckertree.opening import open_model
 from tuckertree.planning import Budget, make_plan, survey, take_inventory
 from tuckertree.recipes import Paper, load_recipe, reproduction_page
@@ -59,7 +60,7 @@ def test_recipes_reach_their_reduction_on_the_real_weights(path, real_data):
     weights = real_data / "models" / recipe.weights
     if not weights.is_file():
         pytest.skip(f"there is no {weights.name}")
-    opened = open_model(recipe.network, weights=weights)
+    opened = open_model(UntrustedName(recipe.network), weights=weights)
     compression = recipe.steps[0].compression  # further stages depend on training
     wanted, options = compression.energy_for, compression.options()
     energy = energy_for(
@@ -97,7 +98,7 @@ def test_the_recipe_of_the_documentation_is_one(tmp_path):
 
 
 def test_an_energy_that_does_not_exist_is_refused():
-    opened = open_model("demo")
+    opened = open_model(UntrustedName("demo"))
     options = load_recipe(RECIPES[0]).recipe.compression.options()
     with pytest.raises(
         UnreachableTargetError, match=r"no energy reduces this network so far; the least is 0\.0"

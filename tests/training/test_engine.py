@@ -87,7 +87,7 @@ def test_a_run_that_is_told_to_end_goes_on_exactly(tmp_path, after, more):
     whole = finetune(tiny_network(), demo_images(), run, teacher=teacher)
     handlers = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
     after(6, told_to_end)  # of 4 steps in each epoch
-    with pytest.raises(KeyboardInterrupt, match="go on with --resume"):
+    with pytest.raises(KeyboardInterrupt, match="go on with resume=True"):
         finetune(tiny_network(), demo_images(), run, teacher=teacher, output=tmp_path)
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == handlers
     assert (read_checkpoint(tmp_path / STEP)["epoch"], read_checkpoint(tmp_path / STEP)["batch"]) == (1, 2)

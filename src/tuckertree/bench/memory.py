@@ -46,7 +46,7 @@ def peak_memory(runtime: str, threads: int, file: Path, inputs: Sequence[Tensor]
     torch.save(list(inputs), sent)
     arguments = [runtime, str(threads), str(file)]
     done = subprocess.run(  # noqa: S603  (our own module)
-        [sys.executable, "-W", "ignore", "-m", "tuckertree.bench.memory", *arguments],
+        [sys.executable, "-P", "-W", "ignore", "-m", "tuckertree.bench.memory", *arguments],
         capture_output=True,
         input=sent.getvalue(),
         check=False,

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from tuckertree.errors import TuckertreeError, UsageError
 from tuckertree.formats.folder import TENSORS
 from tuckertree.measure import count_macs
+from tuckertree.names import TrustedName
 from tuckertree.onnx_models import read_onnx
 from tuckertree.onnx_models.examples import example_feed
 from tuckertree.onnx_models.functions import inlined
@@ -56,10 +57,10 @@ class Subject:
 
 
 def open_subject(
-    source: str,
+    source: TrustedName | Path,
     *,
     batch: int = 1,
-    architecture: str | None = None,
+    architecture: TrustedName | None = None,
     input_size: Sizes = None,
     input_values: Values = None,
 ) -> Subject:
@@ -73,7 +74,7 @@ def open_subject(
         If an ONNX file has another batch, or free sizes and no ``input_size`` is given, or another network is given
         what belongs to an ONNX file.
     """
-    if source.lower().endswith(".onnx"):
+    if str(source).lower().endswith(".onnx"):
         return _open_onnx(Path(source), batch, input_size, input_values)
     if isinstance(input_size, Mapping) or input_values:
         raise UsageError(f"sizes and values by the names of inputs belong to ONNX models, not to {source}")
@@ -85,7 +86,7 @@ def open_subject(
     )
     inputs = _random((batch, *opened.example.shape[1:]), opened.example.dtype)
     size = (folder / TENSORS).stat().st_size if folder else None
-    return of_model(source, opened.model, inputs, size)
+    return of_model(str(source), opened.model, inputs, size)
 
 
 def of_model(name: str, model: nn.Module, inputs: Tensor, size: int | None = None) -> Subject:

@@ -4,17 +4,24 @@ Results go to stdout, progress and errors to stderr. Exit codes: 0 done, 1 faile
 cannot be reached, 130 interrupted.
 """
 
-from tuckertree.cli import (  # noqa: F401  (commands register themselves)
-    bench,
-    compress,
-    demo,
-    evaluate,
-    export,
-    finetune,
-    inspect,
-    reproduce,
-    train,
-)
-from tuckertree.cli.app import app, main
+import os
+import sys
+
+try:
+    from tuckertree.cli import (  # noqa: F401  (commands register themselves)
+        bench,
+        compress,
+        demo,
+        evaluate,
+        export,
+        finetune,
+        inspect,
+        reproduce,
+        train,
+    )
+    from tuckertree.cli.app import app, main
+except KeyboardInterrupt:
+    print("error: interrupted; nothing was written", file=sys.stderr, flush=True)
+    os._exit(130)  # see main()
 
 __all__ = ["app", "main"]

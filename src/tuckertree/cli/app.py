@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import _thread
 import json
 import os
 import signal
+import sys
+import threading
 import warnings
-from collections.abc import Mapping
-from typing import Annotated, Any
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from types import FrameType
+from typing import Annotated, Any, TextIO
 
 import typer
 from rich.console import Console
 from rich.text import Text
 
 from tuckertree._version import __version__
-from tuckertree.errors import TuckertreeError, printable
+from tuckertree.errors import TuckertreeError, command_line, printable
 
 stdout, stderr = Console(), Console(stderr=True)
+_INTERRUPTED = (130, "interrupted; nothing was written")
 
 
 class _Commands(typer.core.TyperGroup):
@@ -24,18 +30,20 @@ class _Commands(typer.core.TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         try:
-            return super().invoke(ctx)
-        except TuckertreeError as error:
-            code, message = error.exit_code, str(error)
+            with command_line():
+                return super().invoke(ctx)
+        except Exception as error:
+            if isinstance(error, typer.Exit):
+                raise  # the end of a command
+            # An import that Ctrl-C falls into makes what it likes of it: an ImportError, a RecursionError.
+            found = _INTERRUPTED if interruption.came else _code_and_message(error)
+            if found is None:
+                raise
+            code, message = found
         except KeyboardInterrupt as error:
-            code, message = 130, str(error) or "interrupted; nothing was written"
-        except MemoryError as error:
-            code, message = 1, f"out of memory: {error}"
-        except OSError as error:
-            where = f"{error.filename}: " if error.filename else ""
-            code, message = 1, f"{where}{error.strerror or error}"
-        stderr.print("error:", style="bold red", end=" ")
-        stderr.print(_one_line(message), soft_wrap=True)
+            code, message = _INTERRUPTED[0], str(error) or _INTERRUPTED[1]
+        interruption.came = False  # and is told
+        fail(message)
         raise typer.Exit(code)
 
 
@@ -71,11 +79,93 @@ def print_json(data: Mapping[str, Any] | list[Any]) -> None:
     print(json.dumps(data, indent=1, default=list))
 
 
+def fail(message: str) -> None:
+    """Say on stderr what went wrong."""
+    stderr.print("error:", style="bold red", end=" ")
+    stderr.print(_one_line(message), soft_wrap=True)
+
+
+def _code_and_message(error: Exception) -> tuple[int, str] | None:
+    """Exit code and line of an error that a user can do something about; None for one of ours."""
+    if isinstance(error, TuckertreeError):
+        return error.exit_code, str(error)
+    if isinstance(error, MemoryError):
+        return 1, f"out of memory: {error}"
+    if isinstance(error, OSError):
+        where = f"{error.filename}: " if error.filename else ""
+        return 1, f"{where}{error.strerror or error}"
+    return None
+
+
+class _Interruption:
+    """Ctrl-C, or being told to end, which counts as one: nothing is left half-written."""
+
+    came = False
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        self.came = True
+        signal.default_int_handler(number, frame)
+
+    def again(self, lost: sys.UnraisableHookArgs) -> None:
+        """Interrupt once more where Python drops what the first raised, in a callback for instance."""
+        if self.came and issubclass(lost.exc_type, KeyboardInterrupt):
+            threading.Timer(0.01, _thread.interrupt_main).start()
+        else:
+            sys.__unraisablehook__(lost)
+
+
+interruption = _Interruption()
+
+
+class _Unread:
+    """A stream whose reader may leave, as `head` does; what it does not want is dropped, and the work is done."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        with self._unread():
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with self._unread():
+            self._stream.flush()
+
+    @contextmanager
+    def _unread(self) -> Iterator[None]:
+        try:
+            yield
+        except BrokenPipeError:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self._stream.fileno())  # what the stream still holds goes there at the end
+            os.close(nowhere)
+
+
 def main() -> None:
-    """Run the command line; being told to end counts as Ctrl-C, so that nothing is left half-written."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    """Run the command line."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, interruption)
     warnings.showwarning = _show_warning
-    app()
+    for name in ("stdout", "stderr"):
+        if (stream := getattr(sys, name)) is not None:
+            setattr(sys, name, _Unread(stream))
+    sys.unraisablehook = interruption.again
+    try:
+        app()
+    except (SystemExit, KeyboardInterrupt) as end:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # it is ending
+        code = end.code if isinstance(end, SystemExit) else _INTERRUPTED[0]
+        if interruption.came and code:  # while typer itself was imported
+            code = _INTERRUPTED[0]
+            fail(_INTERRUPTED[1])
+        if code == _INTERRUPTED[0]:
+            sys.stdout.flush()
+            os._exit(code)  # Python would turn an interruption in the middle of an exec() into a signal
+        raise
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:

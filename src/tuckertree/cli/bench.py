@@ -9,15 +9,22 @@ from typing import Annotated
 import typer
 
 from tuckertree.cli.app import app, print_json, print_table, stdout
-from tuckertree.cli.options import AsJson, BuiltBy, Device, InputSize, InputValues, parse_sizes, parse_values
+from tuckertree.cli.options import (
+    AsJson,
+    BuiltBy,
+    Device,
+    InputSize,
+    InputValues,
+    Models,
+    parse_sizes,
+    parse_values,
+)
 from tuckertree.errors import TuckertreeError, UsageError
 
 
 @app.command()
 def bench(
-    models: Annotated[
-        list[str], typer.Argument(metavar="MODEL...", help="Names, saved folders or .onnx files.")
-    ],
+    models: Models,
     runtime: Annotated[
         str, typer.Option(help="Runtimes, with commas: onnxruntime,openvino,torch,torch-compile.")
     ] = "onnxruntime",

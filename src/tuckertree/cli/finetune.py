@@ -21,6 +21,7 @@ from tuckertree.cli.options import (
     Overwrite,
     Scale,
     Std,
+    Teacher,
     parse_size,
     prepared,
 )
@@ -28,6 +29,9 @@ from tuckertree.errors import UsageError
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from tuckertree.names import TrustedName, UntrustedName
+    from tuckertree.opening import Sizes
 
 
 @app.command()
@@ -50,11 +54,9 @@ def finetune(
     distill: Annotated[
         bool, typer.Option("--distill/--no-distill", help="Learn from the original too, if it is given.")
     ] = True,
-    teacher: Annotated[
-        str | None, typer.Option(help="The original network, if it is not the architecture of DIR.")
-    ] = None,
+    teacher: Teacher = None,
     teacher_weights: Annotated[
-        Path | None, typer.Option(help="Weights of the original network, a .safetensors file.")
+        Path | None, typer.Option(help="Weights of the original network, a .safetensors or .pt file.")
     ] = None,
     precision: given.Precision = "32",
     clip: given.Clip = None,
@@ -91,7 +93,7 @@ def finetune(
     check_output(output, overwrite=overwrite)
     config = read_config(folder)
     size = parse_size(input_size)
-    opened = open_model(str(folder), architecture=architecture, input_size=size)
+    opened = open_model(folder, architecture=architecture, input_size=size)
     opened = prepared(opened, mean=mean, std=std, scale=scale, channels=channels)
     images = open_training(data, opened.preprocessing)
     if lr is None:
@@ -120,7 +122,9 @@ def finetune(
     )
     original = None
     if distill:
-        original = _teacher(teacher, teacher_weights, architecture or config.architecture, size)
+        original = _teacher(
+            teacher, teacher_weights, architecture or config.architecture, size or config.input_size
+        )
         if original is None:
             stderr.print(
                 "training without distillation: give the original network by --teacher-weights FILE",
@@ -139,8 +143,13 @@ def finetune(
             device=device,
         )
         tested = given.tested(outcome.model, test_images, device)
+        known = None if config.architecture is None else str(config.architecture)
         done = replace(
-            outcome, plan=config.plan, architecture=config.architecture, report=read_report(folder)
+            outcome,
+            plan=config.plan,
+            architecture=known,
+            input_size=config.input_size,
+            report=read_report(folder),
         )
         done.save(output, overwrite=overwrite)
         shutil.move(partial / "logs", output / "logs")
@@ -153,7 +162,10 @@ def finetune(
 
 
 def _teacher(
-    name: str | None, weights: Path | None, architecture: str | None, size: tuple[int, ...] | None
+    name: TrustedName | None,
+    weights: Path | None,
+    architecture: TrustedName | UntrustedName | None,
+    size: Sizes,
 ) -> nn.Module | None:
     """The original network, or None if nobody says what its weights are."""
     from tuckertree.models import names_a_scheme
@@ -164,6 +176,6 @@ def _teacher(
     source = name or architecture
     if source is None:
         raise UsageError("the folder does not name its architecture; give the original by --teacher too")
-    if weights is None and names_a_scheme(source) and source != "demo":
+    if weights is None and names_a_scheme(str(source)) and str(source) != "demo":
         raise UsageError(f"{source} has random weights; give those of the original by --teacher-weights")
     return open_model(source, weights=weights, input_size=size).model

@@ -12,6 +12,7 @@ from rich.text import Text
 from tuckertree.cli.app import app, print_json, print_table, stdout
 from tuckertree.cli.options import (
     AsJson,
+    BuiltBy,
     Calibration,
     CalibrationImages,
     Channels,
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 def inspect(
     model: Model,
     weights: Weights = None,
+    architecture: BuiltBy = None,
     input_size: InputSize = None,
     input_values: InputValues = None,
     device: Device = "cpu",
@@ -65,7 +67,10 @@ def inspect(
         from tuckertree.onnx_models import onnx_inventory, onnx_trade_off_curve
 
         refuse_options(
-            "is of no use to an ONNX model", weights=weights, device=device if device != "cpu" else None
+            "is of no use to an ONNX model",
+            weights=weights,
+            model=architecture,
+            device=device if device != "cpu" else None,
         )
         if curve:
             pictures = onnx_images_of(
@@ -91,7 +96,9 @@ def inspect(
     images_as = {"mean": mean, "std": std, "scale": scale, "channels": channels}
     if calibration is None or not curve:
         refuse_options("belongs to --curve and --calibration", **images_as)
-    opened = open_model(model, weights=weights, input_size=parse_sizes(input_size), device=device)
+    opened = open_model(
+        model, weights=weights, architecture=architecture, input_size=parse_sizes(input_size), device=device
+    )
     if curve:
         images = calibration_images_of(calibration, prepared(opened, **images_as), calibration_images)
         points = trade_off_curve(opened.model, opened.example_inputs, by=by, calibration=images)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tuckertree.errors import TuckertreeError, UsageError
+from tuckertree.names import TrustedName
 
 if TYPE_CHECKING:
     from tuckertree.data import ImageSet
@@ -17,13 +18,32 @@ if TYPE_CHECKING:
     from tuckertree.onnx_models.inputs import Sizes
     from tuckertree.opening import OpenModel
 
+# A name that may lead to an import is made here, of what the user typed, and nowhere else.
 Model = Annotated[
-    str, typer.Argument(metavar="MODEL", help="Name, saved folder, package.module:factory or .onnx file.")
+    TrustedName,
+    typer.Argument(
+        parser=TrustedName,
+        metavar="MODEL",
+        help="Name, saved folder, package.module:factory or .onnx file.",
+    ),
 ]
+Models = Annotated[
+    list[TrustedName],
+    typer.Argument(parser=TrustedName, metavar="MODEL...", help="Names, saved folders or .onnx files."),
+]
+Teacher = Annotated[
+    TrustedName | None,
+    typer.Option(
+        parser=TrustedName,
+        metavar="MODEL",
+        help="The original network, if it is not the architecture of DIR.",
+    ),
+]
+Weights = Annotated[Path | None, typer.Option(help="Weights of the network, a .safetensors or .pt file.")]
 TorchModel = Annotated[
-    str, typer.Argument(metavar="MODEL", help="Name, saved folder or package.module:factory.")
+    TrustedName,
+    typer.Argument(parser=TrustedName, metavar="MODEL", help="Name, saved folder or package.module:factory."),
 ]
-Weights = Annotated[Path | None, typer.Option(help="Weights of the network, a .safetensors file.")]
 InputSize = Annotated[
     list[str] | None,
     typer.Option(
@@ -42,7 +62,13 @@ Calibration = Annotated[
 ]
 CalibrationImages = Annotated[int, typer.Option(help="Look at this many calibration images.", min=1)]
 BuiltBy = Annotated[
-    str | None, typer.Option("--model", help="Builds a saved folder that names no architecture.")
+    TrustedName | None,
+    typer.Option(
+        "--model",
+        parser=TrustedName,
+        metavar="MODEL",
+        help="Builds a saved folder that names no architecture.",
+    ),
 ]
 Mean = Annotated[str | None, typer.Option(help="Mean of the images' channels: 0.485,0.456,0.406.")]
 Std = Annotated[str | None, typer.Option(help="Their standard deviation.")]

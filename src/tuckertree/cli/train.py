@@ -10,7 +10,7 @@ import typer
 from tuckertree.cli import training_options as given
 from tuckertree.cli.app import app, print_json, print_table
 from tuckertree.cli.options import AsJson, Device
-from tuckertree.errors import TuckertreeError, UsageError
+from tuckertree.errors import UsageError
 
 
 @app.command()
@@ -37,7 +37,8 @@ def train(
     workers: given.Workers = 0,
     devices: given.Devices = 1,
     weights: Annotated[
-        Path | None, typer.Option(help="Weights to start from, a .safetensors file, instead of random ones.")
+        Path | None,
+        typer.Option(help="Weights to start from, a .safetensors or .pt file, instead of random ones."),
     ] = None,
     plan: Annotated[
         Path | None,
@@ -59,6 +60,7 @@ def train(
     """Train a network, from scratch or from --weights, and save its weights."""
     from tuckertree.data import open_images, open_training
     from tuckertree.formats import read_plan
+    from tuckertree.formats.atomic import atomic_files, check_free_file
     from tuckertree.formats.tensors import save_tensors
     from tuckertree.models import build, resolve
     from tuckertree.report import history_table
@@ -67,8 +69,7 @@ def train(
 
     if output.suffix != ".safetensors":
         raise UsageError(f"{output} must end in .safetensors")
-    if output.is_dir() or (output.exists() and not overwrite):
-        raise TuckertreeError(f"{output} exists already; choose another output or pass --overwrite")
+    check_free_file(output, overwrite=overwrite)
     preprocessing = resolve(model).preprocessing
     settings = Settings(
         epochs=epochs,
@@ -107,8 +108,8 @@ def train(
             device=device,
         )
         tested = given.tested(outcome.model, test_images, device)
-        save_tensors(outcome.model, partial / output.name)
-        (partial / output.name).replace(output)
+        with atomic_files(output, overwrite=overwrite) as new:
+            save_tensors(outcome.model, new)
     if as_json:
         print_json(given.summary(outcome, tested, output))
     else:

@@ -61,21 +61,29 @@ def unfinished(output: Path, *, resume: bool, overwrite: bool) -> Iterator[Path]
     Raises
     ------
     TuckertreeError
-        If there is one already that is neither to be resumed nor to be replaced.
+        If there is one already that is neither to be resumed nor to be replaced, or another program is at work in it.
     """
+    from tuckertree.formats.atomic import claimed
+
     folder = output.with_name(output.name + ".partial")
-    if folder.exists() and not resume:
-        if not overwrite:
-            raise TuckertreeError(
-                f"{folder} holds an unfinished run; pass --resume to go on with it, or --overwrite to drop it"
-            )
-        shutil.rmtree(folder)
-    try:
-        yield folder
-    except DivergedError:
-        shutil.rmtree(folder)
-        raise
-    shutil.rmtree(folder)
+    if folder.exists() and not resume and not overwrite:
+        raise TuckertreeError(
+            f"{folder} holds an unfinished run; pass --resume to go on with it, or --overwrite to drop it"
+        )
+    with claimed(folder):
+        if not resume:
+            _clear(folder)
+        try:
+            yield folder
+        except DivergedError:
+            _clear(folder)
+            raise
+        _clear(folder)
+
+
+def _clear(folder: Path) -> None:
+    for entry in folder.iterdir():
+        shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
 
 
 def tested(model: nn.Module, images: ImageSet | None, device: str) -> Accuracy | None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -243,7 +245,10 @@ def _write_pt2(model: nn.Module, inputs: Sequence[Tensor], dynamic: Dynamic, pat
         program = torch.export.export(
             model, traceable(inputs, dynamic), dynamic_shapes=dynamic_shapes(model, inputs, dynamic)
         )
-        torch.export.save(program, path)
+        content = io.BytesIO()
+        torch.export.save(program, content)
+    path.write_bytes(content.getbuffer())  # torch's own writer ends the process where the disk is full
+    with quiet_export("pt2"):
         loaded = torch.export.load(path).module()
 
     def compute(some: Sequence[Tensor]) -> list[Tensor]:
@@ -253,12 +258,22 @@ def _write_pt2(model: nn.Module, inputs: Sequence[Tensor], dynamic: Dynamic, pat
     return compute
 
 
+@contextmanager
+def _disk_errors() -> Iterator[None]:
+    """What OpenVINO's writer raises where others raise an OSError, as one: the model is read already."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise OSError(str(error).strip().splitlines()[-1]) from error
+
+
 def _write_openvino(model: nn.Module, inputs: Sequence[Tensor], dynamic: Dynamic, path: Path) -> Compute:
     openvino: Any = require_extra("openvino", extra="openvino")
     runtime = get_runtime("openvino")
     proto = to_onnx(model, inputs, dynamic)
     with quiet_export("openvino"):
         read = openvino.Core().read_model(proto.SerializeToString())
+    with _disk_errors():
         openvino.save_model(read, str(path), compress_to_fp16=False)
     return runtime.open(path).run
 

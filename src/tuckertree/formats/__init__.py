@@ -2,6 +2,7 @@
 
 from tuckertree.formats.folder import (
     SavedConfig,
+    ask_for_model,
     check_output,
     load_folder,
     read_config,
@@ -12,6 +13,7 @@ from tuckertree.formats.folder import (
 
 __all__ = [
     "SavedConfig",
+    "ask_for_model",
     "check_output",
     "load_folder",
     "read_config",

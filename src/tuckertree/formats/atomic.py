@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from tuckertree.errors import TuckertreeError
+from tuckertree.errors import TuckertreeError, argument
+
+if sys.platform != "win32":
+    import fcntl
 
 LARGEST_JSON = 64 * 2**20
 
@@ -71,7 +75,7 @@ def check_free(path: Path, *, kind: Kind, overwrite: bool) -> None:
         such = f" ({others[0]})" if others else ""
         raise TuckertreeError(f"{path} exists and holds other files{such}; choose another output")
     if not overwrite:
-        raise TuckertreeError(f"{path} exists already; choose another output or pass --overwrite")
+        raise TuckertreeError(f"{path} exists already; choose another output or pass {argument('overwrite')}")
 
 
 @contextmanager
@@ -94,7 +98,8 @@ def folder_beside(path: Path) -> Iterator[Path]:
 def atomic_folder(path: Path, *, kind: Kind, overwrite: bool) -> Iterator[Path]:
     """Give an empty folder to write in, which becomes ``path`` when the block ends without an error.
 
-    Whatever goes wrong inside, a full disk or Ctrl-C too, leaves ``path`` as it was and nothing beside it.
+    Whatever goes wrong inside, a full disk or Ctrl-C too, leaves ``path`` as it was and nothing beside it. Of two
+    programs that make the same folder at the same time the second to end is refused, if it may not replace.
 
     Raises
     ------
@@ -106,14 +111,16 @@ def atomic_folder(path: Path, *, kind: Kind, overwrite: bool) -> Iterator[Path]:
         new, old = workshop / "new", workshop / "old"
         new.mkdir()
         yield new
-        try:
-            if path.exists():
-                path.rename(old)
-            new.rename(path)
-        except BaseException:
-            if old.exists() and not path.exists():
-                old.rename(path)
-            raise
+        with alone_in(path.parent):
+            check_free(path, kind=kind, overwrite=overwrite)  # another program may have been first
+            try:
+                if path.exists():
+                    path.rename(old)
+                new.rename(path)
+            except BaseException:
+                if old.exists() and not path.exists():
+                    old.rename(path)
+                raise
 
 
 @contextmanager
@@ -132,12 +139,85 @@ def atomic_files(path: Path, *, overwrite: bool) -> Iterator[Path]:
     with folder_beside(path) as workshop:
         yield workshop / path.name
         *others, main = sorted(workshop.iterdir(), key=lambda file: file.name == path.name)
-        for other in others:
-            check_free_file(path.parent / other.name, overwrite=overwrite)
-        if others:
-            path.unlink(missing_ok=True)  # whenever this is cut short, it does not stand beside new ones
-        for made in (*others, main):
-            made.replace(path.parent / made.name)
+        with alone_in(path.parent):
+            for made in (*others, main):
+                check_free_file(path.parent / made.name, overwrite=overwrite)
+            if others:
+                path.unlink(missing_ok=True)  # whenever this is cut short, it does not stand beside new ones
+            for made in (*others, main):
+                made.replace(path.parent / made.name)
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Wait until no other program puts something in its place in a folder, and let none do so in the block.
+
+    The lock is the system's and ends with the program. Where there is none, in Windows and on some network disks,
+    renaming alone keeps them apart.
+    """
+    if sys.platform == "win32":
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def claimed(folder: Path) -> Iterator[None]:
+    """Make a folder for work that takes long, and keep other programs out of it; removed at the end if empty.
+
+    Raises
+    ------
+    TuckertreeError
+        If another program is at work in it, or it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = None if sys.platform == "win32" else os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        raise TuckertreeError(f"cannot write {folder}: {error.strerror or error}") from error
+    try:
+        _lock(handle, folder)
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                folder.rmdir()
+    finally:
+        if handle is not None:
+            os.close(handle)
+
+
+def _lock(handle: int | None, folder: Path) -> None:
+    """Lock a folder, which another program may have locked, or removed since it was opened."""
+    if sys.platform == "win32" or handle is None:
+        return
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        alone = folder.exists() and os.path.samestat(os.fstat(handle), folder.stat())
+    except BlockingIOError:
+        alone = False
+    except OSError:
+        return  # this disk knows no locks
+    if not alone:
+        raise TuckertreeError(f"another program is at work in {folder}; choose another output")
+
+
+def check_regular(path: Path) -> None:
+    """Refuse what is no file with a beginning and an end: a pipe or a device would be waited for.
+
+    Raises
+    ------
+    TuckertreeError
+        If it is there and is no regular file.
+    """
+    if path.exists() and not path.is_file():
+        raise TuckertreeError(f"{path} is a {'folder' if path.is_dir() else 'pipe or device'}; give a file")
 
 
 def check_free_file(path: Path, *, overwrite: bool) -> None:
@@ -151,7 +231,7 @@ def check_free_file(path: Path, *, overwrite: bool) -> None:
     if path.is_dir():
         raise TuckertreeError(f"{path} is a folder; name a file in it")
     if (path.exists() or path.is_symlink()) and not overwrite:
-        raise TuckertreeError(f"{path} exists already; choose another output or pass --overwrite")
+        raise TuckertreeError(f"{path} exists already; choose another output or pass {argument('overwrite')}")
 
 
 def write_atomically(path: Path, text: str) -> None:

@@ -11,10 +11,12 @@ from typing import Any
 from torch import nn
 
 from tuckertree._version import __version__
-from tuckertree.errors import TuckertreeError
-from tuckertree.formats.atomic import LARGEST_JSON, Kind, atomic_folder, check_free
+from tuckertree.errors import TuckertreeError, UsageError
+from tuckertree.formats.atomic import LARGEST_JSON, Kind, atomic_folder, check_free, check_regular
+from tuckertree.formats.sizes import Size, read_size
 from tuckertree.formats.tensors import load_tensors, save_tensors
 from tuckertree.measure import environment
+from tuckertree.names import UntrustedName
 from tuckertree.planning import Plan
 from tuckertree.surgery import build_structure
 
@@ -43,13 +45,16 @@ class SavedConfig:
         Name of the safetensors file in the folder.
     plan
         The plan that was carried out.
+    input_size
+        Size of the inputs it was compressed with; None in folders that do not say.
     """
 
     format: int
     tuckertree: str
-    architecture: str | None
+    architecture: UntrustedName | None
     tensors: str
     plan: Plan
+    input_size: Size | None = None
 
 
 def save_folder(
@@ -59,6 +64,7 @@ def save_folder(
     *,
     architecture: str | None,
     report: Mapping[str, Any],
+    input_size: Size | None = None,
     overwrite: bool = False,
 ) -> Path:
     """Write a compressed model; see :meth:`tuckertree.CompressionResult.save`.
@@ -75,6 +81,7 @@ def save_folder(
         "architecture": architecture,
         "tensors": TENSORS,
         "plan": plan.to_json(),
+        "input_size": input_size,
     }
     with atomic_folder(path, kind=SAVED, overwrite=overwrite) as folder:
         save_tensors(model, folder / TENSORS)
@@ -114,7 +121,9 @@ def read_config(path: str | Path) -> SavedConfig:
             "install the version that wrote it"
         )
     wanted = {"format": int, "tuckertree": str, "architecture": str | None, "tensors": str, "plan": dict}
-    if set(data) != set(wanted) or not all(isinstance(data[key], kind) for key, kind in wanted.items()):
+    if set(data) - {"input_size"} != set(wanted) or not all(
+        isinstance(data[key], kind) for key, kind in wanted.items()
+    ):
         raise TuckertreeError(
             f"{path / CONFIG} must have exactly the fields {', '.join(wanted)}, each of its type"
         )
@@ -123,10 +132,11 @@ def read_config(path: str | Path) -> SavedConfig:
             f"{path / CONFIG} names tensors outside its folder: {data['tensors']!r}; refused"
         )
     try:
-        plan = Plan.from_json(data["plan"])
+        plan, size = Plan.from_json(data["plan"]), read_size(data.get("input_size"))
     except TuckertreeError as error:
         raise TuckertreeError(f"{path / CONFIG}: {error}") from error
-    return SavedConfig(FORMAT, data["tuckertree"], data["architecture"], data["tensors"], plan)
+    architecture = None if data["architecture"] is None else UntrustedName(data["architecture"])
+    return SavedConfig(FORMAT, data["tuckertree"], architecture, data["tensors"], plan, size)
 
 
 def read_plan(path: str | Path) -> Plan:
@@ -183,15 +193,33 @@ def load_folder(
     path = Path(path)
     config = read_config(path)
     tensors = _inside(path, config.tensors)
-    if into is None and config.architecture is None:
-        raise TuckertreeError(
-            f"{path} does not name its architecture; pass the dense model: load({str(path)!r}, into=model), "
-            "or --model package.module:factory on the command line"
-        )
-    dense = into if into is not None else build(str(config.architecture))
-    model = build_structure(dense, config.plan)
+    model = build_structure(into if into is not None else _built(path, config, build), config.plan)
     load_tensors(model, tensors)
     return model.eval(), config
+
+
+def ask_for_model(path: Path, error: UsageError | None = None) -> TuckertreeError:
+    """The error for a folder that does not say what it was made from, or says what is no known architecture.
+
+    Parameters
+    ----------
+    error
+        What is wrong with the name in its config.
+    """
+    fault = f"{path} does not name its architecture" if error is None else f"{path / CONFIG}: {error}"
+    return TuckertreeError(
+        f"{fault}; pass the dense model: load({str(path)!r}, into=model), "
+        "or --model package.module:factory on the command line"
+    )
+
+
+def _built(path: Path, config: SavedConfig, build: Callable[[str], nn.Module]) -> nn.Module:
+    if config.architecture is None:
+        raise ask_for_model(path)
+    try:
+        return build(str(config.architecture))
+    except UsageError as error:
+        raise ask_for_model(path, error) from error
 
 
 def _inside(folder: Path, name: str) -> Path:
@@ -200,6 +228,7 @@ def _inside(folder: Path, name: str) -> Path:
         raise TuckertreeError(f"{folder} has no {name}")
     if not file.resolve().is_relative_to(folder.resolve()):
         raise TuckertreeError(f"{file} leads outside its folder; refused")
+    check_regular(file)
     return file
 
 

@@ -22,7 +22,9 @@ def save_tensors(model: nn.Module, path: Path) -> None:
     Raises
     ------
     TuckertreeError
-        If the model's state has something that is no tensor, or the file cannot be written.
+        If the model's state has something that is no tensor.
+    OSError
+        If the file cannot be written.
     """
     state = _state(model)
     tensors: dict[str, Tensor] = {}
@@ -34,8 +36,8 @@ def save_tensors(model: nn.Module, path: Path) -> None:
         storages.add(storage)
     try:
         save_file(tensors, path, metadata={"format": "pt"})
-    except (SafetensorError, OSError) as error:
-        raise TuckertreeError(f"cannot write {path}: {error}") from error
+    except SafetensorError as error:
+        raise OSError(str(error).rpartition(": ")[2]) from error  # "... I/O error: No space left on device"
 
 
 def load_tensors(model: nn.Module, path: Path) -> None:

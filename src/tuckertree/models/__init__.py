@@ -21,7 +21,7 @@ def build(name: str, *, weights: str | Path | None = None) -> nn.Module:
         As :func:`resolve` takes it. ``demo`` is ``cifar10:resnet20`` with the packaged weights, unless others
         are given.
     weights
-        A safetensors file; without one the weights are random.
+        A safetensors file, or a state dict of ``torch.save``; without one the weights are random.
 
     Returns
     -------

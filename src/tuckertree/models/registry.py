@@ -12,7 +12,7 @@ from functools import partial
 from torch import nn
 
 from tuckertree.data.preprocessing import Preprocessing
-from tuckertree.errors import UsageError
+from tuckertree.errors import TuckertreeError, UsageError
 from tuckertree.models.architecture import Architecture, unknown_name
 from tuckertree.models.densenet import CifarDenseNet40
 from tuckertree.models.googlenet import CaffeGoogLeNet
@@ -75,9 +75,23 @@ def resolve(name: str) -> Architecture:
     scheme, colon, rest = name.partition(":")
     if not colon or scheme not in _SCHEMES:
         schemes = ", ".join(f"{known}:" for known in _SCHEMES)
-        raise UsageError(f"unknown model {name!r}; give 'demo' or a name that begins with {schemes}")
+        meant = " or ".join(repr(f"{scheme}:{name}") for scheme in _SCHEMES if _has(scheme, name))
+        raise UsageError(
+            f"unknown model {name!r}; give 'demo' or a name that begins with {schemes}"
+            + (f", here {meant}" if meant else "")
+        )
     model, _, query = rest.partition("?")
     return replace(_SCHEMES[scheme](model, _options(name, query)), name=name)
+
+
+def _has(scheme: str, name: str) -> bool:
+    """Whether a scheme, if its package is installed, has a network of this name."""
+    model, _, query = name.partition("?")
+    try:
+        _SCHEMES[scheme](model, _options(name, query))
+    except TuckertreeError:
+        return False
+    return True
 
 
 def _options(name: str, query: str) -> dict[str, int]:

@@ -15,6 +15,7 @@ import numpy as np
 
 from tuckertree.errors import TuckertreeError
 from tuckertree.extras import require_extra
+from tuckertree.formats.atomic import check_regular
 
 if TYPE_CHECKING:
     from onnx import FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto
@@ -99,6 +100,7 @@ def read_onnx(path: str | Path) -> OnnxFile:
     onnx, path = require_extra("onnx", extra="onnx"), Path(path)
     checker = require_extra("onnx.checker", extra="onnx")
     message = require_extra("google.protobuf.message", extra="onnx")
+    check_regular(path)
     try:
         content = path.read_bytes()
     except OSError as error:

@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from tuckertree.errors import TuckertreeError, UsageError
+from tuckertree.errors import TuckertreeError, UsageError, argument
 from tuckertree.extras import require_extra
-from tuckertree.formats.atomic import folder_beside
+from tuckertree.formats.atomic import alone_in, folder_beside
 from tuckertree.onnx_models.files import LARGEST, OnnxFile, all_tensors, findings, is_external, place_of
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def check_onnx_output(path: Path, source: Path, *, overwrite: bool) -> None:
     if path.exists() and source.exists() and path.samefile(source):
         raise TuckertreeError(f"{path} is the model itself; choose another output")
     if not overwrite and (path.exists() or data_file(path).exists()):
-        raise TuckertreeError(f"{path} exists already; choose another output or pass --overwrite")
+        raise TuckertreeError(f"{path} exists already; choose another output or pass {argument('overwrite')}")
 
 
 def data_file(path: Path) -> Path:
@@ -68,13 +68,15 @@ def written(path: Path, proto: ModelProto, source: OnnxFile, *, overwrite: bool)
         new.write_bytes(proto.SerializeToString())
         _check(new, path)
         yield new
-        if data.exists() or data_file(path).exists():
-            # Whenever this is cut short, no model stands beside another one's data.
-            path.unlink(missing_ok=True)
-            data_file(path).unlink(missing_ok=True)
-        if data.exists():
-            data.replace(data_file(path))
-        new.replace(path)
+        with alone_in(path.parent):
+            check_onnx_output(path, source.path, overwrite=overwrite)  # another program may have been first
+            if data.exists() or data_file(path).exists():
+                # Whenever this is cut short, no model stands beside another one's data.
+                path.unlink(missing_ok=True)
+                data_file(path).unlink(missing_ok=True)
+            if data.exists():
+                data.replace(data_file(path))
+            new.replace(path)
 
 
 def _check(new: Path, path: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from tuckertree.errors import UsageError
 from tuckertree.extras import require_extra
+from tuckertree.formats.atomic import check_regular
 from tuckertree.models import names_a_scheme, resolve
 from tuckertree.recipes.schema import Recipe
 from tuckertree.recipes.typed import number_in, read_as
@@ -111,6 +112,7 @@ def training_overrides(path: str | Path, values: Mapping[str, Any]) -> dict[str,
 
 
 def _read(path: Path) -> str:
+    check_regular(path)
     try:
         with path.open("rb") as file:
             data = file.read(_LARGEST + 1)

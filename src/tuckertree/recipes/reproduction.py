@@ -7,7 +7,7 @@ import json
 import shutil
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,9 @@ from tuckertree.compression import CompressionResult, compress
 from tuckertree.data import ImageSet, batches, open_images
 from tuckertree.errors import TuckertreeError
 from tuckertree.formats import save_folder
-from tuckertree.formats.atomic import Kind, atomic_folder, check_free
+from tuckertree.formats.atomic import Kind, atomic_folder, check_free, claimed
 from tuckertree.measure import Accuracy, count_macs, count_parameters, environment, evaluate
+from tuckertree.names import UntrustedName
 from tuckertree.opening import OpenModel, open_model
 from tuckertree.planning import Budget
 from tuckertree.progress import progress_bar
@@ -104,64 +105,66 @@ def reproduce(
     check_free(output, kind=REPRODUCED, overwrite=overwrite)
     recipe, clock = loaded.recipe, _Clock()
     file = find_weights(recipe, data, weights)
-    opened = open_model(recipe.network, weights=file, device=device)
+    opened = open_model(UntrustedName(recipe.network), weights=file, device=device)
     if recipe.data.preprocessing is not None:
         opened = replace(opened, preprocessing=recipe.data.preprocessing)
     train = open_images(data, opened.preprocessing, split="train")
     test = open_images(data, opened.preprocessing, split=recipe.data.test_split)
     run = _Run(output.with_name(output.name + ".partial"), resume, device, progress)
-    if overwrite and not resume:
+    with claimed(run.checkpoints):
+        if overwrite and not resume:
+            run.clear(len(recipe.steps))
+        model, stages = opened.model, []
+        for number, stage in enumerate(recipe.steps):
+            with clock.measure(f"stages.{number}.compression"):
+                compressed = _compress(stage.compression, to_dense(model), opened, data, progress)
+            with clock.measure(f"stages.{number}.training"):
+                outcome = _train(number, stage, compressed, opened, train, run)
+            model = outcome.model.to(opened.example.device) if outcome else compressed.model
+            stages.append(
+                {
+                    "rule": compressed.plan.rule,
+                    "relative_error": compressed.relative_error,
+                    "plan": compressed.plan.to_json(),
+                    "training": _record(outcome, train) if outcome else None,
+                }
+            )
+            if outcome and outcome.diverged:
+                break  # no stage goes on from weights that were on their way to nothing
+        with clock.measure("evaluation"), progress_bar(progress) as tick:
+            before, after = (
+                evaluate(tested, batches(test, _EVALUATION_BATCH), device=device, images=len(test), tick=tick)
+                for tested in (opened.model, model)
+            )
+        example = opened.example
+        result = {
+            "format": FORMAT,
+            "recipe": {"id": recipe_id(loaded.path), "sha256": loaded.sha256, "text": loaded.text},
+            "overrides": dict(loaded.overrides),
+            "seeds": [stage.training.seed for stage in recipe.steps if stage.training],
+            "weights": {"name": file.name, "sha256": _sha256(file)} if file else None,
+            "train_images": len(train),
+            "test_images": len(test),
+            "original": _measured(before, opened.model, example),
+            "compressed": _measured(after, model, example),
+            "stages": stages,
+            "seconds": clock.seconds,
+            "device": device,
+            "environment": environment(),
+        }
+        text = json.dumps(result, indent=1, default=list) + "\n"
+        with atomic_folder(output, kind=REPRODUCED, overwrite=overwrite) as folder:
+            save_folder(
+                folder / MODEL,
+                model,
+                compressed.plan,
+                architecture=compressed.architecture,
+                input_size=compressed.input_size,
+                report={name: result[name] for name in ("original", "compressed", "seconds")},
+            )
+            (folder / RESULT).write_text(text, encoding="utf-8")
         run.clear(len(recipe.steps))
-    model, stages = opened.model, []
-    for number, stage in enumerate(recipe.steps):
-        with clock.measure(f"stages.{number}.compression"):
-            compressed = _compress(stage.compression, to_dense(model), opened, data, progress)
-        with clock.measure(f"stages.{number}.training"):
-            outcome = _train(number, stage, compressed, opened, train, run)
-        model = outcome.model.to(opened.example.device) if outcome else compressed.model
-        stages.append(
-            {
-                "rule": compressed.plan.rule,
-                "relative_error": compressed.relative_error,
-                "plan": compressed.plan.to_json(),
-                "training": _record(outcome, train) if outcome else None,
-            }
-        )
-        if outcome and outcome.diverged:
-            break  # no stage goes on from weights that were on their way to nothing
-    with clock.measure("evaluation"), progress_bar(progress) as tick:
-        before, after = (
-            evaluate(tested, batches(test, _EVALUATION_BATCH), device=device, images=len(test), tick=tick)
-            for tested in (opened.model, model)
-        )
-    example = opened.example
-    result = {
-        "format": FORMAT,
-        "recipe": {"id": recipe_id(loaded.path), "sha256": loaded.sha256, "text": loaded.text},
-        "overrides": dict(loaded.overrides),
-        "seeds": [stage.training.seed for stage in recipe.steps if stage.training],
-        "weights": {"name": file.name, "sha256": _sha256(file)} if file else None,
-        "train_images": len(train),
-        "test_images": len(test),
-        "original": _measured(before, opened.model, example),
-        "compressed": _measured(after, model, example),
-        "stages": stages,
-        "seconds": clock.seconds,
-        "device": device,
-        "environment": environment(),
-    }
-    text = json.dumps(result, indent=1, default=list) + "\n"
-    with atomic_folder(output, kind=REPRODUCED, overwrite=overwrite) as folder:
-        save_folder(
-            folder / MODEL,
-            model,
-            compressed.plan,
-            architecture=compressed.architecture,
-            report={name: result[name] for name in ("original", "compressed", "seconds")},
-        )
-        (folder / RESULT).write_text(text, encoding="utf-8")
-    run.clear(len(recipe.steps))
-    return Reproduction(model, json.loads(text), output, recipe.paper)
+        return Reproduction(model, json.loads(text), output, recipe.paper)
 
 
 def find_weights(recipe: Recipe, data: str | Path, weights: Path | None = None) -> Path | None:
@@ -272,11 +275,9 @@ class _Run:
     progress: bool | None
 
     def clear(self, stages: int) -> None:
-        """Remove the checkpoints, and the folder if nothing else is in it."""
+        """Remove the checkpoints."""
         for number in range(stages):
             shutil.rmtree(self.checkpoints / f"stage-{number}", ignore_errors=True)
-        with suppress(OSError):
-            self.checkpoints.rmdir()
 
 
 class _Clock:

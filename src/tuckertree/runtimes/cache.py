@@ -62,7 +62,7 @@ class LatencyCache:
 
     def _read(self) -> dict[str, dict[str, float]]:
         try:
-            if self.path.stat().st_size > _LARGEST:
+            if not self.path.is_file() or self.path.stat().st_size > _LARGEST:
                 return {}
             data = json.loads(self.path.read_text(encoding="utf-8"))
         except (OSError, ValueError, RecursionError):

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from tuckertree.errors import TuckertreeError, UsageError
+from tuckertree.errors import TuckertreeError, UsageError, argument
 from tuckertree.planning import Plan
 from tuckertree.training.settings import Settings
 
@@ -67,7 +67,7 @@ def write_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
         fresh.unlink(missing_ok=True)
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
         raise TuckertreeError(
-            f"cannot write the checkpoint {path}: {reason}; make room, then go on with --resume"
+            f"cannot write the checkpoint {path}: {reason}; make room, then go on with {argument('resume')}"
         ) from error
 
 

@@ -15,7 +15,7 @@ from torch import nn
 from tuckertree.calibration.gauge import rebalance
 from tuckertree.compression import CompressionResult
 from tuckertree.data import ImageSet, ImageStream, Preprocessing, open_training
-from tuckertree.errors import DivergedError, TuckertreeError, UsageError
+from tuckertree.errors import DivergedError, TuckertreeError, UsageError, argument
 from tuckertree.measure import copy_model, environment
 from tuckertree.models import build, resolve
 from tuckertree.planning import Plan
@@ -116,7 +116,8 @@ def finetune(
     )
     if result is None:
         return outcome
-    return replace(outcome, plan=result.plan, architecture=architecture, report=result.summary())
+    size, report = result.input_size, result.summary()
+    return replace(outcome, plan=result.plan, architecture=architecture, input_size=size, report=report)
 
 
 def train(
@@ -260,7 +261,9 @@ def _resumed(folder: Path, wanted: dict[str, Any], *, resume: bool) -> dict[str,
     (folder / ENDED).unlink(missing_ok=True)
     if not resume:
         if any((folder / name).exists() for name in (EPOCH, STEP)):
-            raise TuckertreeError(f"{folder} holds an unfinished run; pass --resume to go on, or delete it")
+            raise TuckertreeError(
+                f"{folder} holds an unfinished run; pass {argument('resume')} to go on, or delete it"
+            )
         return None
     state = latest(folder, wanted)
     if state is None:

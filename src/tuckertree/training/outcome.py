@@ -11,6 +11,7 @@ from torch import nn
 
 from tuckertree.errors import UsageError
 from tuckertree.formats import save_folder
+from tuckertree.formats.sizes import Size
 from tuckertree.planning import Plan
 from tuckertree.training.settings import Settings
 
@@ -41,7 +42,7 @@ class Outcome:
         Whether the loss became infinite or NaN, so that the model is that of the last epoch before.
     versions
         Of the packages that took part, and the machine.
-    plan, architecture, report
+    plan, architecture, input_size, report
         Of the compressed network, where they are known; they are needed to save it.
     """
 
@@ -55,6 +56,7 @@ class Outcome:
     versions: Mapping[str, Any]
     plan: Plan | None = None
     architecture: str | None = None
+    input_size: Size | None = None
     report: Mapping[str, Any] = field(default_factory=dict)
 
     def record(self) -> dict[str, Any]:
@@ -86,6 +88,7 @@ class Outcome:
             self.model,
             self.plan,
             architecture=self.architecture,
+            input_size=self.input_size,
             report={**self.report, "training": self.record()},
             overwrite=overwrite,
         )

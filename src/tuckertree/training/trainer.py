@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from tuckertree.errors import TuckertreeError
+from tuckertree.errors import TuckertreeError, argument
 from tuckertree.extras import require_extra
 from tuckertree.training.module import DIVERGED, ENDED, TrainingModule
 from tuckertree.training.quiet import load_lightning, quiet
@@ -65,7 +65,7 @@ def fit(module: TrainingModule, device: str, *, log: bool) -> bool:
 
 
 def _go_on(folder: Path) -> str:
-    return f"the last checkpoint is in {folder}, go on with --resume"
+    return f"the last checkpoint is in {folder}, go on with {argument('resume')}"
 
 
 def _last_line(error: Exception) -> str:

@@ -1,0 +1,69 @@
+"""What ``import tuckertree`` offers."""
+
+from pathlib import Path
+
+from torch import nn
+
+from tuckertree._version import __version__
+from tuckertree.compression import CompressionResult, compress
+from tuckertree.errors import TuckertreeError, UnreachableTargetError, UsageError
+from tuckertree.formats import load_folder
+from tuckertree.layers import Chain, densify, factorize
+from tuckertree.models import build
+from tuckertree.planning import Budget, Energy, Error, Layer, LayerPlan, Plan, Ranks
+from tuckertree.surgery import apply, to_dense
+from tuckertree.training import Outcome, Settings, finetune, train
+
+
+def load(path: str | Path, *, into: nn.Module | None = None) -> nn.Module:
+    """Load a compressed model from a folder that :meth:`CompressionResult.save` wrote.
+
+    Nothing in the folder is unpickled or executed, and no decomposition is made.
+
+    Parameters
+    ----------
+    path
+        The folder.
+    into
+        The dense model it was made from, where that is not one that :func:`build` knows by name; it gives the
+        architecture alone and is not changed.
+
+    Returns
+    -------
+    torch.nn.Module
+        On the CPU, in evaluation mode, in the types it was saved in.
+
+    Raises
+    ------
+    TuckertreeError
+        If the folder is not one of ours, corrupt, of a newer format, or does not fit the architecture.
+    """
+    return load_folder(path, build, into)[0]
+
+
+__all__ = [
+    "Budget",
+    "Chain",
+    "CompressionResult",
+    "Energy",
+    "Error",
+    "Layer",
+    "LayerPlan",
+    "Outcome",
+    "Plan",
+    "Ranks",
+    "Settings",
+    "TuckertreeError",
+    "UnreachableTargetError",
+    "UsageError",
+    "__version__",
+    "apply",
+    "build",
+    "compress",
+    "densify",
+    "factorize",
+    "finetune",
+    "load",
+    "to_dense",
+    "train",
+]

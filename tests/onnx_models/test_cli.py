@@ -127,11 +127,11 @@ def test_options_that_do_not_fit(model, tmp_path, options, code, message):
     assert not (tmp_path / "small.onnx").exists()
 
 
-def test_options_of_onnx_models_are_refused_for_others(tmp_path):
+def test_how_images_are_prepared_is_refused_where_there_are_none(tmp_path):
     code, _, err = tuckertree("compress", "demo", "-o", tmp_path / "o", "--macs", 0.5, "--scale", 1)
-    assert (code, "--scale belongs to an ONNX model" in err) == (2, True)
+    assert (code, "--scale belongs to --calibration" in err) == (2, True)
     code, _, err = tuckertree("inspect", "demo", "--mean", "0.5")
-    assert (code, "--mean belongs to an ONNX model" in err) == (2, True)
+    assert (code, "--mean belongs to --curve and --calibration" in err) == (2, True)
 
 
 def test_targets_that_cannot_be_reached(model, tmp_path):

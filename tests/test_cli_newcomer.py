@@ -194,7 +194,8 @@ def test_tables_are_as_wide_as_columns_says(arguments, columns, tmp_path):
     table = done.stdout.splitlines()[:22]
     assert max(map(len, table)) <= columns
     assert any("layer3.2.conv2" in line for line in table)
-    assert ("64x64x3x3" in done.stdout) == (columns > 60 if "inspect" in arguments else columns > 80)
+    assert ("64x64x3x3" in done.stdout) == ("inspect" in arguments or columns > 80)
+    assert ("not shown at this width" in done.stdout) == (columns < 200 - 120 * ("inspect" in arguments))
 
 
 def test_best_effort_belongs_to_a_target_of_latency(tmp_path):

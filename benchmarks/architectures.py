@@ -34,9 +34,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 import tuckertree as tt
 from foreign_networks import NETWORKS, Network
 from merging import merged, write_report
+from tuckertree.decomposition import method_cuts
 from tuckertree.export import export
 from tuckertree.measure import environment
-from tuckertree.planning import DENSE
+from tuckertree.planning import DENSE, Options, take_inventory
 
 NAME = "architectures"
 STATIONS = ("build", "compress", "full ranks", "load", "train", "onnx")
@@ -118,6 +119,7 @@ def travel(name: str) -> None:
         for station, step in zip(STATIONS, stations, strict=True):
             row["station"] = station
             print(json.dumps(row), flush=True)
+            started = time.perf_counter()
             try:
                 step()
             except Exception as error:
@@ -125,6 +127,8 @@ def travel(name: str) -> None:
                 row.setdefault("errors", {})[station] = (kind + " ".join(str(error).split()))[:400]
                 if station in ("build", "compress"):
                     break  # there is nothing to go on with
+            finally:
+                row.setdefault("times", {})[station] = round(time.perf_counter() - started, 1)
     row["error"] = "; ".join(f"{station}: {text}" for station, text in row.get("errors", {}).items())
     print(json.dumps(row), flush=True)
 
@@ -154,7 +158,9 @@ def way(network: Network, folder: Path, row: Row) -> list[Callable[[], None]]:
         )
 
     def full_ranks() -> None:
-        largest = tt.apply(made["model"], at_full_ranks(made["result"].plan))
+        plan = chains_everywhere(made["model"], made["inputs"], made["result"].plan)
+        largest = tt.apply(made["model"], plan)
+        row["chains"] = len(plan.compressed)
         row["full_ranks"] = difference(made["model"], largest, made["unseen"])
         if not row["full_ranks"] <= ROUNDING:
             raise ValueError(f"at full ranks the outputs differ by {row['full_ranks']:.2g}")
@@ -217,9 +223,13 @@ def settled(network: Network) -> nn.Module:
     return model.eval()
 
 
-def at_full_ranks(plan: tt.Plan) -> tt.Plan:
-    """The plan with chains of the same kinds that lose nothing: ranks that are too large are lowered."""
-    layers = (replace(layer, ranks=tuple(2**31 for _ in layer.ranks)) for layer in plan.layers)
+def chains_everywhere(model: nn.Module, inputs: Any, plan: tt.Plan) -> tt.Plan:
+    """The plan with a chain in place of every layer that can be one, at ranks that lose nothing."""
+    layers = []
+    for layer, planned in zip(take_inventory(model, inputs).layers, plan.layers, strict=True):
+        method, _ = Options().method(layer)
+        cuts = () if method == DENSE else method_cuts(method, len(layer.spec.essential_modes))
+        layers.append(replace(planned, method=method, ranks=tuple(2**31 for _ in cuts)))
     return replace(plan, layers=tuple(layers))
 
 
@@ -321,10 +331,10 @@ def markdown(rows: list[Row]) -> str:
         "# Networks of others on the whole way",
         "",
         f"{passed} of {len(rows)} pass every station. Random weights, BatchNorm statistics of the network's own inputs,",
-        "a budget of MACs (0.7 unless another is in the table), factors fitted to eight random inputs; then",
+        "a budget of MACs ({SHARE:g} where it can be reached), factors fitted to eight random inputs; then",
         "",
         "- *output error*: ||y' - y|| / ||y|| on an input that took no part. Weights are random, so it says little;",
-        f"- *full ranks*: the same chains with nothing cut off give the outputs of the original, to {ROUNDING:g} of the largest;",
+        f"- *full ranks*: chains in place of all layers that can be one, nothing cut off, give the outputs of the original, to {ROUNDING:g} of the largest;",
         "- *load*: the network that is loaded into another one of its kind gives the same outputs, bit for bit;",
         "- *training step*: a step of SGD in training mode: a finite loss, finite gradients in every chain; the share",
         "  of tensors that it moved;",

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 
 BATCH = 2
+SHARE = 0.6
+"""Budget of multiply-accumulates, where it can be reached."""
 Inputs = Any
 """As :data:`tuckertree.measure.ExampleInputs`."""
 
@@ -37,7 +39,7 @@ class Network:
 
     make: Callable[[], nn.Module]
     sample: Callable[[], Inputs]
-    macs: float = 0.7
+    macs: float = SHARE
     targets: Callable[[], Any] | None = None
 
     def build(self, seed: int) -> nn.Module:
@@ -69,15 +71,6 @@ def torchvision(name: str, size: int = 64, **options: Any) -> Network:
     return Network(of("torchvision.models", name, weights=None, **options), image(size))
 
 
-def video(name: str) -> Network:
-    return Network(of("torchvision.models.video", name, weights=None), noise(3, 8, 48, 48))
-
-
-def segmenter(name: str) -> Network:
-    make = of("torchvision.models.segmentation", name, weights=None, weights_backbone=None, num_classes=5)
-    return Network(make, image(64))
-
-
 def boxes() -> list[dict[str, Tensor]]:
     corners = torch.tensor([[8.0, 8.0, 60.0, 60.0]])
     return [{"boxes": corners, "labels": torch.tensor([1])} for _ in range(BATCH)]
@@ -87,60 +80,86 @@ def detector(name: str, **options: Any) -> Network:
     make = of(
         "torchvision.models.detection", name, weights=None, weights_backbone=None, num_classes=5, **options
     )
-    return Network(make, lambda: ([torch.rand(3, 96, 96) for _ in range(BATCH)],), targets=boxes)
+    return Network(make, pictures, targets=boxes)
 
 
-SMALL = {"min_size": 96, "max_size": 96}
+def pictures() -> Inputs:
+    """A list of pictures, as detectors take them."""
+    return ([torch.rand(3, 96, 96) for _ in range(BATCH)],)
+
+
+def one_stage(name: str) -> Network:
+    """RetinaNet or FCOS on a small backbone."""
+
+    def make() -> nn.Module:
+        package = import_module("torchvision.models.detection")
+        body = package.backbone_utils.mobilenet_backbone("mobilenet_v3_small", weights=None, fpn=True)
+        sizes = tuple((size,) if name == "FCOS" else (size, 2 * size) for size in (16, 32, 64))
+        anchors = package.anchor_utils.AnchorGenerator(
+            sizes, ((1.0,) if name == "FCOS" else (0.5, 1.0, 2.0),) * 3
+        )
+        return getattr(package, name)(body, num_classes=5, anchor_generator=anchors, min_size=96, max_size=96)
+
+    return Network(make, pictures, targets=boxes)
+
+
 TORCHVISION = {
-    "alexnet": torchvision("alexnet"),
-    "vgg11_bn": torchvision("vgg11_bn", 32, num_classes=10),
     "squeezenet1_1": torchvision("squeezenet1_1"),
     "mnasnet0_5": torchvision("mnasnet0_5"),
     "mobilenet_v2": torchvision("mobilenet_v2"),
     "regnet_y_400mf": torchvision("regnet_y_400mf"),
     "resnet18": torchvision("resnet18"),
-    "efficientnet_v2_s": torchvision("efficientnet_v2_s"),
-    "maxvit_t": torchvision("maxvit_t", 224),
-    "vision_transformer": Network(
+    "maxvit": Network(
+        of(
+            "torchvision.models",
+            "MaxVit",
+            input_size=(64, 64),
+            stem_channels=16,
+            partition_size=4,
+            block_channels=[16, 32],
+            block_layers=[1, 1],
+            head_dim=8,
+            stochastic_depth_prob=0.0,
+        ),
+        image(64),
+    ),
+    "vision transformer": Network(
         of(
             "torchvision.models",
             "VisionTransformer",
             image_size=64,
             patch_size=16,
-            num_layers=4,
+            num_layers=2,
             num_heads=4,
             hidden_dim=192,
             mlp_dim=384,
         ),
         image(64),
     ),
-    "mc3_18": video("mc3_18"),
-    "s3d": Network(of("torchvision.models.video", "s3d", weights=None), noise(3, 16, 64, 64)),
-    "fcn_resnet50": segmenter("fcn_resnet50"),
-    "lraspp_mobilenet_v3_large": segmenter("lraspp_mobilenet_v3_large"),
+    "lraspp_mobilenet_v3_large": Network(
+        of(
+            "torchvision.models.segmentation",
+            "lraspp_mobilenet_v3_large",
+            weights=None,
+            weights_backbone=None,
+        ),
+        image(64),
+    ),
     "raft_small": Network(
         of("torchvision.models.optical_flow", "raft_small", weights=None),
         lambda: (torch.rand(BATCH, 3, 128, 128), torch.rand(BATCH, 3, 128, 128)),
     ),
     "ssdlite320_mobilenet_v3_large": detector("ssdlite320_mobilenet_v3_large"),
-    "retinanet_resnet50_fpn": detector("retinanet_resnet50_fpn", **SMALL),
-    "fcos_resnet50_fpn": detector("fcos_resnet50_fpn", **SMALL),
-    "fasterrcnn_mobilenet_v3_large_fpn": detector("fasterrcnn_mobilenet_v3_large_fpn", **SMALL),
+    "RetinaNet, mobilenet_v3_small": one_stage("RetinaNet"),
+    "FCOS, mobilenet_v3_small": one_stage("FCOS"),
 }
 
 # timm --------------------------------------------------------------------------------------------------------------
 
 TIMM_SIZES = {
-    "botnet26t_256": 256,
-    "coatnet_nano_rw_224": 224,
-    "convmixer_768_32": 64,
     "convnextv2_atto": 64,
-    "cspresnet50": 64,
-    "davit_tiny": 64,
     "dla46_c": 64,
-    "dpn48b": 64,
     "edgenext_xx_small": 64,
-    "efficientformer_l1": 224,
     "efficientvit_b0": 64,
     "ese_vovnet19b_dw": 64,
     "fastvit_t8": 64,
@@ -149,37 +168,26 @@ TIMM_SIZES = {
     "ghostnetv2_100": 64,
     "hrnet_w18_small": 64,
     "inception_next_atto": 64,
-    "inception_v4": 96,
-    "lambda_resnet26t": 64,
-    "legacy_seresnet18": 64,
-    "levit_128s": 224,
     "lcnet_050": 64,
+    "levit_128s": 224,
     "mixnet_s": 64,
     "mobilenetv3_small_050": 64,
     "mobilenetv4_conv_small": 64,
     "mobileone_s0": 64,
     "mobilevit_xxs": 64,
     "nf_regnet_b0": 64,
-    "nfnet_l0": 64,
-    "poolformer_s12": 64,
     "pvt_v2_b0": 64,
     "regnetx_002": 64,
     "repghostnet_050": 64,
     "repvgg_a0": 64,
     "repvit_m1": 64,
-    "res2net50_14w_8s": 64,
-    "resnest14d": 64,
-    "resnetv2_50x1_bit": 64,
     "rexnet_100": 64,
-    "selecsls42b": 64,
-    "sequencer2d_s": 224,
-    "skresnet18": 64,
     "starnet_s1": 64,
     "tf_efficientnet_cc_b0_4e": 64,
-    "visformer_tiny": 224,
     "vit_tiny_r_s16_p8_224": 224,
     "xcit_nano_12_p16_224": 64,
 }
+NARROW = {"channels": (24, 48, 96, 192), "num_classes": 10}
 
 
 def timm(name: str, size: int, **options: Any) -> Network:
@@ -187,7 +195,24 @@ def timm(name: str, size: int, **options: Any) -> Network:
 
 
 TIMM = {name: timm(name, size, num_classes=10) for name, size in TIMM_SIZES.items()}
-TIMM["resnet26d, features alone"] = timm("resnet26d", 64, features_only=True)
+TIMM |= {
+    f"{name}, narrow": timm(name, size, **NARROW)
+    for name, size in {
+        "skresnet18": 64,
+        "resnest14d": 64,
+        "res2net50_14w_8s": 64,
+    }.items()
+}
+TIMM |= {
+    "resnetv2_50x1_bit, narrow": timm(
+        "resnetv2_50x1_bit", 64, layers=(1, 1, 1, 1), channels=(128, 256, 256, 512), num_classes=10
+    ),
+    "ConvMixer": Network(
+        of("timm.models.convmixer", "ConvMixer", dim=128, depth=4, num_classes=10), image(64)
+    ),
+    "PoolFormer": timm("poolformer_s12", 64, dims=(32, 64, 80, 128), num_classes=10),
+    "resnet10t, features alone": timm("resnet10t", 64, features_only=True, channels=(24, 48, 96, 192)),
+}
 
 # segmentation-models-pytorch ---------------------------------------------------------------------------------------
 
@@ -198,13 +223,13 @@ def smp(name: str, encoder: str) -> Network:
 
 
 SMP = {
-    "Unet, resnet18": smp("Unet", "resnet18"),
-    "UnetPlusPlus, mobilenet_v2": smp("UnetPlusPlus", "mobilenet_v2"),
-    "Linknet, resnet18": smp("Linknet", "resnet18"),
+    "Unet, mobilenet_v2": smp("Unet", "mobilenet_v2"),
+    "UnetPlusPlus, regnetx_002": smp("UnetPlusPlus", "timm-regnetx_002"),
+    "Linknet, mobileone_s0": smp("Linknet", "mobileone_s0"),
     "FPN, efficientnet-b0": smp("FPN", "efficientnet-b0"),
-    "PSPNet, resnet18": smp("PSPNet", "resnet18"),
-    "DeepLabV3Plus, resnet18": smp("DeepLabV3Plus", "resnet18"),
-    "MAnet, resnet18": smp("MAnet", "resnet18"),
+    "PSPNet, mobilenet_v2": smp("PSPNet", "mobilenet_v2"),
+    "DeepLabV3Plus, mobilenet_v2": smp("DeepLabV3Plus", "mobilenet_v2"),
+    "Segformer, mit_b0": smp("Segformer", "mit_b0"),
 }
 
 # ultralytics -------------------------------------------------------------------------------------------------------
@@ -215,7 +240,6 @@ def yolo(name: str, kind: str = "DetectionModel") -> Network:
 
 
 YOLO = {
-    "yolov3-tiny": yolo("yolov3-tiny"),
     "yolov5n": yolo("yolov5n"),
     "yolov8n": yolo("yolov8n"),
     "yolov8n-seg": yolo("yolov8n-seg", "SegmentationModel"),
@@ -239,9 +263,7 @@ def hugging_face(kind: str, config: str, sample: Callable[[], Inputs], **options
 
 def detr() -> nn.Module:
     package = import_module("transformers")
-    backbone = package.ResNetConfig(
-        embedding_size=32, hidden_sizes=[32, 64, 128, 256], depths=[1, 1, 1, 1], out_features=["stage4"]
-    )
+    backbone = package.ResNetConfig(**RESNET, out_features=["stage4"])
     config = package.DetrConfig(
         backbone_config=backbone,
         use_timm_backbone=False,
@@ -274,11 +296,14 @@ class Speech(nn.Module):
         return self.model(input_features=features, decoder_input_ids=tokens)
 
 
+RESNET = {"embedding_size": 32, "hidden_sizes": [32, 64, 128, 256], "depths": [1, 1, 1, 1]}
 WHISPER = {"layers": 2, "attention_heads": 4, "ffn_dim": 128}
 HUGGING_FACE = {
-    "ConvNext": hugging_face("ConvNextForImageClassification", "ConvNextConfig", image(64)),
+    "ConvNext": hugging_face(
+        "ConvNextForImageClassification", "ConvNextConfig", image(64), hidden_sizes=[24, 48, 96, 192]
+    ),
     "Segformer": hugging_face("SegformerForSemanticSegmentation", "SegformerConfig", image(64)),
-    "ResNet": hugging_face("ResNetForImageClassification", "ResNetConfig", image(64)),
+    "ResNet": hugging_face("ResNetForImageClassification", "ResNetConfig", image(64), **RESNET),
     "MobileNetV2": hugging_face("MobileNetV2ForImageClassification", "MobileNetV2Config", image(64)),
     "MobileViT": hugging_face("MobileViTForImageClassification", "MobileViTConfig", image(64)),
     "Swin2SR": hugging_face(
@@ -370,7 +395,7 @@ DIFFUSERS = {
             sample_size=256,
             in_channels=2,
             out_channels=2,
-            extra_in_channels=16,
+            extra_in_channels=64,
             block_out_channels=(32, 64, 64),
         ),
         lambda: (torch.randn(BATCH, 2, 256), steps()),
@@ -410,8 +435,7 @@ def monai(name: str, **options: Any) -> Network:
 
 MONAI = {
     "UNet, 3-D": monai("UNet", channels=(16, 32, 64, 128), strides=(2, 2, 2), num_res_units=2, **SPACE),
-    "SegResNet, 3-D": monai("SegResNet", init_filters=16, **SPACE),
-    "VNet": monai("VNet", **SPACE),
+    "SegResNet, 3-D": monai("SegResNet", init_filters=8, **SPACE),
     "DynUNet, 3-D": monai(
         "DynUNet",
         kernel_size=[3, 3, 3],
@@ -421,7 +445,7 @@ MONAI = {
         **SPACE,
     ),
     "AttentionUnet, 3-D": monai("AttentionUnet", channels=(16, 32, 64), strides=(2, 2), **SPACE),
-    "DenseNet121, 3-D": monai("DenseNet121", **SPACE),
+    "DenseNet, 3-D": monai("DenseNet", init_features=32, growth_rate=16, block_config=(2, 2, 2), **SPACE),
 }
 
 # torchaudio and spandrel -------------------------------------------------------------------------------------------
@@ -444,10 +468,12 @@ def restorer(where: str, name: str, size: int = 24, **options: Any) -> Network:
 
 
 SPANDREL = {
-    "ESRGAN": restorer("ESRGAN.__arch.RRDB", "RRDBNet", num_blocks=2),
+    "ESRGAN": restorer("ESRGAN.__arch.RRDB", "RRDBNet", num_blocks=2, num_filters=32),
     "Compact": restorer("Compact.__arch.SRVGG", "SRVGGNetCompact", num_conv=8),
     "SPAN": restorer("SPAN.__arch.span", "SPAN", num_in_ch=3, num_out_ch=3),
-    "NAFNet": restorer("NAFNet.__arch.NAFNet_arch", "NAFNet", 32, width=16),
+    "NAFNet": restorer(
+        "NAFNet.__arch.NAFNet_arch", "NAFNet", 32, width=16, enc_blk_nums=[1, 1], dec_blk_nums=[1, 1]
+    ),
 }
 
 NETWORKS: Mapping[str, Network] = {

@@ -24,8 +24,9 @@ from tuckertree.planning import DENSE, Options, take_inventory
 STATIONS = ("build", "compress", "full ranks", "load", "train", "onnx")
 SETTLING = 3
 """Passes that give BatchNorm its statistics."""
-BATCHES = 4
+BATCHES = 2
 """Batches that calibrate."""
+NOISE = 0.1
 ROUNDING = 1e-3
 """Largest difference of the network at full ranks, and of its ONNX file, relative to the largest output."""
 LONGEST = 400
@@ -138,8 +139,16 @@ def dense_export(model: nn.Module, inputs: Any) -> str:
 
 
 def settled(network: Network) -> nn.Module:
-    """The network in evaluation mode, with BatchNorm statistics as if it had seen its inputs in training."""
+    """The network in evaluation mode, in a state as after training.
+
+    What holds one value at first (gains of 1, branches and heads that begin with 0) gets noise, BatchNorm the
+    statistics of a few inputs; otherwise parts of the network would be dead, and equal whatever they compute.
+    """
     model = network.build(seed=0).eval()
+    with torch.no_grad():
+        for p in model.parameters():
+            if p.is_floating_point() and bool((p == p.flatten()[0]).all()):
+                p += NOISE * torch.randn_like(p)
     norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
     momenta = [norm.momentum for norm in norms]
     for norm in norms:

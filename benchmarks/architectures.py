@@ -67,7 +67,8 @@ def main() -> None:
     for number, name in enumerate(wanted, 1):
         row = in_a_process(name, options.seconds)
         print(f"[{number}/{len(wanted)}] {name}: {row['error'] or 'passed'} ({row['seconds']} s)", flush=True)
-        rows = [*(other for other in rows if other["network"] != name), row]
+        # What lies there is read again: two runs may share the work.
+        rows = merged(file, "results", [row], ("network",)) if file else [*rows, row]
         if file:
             rows = write(rows, file.parent)
     print(markdown(rows))
@@ -142,7 +143,7 @@ def markdown(rows: list[Row]) -> str:
         f"- *ONNX*: the file in ONNX Runtime gives the same outputs, to {ROUNDING:g} of the largest; with a free batch, or with",
         "  a fixed one where the network has one.",
         "",
-        "What fails is named below the table, and what stays dense, with the reason. Measured by",
+        "What is refused or fails is named below the table, and what stays dense, with the reason. Measured by",
         "`python benchmarks/architectures.py --output docs/results`;",
         f"tuckertree {found['tuckertree']}, "
         + ", ".join(f"{package} {found[package]}" for package in PACKAGES if package in found)
@@ -153,7 +154,7 @@ def markdown(rows: list[Row]) -> str:
         *map(line, rows),
     ]
     if any(row["error"] for row in rows):
-        lines += ["", "## What fails", ""]
+        lines += ["", "## What is refused or fails", ""]
         lines += [f"- {row['network']}: {row['error']}{beside(row)}" for row in rows if row["error"]]
     lines += ["", "## What stays dense, and why", ""]
     lines += [f"- {row['network']}: {dense(row)}" for row in rows if row.get("reasons")]

@@ -98,6 +98,7 @@ HUGGING_FACE = {
         noise(8000),
         hidden_size=96,
         num_hidden_layers=2,
+        layerdrop=0.0,
         num_attention_heads=4,
         intermediate_size=192,
         conv_dim=[128] * 7,

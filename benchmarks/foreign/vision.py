@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib import import_module
 from typing import Any
 
@@ -138,6 +139,9 @@ def timm(name: str, size: int, **options: Any) -> Network:
 
 
 TIMM = {name: timm(name, size, num_classes=10) for name, size in TIMM_SIZES.items()}
+# Their own kinds of convolution stay dense, so less is within reach.
+TIMM["nf_regnet_b0"] = replace(TIMM["nf_regnet_b0"], macs=0.95)
+TIMM["tf_efficientnet_cc_b0_4e"] = replace(TIMM["tf_efficientnet_cc_b0_4e"], macs=0.8)
 TIMM |= {
     f"{name}, narrow": timm(name, size, **NARROW)
     for name, size in {

@@ -148,7 +148,7 @@ def settled(network: Network) -> nn.Module:
     with torch.no_grad():
         for p in model.parameters():
             if p.is_floating_point() and bool((p == p.flatten()[0]).all()):
-                p += NOISE * torch.randn_like(p)
+                p.add_(NOISE * torch.randn_like(p))
     norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
@@ -187,8 +187,10 @@ def training_step(model: nn.Module, network: Network) -> float:
         raise ValueError("the loss is not finite")
     loss.backward()
     for name, p in trained.items():
-        if id(p) in chains and (p.grad is None or not p.grad.isfinite().all()):
-            raise ValueError(f"{name} of a chain has no finite gradient")
+        if id(p) in chains and p.grad is None:
+            raise ValueError(f"{name} of a chain takes no part in training")
+        if p.grad is not None and not p.grad.isfinite().all():
+            raise ValueError(f"the gradient of {name} is not finite")
     torch.optim.SGD(trained.values(), lr=1e-2).step()
     moved = [not torch.equal(before[name], p) for name, p in trained.items()]
     return sum(moved) / len(moved)

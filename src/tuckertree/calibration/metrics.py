@@ -105,6 +105,8 @@ def collect_metrics(
         If the model does not run on the images, its activations are not finite, or an output cannot be derived by
         a layer's weight.
     """
+    if not layers:
+        return {}
     images = Calibration(Calibration(images).source, batch_size=_BATCH)
     sums: dict[str, Any] = {layer.name: (GradientSum if gradients else InputSum)(layer) for layer in layers}
     gather = _gradients(model, sums, seed) if gradients else _inputs(model, sums)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any
 
@@ -11,6 +11,12 @@ from tuckertree.decomposition import METHODS
 from tuckertree.errors import TuckertreeError
 
 DENSE = "dense"
+
+
+def list_reasons(reasons: Iterable[str]) -> str:
+    """The first reasons of all, each once, for a message."""
+    every = sorted(set(reasons))
+    return "; ".join(every[:3]) + ("; ..." if len(every) > 3 else "")
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,7 @@ from tuckertree.planning import (
     survey,
     take_inventory,
 )
+from tuckertree.planning.plan import list_reasons
 from tuckertree.planning.planner import Choice
 from tuckertree.probing import check_result, probe
 from tuckertree.progress import progress_bar, spread
@@ -304,6 +305,5 @@ def nothing_to_compress(plan: Plan) -> str:
     """Say why a plan leaves everything as it is."""
     if not plan.layers:
         return "nothing to compress: the model has no torch convolution or linear layer"
-    reasons = sorted({layer.reason for layer in plan.layers if layer.method == DENSE})
-    shown = "; ".join(reasons[:3]) + ("; ..." if len(reasons) > 3 else "")
-    return f"nothing to compress: all {len(plan.layers)} layers stay dense ({shown})"
+    reasons = list_reasons(layer.reason for layer in plan.layers if layer.method == DENSE)
+    return f"nothing to compress: all {len(plan.layers)} layers stay dense ({reasons})"

@@ -96,6 +96,22 @@ def test_a_file_that_computes_something_else_is_not_kept(network, tmp_path, monk
     assert (tmp_path / "net.pt2").read_bytes() == b"a new file"
 
 
+class MeanUnderMask(nn.Module):
+    """Pixels of the mask have a mean; with no pixel in it there is none."""
+
+    def forward(self, x, mask):
+        return (x * mask[:, None]).sum((2, 3)) / mask.sum((1, 2))[:, None]
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.bool])
+def test_integers_are_compared_with_the_values_of_the_example(dtype, tmp_path):
+    mask = torch.zeros(1, 4, 4, dtype=dtype)
+    mask[:, 1:3] = 1
+    done = export(MeanUnderMask(), tmp_path / "net.pt2", (torch.randn(1, 3, 4, 4), mask))
+    assert done.difference < 1e-6
+    assert {shapes[1] for shapes in done.compared} == {(1, 4, 4), (3, 4, 4)}
+
+
 @pytest.mark.parametrize(
     ("value", "message"),
     [(lambda y: y * float("nan"), "computes something else"), (lambda y: y[:, :1], "gives outputs")],

@@ -107,6 +107,8 @@ def collect_metrics(
     UnderivableError
         If an output cannot be derived by a layer's weight.
     """
+    if not layers:
+        return {}
     images = Calibration(images).in_batches(_BATCH)
     sums: dict[str, Any] = {layer.name: (GradientSum if gradients else InputSum)(layer) for layer in layers}
     gather = _gradients(model, sums, seed) if gradients else _inputs(model, sums)

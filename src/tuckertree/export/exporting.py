@@ -199,15 +199,17 @@ def _others(inputs: Sequence[Tensor], dynamic: Dynamic) -> list[tuple[Tensor, ..
         shapes.append([(len(x), *x.shape[1:2], *(n + n // 2 for n in x.shape[2:])) for x in inputs])
     generator = torch.Generator().manual_seed(0)
     return [
-        tuple(_random(shape, x.dtype, generator) for shape, x in zip(some, inputs, strict=True))
-        for some in shapes
+        tuple(_random(shape, x, generator) for shape, x in zip(some, inputs, strict=True)) for some in shapes
     ]
 
 
-def _random(shape: tuple[int, ...], dtype: torch.dtype, generator: torch.Generator) -> Tensor:
-    if dtype.is_floating_point:
-        return torch.randn(shape, generator=generator).to(dtype)
-    return torch.zeros(shape, dtype=dtype)
+def _random(shape: tuple[int, ...], like: Tensor, generator: torch.Generator) -> Tensor:
+    """Noise of a shape; of integers and truth values only the example knows which there may be."""
+    if like.is_floating_point():
+        return torch.randn(shape, generator=generator).to(like.dtype)
+    for axis, size in enumerate(shape):
+        like = like.index_select(axis, torch.arange(size) % like.shape[axis])
+    return like
 
 
 def _difference(model: nn.Module, compute: Compute, inputs: Sequence[Tensor]) -> float:

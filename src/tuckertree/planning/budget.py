@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil, floor
 from typing import Any
@@ -14,7 +14,7 @@ from tuckertree.errors import UnreachableTargetError, UsageError
 from tuckertree.planning.candidates import Candidates
 from tuckertree.planning.inventory import Inventory
 from tuckertree.planning.knapsack import Front, HullPath, least_excess, solve
-from tuckertree.planning.plan import Optimality
+from tuckertree.planning.plan import Optimality, list_reasons
 from tuckertree.planning.rules import Allocation
 
 _DIGITS = 10_000
@@ -84,12 +84,15 @@ class Budget:
         limits = _whole(shares * totals) - fixed
         if not candidates:
             if (limits < 0).any():
-                raise UnreachableTargetError("no layer can be compressed, so no budget below 1 can be met")
+                raise UnreachableTargetError(
+                    f"no layer can be compressed, so no budget below 1 can be met{_fixed_layers(inventory, ())}"
+                )
             return Allocation({}, Optimality(0.0, 0.0, dict.fromkeys(self._kinds, 0.0)))
         fronts = _fronts(candidates, self._kinds)
         solution = solve(fronts, limits) if (limits > 0).all() else None
         if solution is None:
-            raise UnreachableTargetError(self._nearest(fronts, fixed, totals, shares))
+            nearest = self._nearest(fronts, fixed, totals, shares)
+            raise UnreachableTargetError(nearest + _fixed_layers(inventory, candidates))
         return Allocation(
             picks=dict(zip(candidates, solution.picks, strict=True)),
             optimality=Optimality(
@@ -193,6 +196,15 @@ def _share(kind: str, value: float | str) -> float:
     if isinstance(value, bool) or not 0 < share <= 1:
         raise wrong
     return share
+
+
+def _fixed_layers(inventory: Inventory, candidates: Collection[str]) -> str:
+    """Layers that no choice changes, and why, as the end of a message."""
+    fixed = [layer for layer in inventory.layers if layer.name not in candidates]
+    if not fixed:
+        return ""
+    reasons = list_reasons(layer.refusal or "left out" for layer in fixed)
+    return f"; {len(fixed)} of {len(inventory.layers)} layers stay dense ({reasons})"
 
 
 def _fixed_costs(

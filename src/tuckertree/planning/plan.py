@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, asdict, dataclass, fields, replace
 from typing import Any
 
@@ -12,6 +12,12 @@ from tuckertree.errors import TuckertreeError
 
 DENSE = "dense"
 EXCLUDED, NOT_INCLUDED = "excluded", "not included"
+
+
+def list_reasons(reasons: Iterable[str]) -> str:
+    """The first reasons of all, each once, for a message."""
+    every = sorted(set(reasons))
+    return "; ".join(every[:3]) + ("; ..." if len(every) > 3 else "")
 
 
 @dataclass(frozen=True)

@@ -126,7 +126,13 @@ def test_missing_label_names_the_row(tmp_path, write, small) -> None:
 
 
 @pytest.mark.parametrize(
-    ("damaged", "message"), [(b"text", r"damaged image \(not an image\)"), (None, "holds no image bytes")]
+    ("damaged", "message"),
+    [
+        (b"text", r"damaged image \(not an image\)"),
+        # Pillow would start Ghostscript on it.
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\n", r"damaged image \(not an image\)"),
+        (None, "holds no image bytes"),
+    ],
 )
 def test_damaged_image_names_file_and_row(tmp_path, write, small, damaged, message) -> None:
     write(tmp_path / "train-00000-of-00002.parquet", [1, 2], [0, 1])

@@ -43,6 +43,12 @@ def test_a_known_architecture_needs_nothing_but_the_folder(result, saved):
     assert torch.equal(loaded(x), result.model(x))
 
 
+def test_files_may_be_read_by_whom_the_system_lets(saved):
+    plain = saved.parent / "plain.txt"
+    plain.write_text("")
+    assert {file.stat().st_mode for file in saved.iterdir()} == {plain.stat().st_mode}
+
+
 def test_loading_makes_no_decomposition(saved, monkeypatch):
     def forbidden(*arguments, **options):
         raise AssertionError("a decomposition was made")

@@ -19,7 +19,7 @@ from tuckertree.cli.options import (
     parse_sizes,
     parse_values,
 )
-from tuckertree.errors import TuckertreeError, UsageError
+from tuckertree.errors import UsageError
 
 
 @app.command()
@@ -59,10 +59,7 @@ def bench(
     with progress_bar() as tick:
         rows = measure(subjects, runtimes, repeats=rounds, memory=memory, tick=tick)
     if plot is not None:
-        try:
-            write_atomically(plot, bar_chart(rows))
-        except OSError as error:
-            raise TuckertreeError(f"cannot write {plot}: {error.strerror or error}") from error
+        write_atomically(plot, bar_chart(rows))
     if as_json:
         found = [{**asdict(row), "throughput": row.throughput, "realised": row.realised} for row in rows]
         print_json({"rows": found, "environment": environment()})

@@ -22,6 +22,8 @@ from tuckertree.data.splits import canonical, choose_split
 from tuckertree.errors import TuckertreeError, UsageError
 from tuckertree.extras import require_extra
 
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+"""What is decoded; Pillow knows formats, such as EPS, for which it starts other programs on the file."""
 _TO_CALIBRATE = ("train", "val", "test")
 """The first of these that is present: results are measured on test images."""
 
@@ -260,7 +262,7 @@ def decoded(encoded: bytes) -> "Image":
     """
     pillow = require_extra("PIL.Image", extra="vision")
     try:
-        image: Image = pillow.open(io.BytesIO(encoded))
+        image: Image = pillow.open(io.BytesIO(encoded), formats=FORMATS)
         image.load()
     # What Pillow raises for damaged files of one format or another; SyntaxError is its "broken PNG".
     except (OSError, SyntaxError, ValueError, EOFError, IndexError, pillow.DecompressionBombError) as error:

@@ -235,12 +235,14 @@ def check_free_file(path: Path, *, overwrite: bool) -> None:
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Write a small text file, which readers see as it was or as it is to be, never in between."""
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    """Write a small text file, which readers see as it was or as it is to be, never in between.
+
+    Raises
+    ------
+    TuckertreeError
+        If it cannot be written.
+    """
+    with folder_beside(path) as workshop:
+        fresh = workshop / path.name
+        fresh.write_text(text, encoding="utf-8")
+        fresh.replace(path)

@@ -35,7 +35,10 @@ def save_tensors(model: nn.Module, path: Path) -> None:
         tensors[name] = tensor.clone() if storage in storages else tensor  # safetensors refuses what overlaps
         storages.add(storage)
     try:
+        path.touch()
+        mode = path.stat().st_mode  # safetensors makes files that nobody else may read
         save_file(tensors, path, metadata={"format": "pt"})
+        path.chmod(mode)
     except SafetensorError as error:
         raise OSError(str(error).rpartition(": ")[2]) from error  # "... I/O error: No space left on device"
 

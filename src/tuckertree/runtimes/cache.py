@@ -6,10 +6,12 @@ import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from math import isfinite
 from pathlib import Path
 from typing import Any
 
+from tuckertree.errors import TuckertreeError
 from tuckertree.formats.atomic import write_atomically
 
 _FORMAT = 1
@@ -54,11 +56,8 @@ class LatencyCache:
         self._entries |= {_text(key): numbers for key, numbers in entries}
         self._entries = self._read() | self._entries
         data = {"format": _FORMAT, "entries": self._entries}
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(TuckertreeError):  # times can be measured anew
             write_atomically(self.path, json.dumps(data, indent=0, sort_keys=True) + "\n")
-        except OSError:
-            return
 
     def _read(self) -> dict[str, dict[str, float]]:
         try:

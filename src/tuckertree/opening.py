@@ -123,7 +123,7 @@ def _open_folder(
     if source is None:
         raise ask_for_model(path)
     try:
-        dense = _open_dense(source, None, input_size or config.input_size)
+        dense = _open_dense(source, None, input_size, config.input_size)
     except UsageError as error:
         if isinstance(source, TrustedName):
             raise
@@ -132,20 +132,23 @@ def _open_folder(
     return replace(dense, model=model, plan=config.plan)
 
 
-def _open_dense(source: TrustedName | UntrustedName, weights: Path | None, input_size: Sizes) -> OpenModel:
+def _open_dense(
+    source: TrustedName | UntrustedName, weights: Path | None, input_size: Sizes, remembered: Sizes = None
+) -> OpenModel:
+    size = input_size or remembered
     if isinstance(source, TrustedName) and source.is_factory and not names_a_scheme(source):
         model = _call_factory(source)
         if weights is not None:
             load_weights(model, weights)
-        if input_size is None:
+        if size is None:
             raise UsageError(f"give --input-size: {source} does not say what it takes")
-        return OpenModel(model, _zeros(input_size), _resized(Preprocessing((1, 1)), input_size))
+        return OpenModel(model, _zeros(size), _resized(Preprocessing((1, 1)), size))
     known = resolve(str(source))
     model = build(str(source), weights=weights)
     usual = known.example_inputs()
-    if input_size is None or input_size == tuple(usual.shape[1:]):
+    if size is None or (input_size is None and size == tuple(usual.shape[1:])):
         return OpenModel(model, usual, known.preprocessing)
-    return OpenModel(model, _zeros(input_size), _resized(known.preprocessing, input_size))
+    return OpenModel(model, _zeros(size), _resized(known.preprocessing, size))
 
 
 def _refuse_file(path: Path) -> None:

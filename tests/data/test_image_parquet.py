@@ -130,7 +130,10 @@ def test_missing_label_names_the_row(tmp_path, write, small) -> None:
     [
         (b"text", r"damaged image \(not an image\)"),
         # Pillow would start Ghostscript on it.
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\n", r"damaged image \(not an image\)"),
+        (
+            b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\n",
+            r"damaged image \(not an image\)",
+        ),
         (None, "holds no image bytes"),
     ],
 )

@@ -206,7 +206,7 @@ def test_what_is_no_recipe_gets_one_line_and_runs_nothing(content, message, tmp_
 def test_a_missing_recipe_and_a_folder(tmp_path):
     with pytest.raises(UsageError, match=r"nosuch.yaml cannot be read: No such file"):
         load_recipe(tmp_path / "nosuch.yaml")
-    with pytest.raises(UsageError, match="cannot be read: Is a directory"):
+    with pytest.raises(UsageError, match="is a folder; give a file"):
         load_recipe(tmp_path)
 
 

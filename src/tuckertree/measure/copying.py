@@ -48,7 +48,8 @@ def copy_model(model: nn.Module, replaced: Mapping[nn.Module, nn.Module] | None 
             f"({complaint}); take it off the model first, and put it back afterwards"
         ) from error
     modes = modes_of(model)
-    set_modes({other: modes[own] for own, other in _pairs(model, twin, replaced) if own in modes})
+    pairs = _pairs(model, twin, replaced)
+    set_modes({other: modes[own] for own, other in pairs if own in modes and hasattr(other, "training")})
     return twin
 
 
@@ -81,13 +82,13 @@ def _pairs(
 ) -> Iterator[tuple[nn.Module, nn.Module]]:
     """Each module that is copied, and its copy."""
     below: tuple[str, ...] = ()
+    others = dict(twin.named_modules(remove_duplicate=False))
     for name, module in model.named_modules():
         if name.startswith(below):
             continue
-        try:
-            other = twin.get_submodule(name)
-        except AttributeError as error:
-            raise TuckertreeError(f"the model cannot be copied: its copy has no {name}") from error
+        if name not in others:
+            raise TuckertreeError(f"the model cannot be copied: its copy has no {name}")
+        other = others[name]
         if module not in replaced:
             yield module, other
         elif other is replaced[module]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -27,6 +28,14 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             yield
     finally:
         set_modes(modes)
+
+
+@contextmanager
+def uncompiled() -> Iterator[None]:
+    """Run compiled modules as they are written: what was compiled before a hook was set does not call it."""
+    is_compiled = "torch._dynamo" in sys.modules  # imported with the first compiled model
+    with torch.compiler.set_stance("force_eager") if is_compiled else nullcontext():
+        yield
 
 
 def modes_of(model: nn.Module) -> dict[nn.Module, bool]:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from tuckertree.errors import TuckertreeError
 from tuckertree.layers import Chain
 from tuckertree.measure import ExampleInputs, Snapshot, copy_model, preserved, run
+from tuckertree.measure.forward import uncompiled
 from tuckertree.planning import DENSE, Inventory, Options, Plan
 from tuckertree.probing.comparison import difference
 from tuckertree.probing.recording import MODES, Record, perturbations, record
@@ -215,7 +216,7 @@ def check_result(compressed: nn.Module, plan: Plan, example_inputs: ExampleInput
                 f"compressed, the model has a {type(module).__name__} at {name}; exclude it"
             )
     try:
-        with preserved(compressed):
+        with preserved(compressed), uncompiled():
             for name, module in list(idle.items()):
                 module.register_forward_pre_hook(lambda *_, name=name: idle.pop(name, None) and None)
             run(compressed, example_inputs)

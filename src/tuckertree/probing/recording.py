@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import random
-import sys
+import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook
 
 from tuckertree.measure import ExampleInputs, call
-from tuckertree.measure.forward import modes_of, set_modes
+from tuckertree.measure.forward import modes_of, set_modes, uncompiled
 from tuckertree.measure.nested import each_leaf, leaves, tensors
 
 _SEED = 0
@@ -105,7 +105,10 @@ def _calls_of(model: nn.Module) -> Iterator[list[tuple[str, tuple[float, ...]]]]
 
     handle = register_module_forward_hook(look)
     try:
-        yield calls
+        with warnings.catch_warnings():
+            # Compiled modules warn that the hook is called for them, too.
+            warnings.filterwarnings("ignore", message="Using `torch.compile", category=UserWarning)
+            yield calls
     finally:
         handle.remove()
 
@@ -131,9 +134,8 @@ def _deterministic() -> Iterator[None]:
     cudnn = torch.backends.cudnn
     before = cudnn.benchmark, cudnn.deterministic
     cudnn.benchmark, cudnn.deterministic = False, True
-    is_compiled = "torch._dynamo" in sys.modules  # imported with the first compiled model
     try:
-        with torch.compiler.set_stance("force_eager") if is_compiled else nullcontext():
+        with uncompiled():
             yield
     finally:
         cudnn.benchmark, cudnn.deterministic = before

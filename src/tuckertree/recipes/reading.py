@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tuckertree.errors import UsageError
+from tuckertree.errors import TuckertreeError, UsageError
 from tuckertree.extras import require_extra
 from tuckertree.formats.atomic import check_regular
 from tuckertree.models import names_a_scheme, resolve
@@ -112,7 +112,10 @@ def training_overrides(path: str | Path, values: Mapping[str, Any]) -> dict[str,
 
 
 def _read(path: Path) -> str:
-    check_regular(path)
+    try:
+        check_regular(path)
+    except TuckertreeError as error:
+        raise UsageError(str(error)) from error
     try:
         with path.open("rb") as file:
             data = file.read(_LARGEST + 1)

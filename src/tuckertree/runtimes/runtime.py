@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from tuckertree.errors import TuckertreeError
+from tuckertree.measure.nested import leaves
 
 
 class Runnable(ABC):
@@ -80,19 +81,16 @@ class Runtime(ABC):
 
 
 def tensors_of(output: Any) -> list[Tensor]:
-    """List the tensors in what a model returns: one, or any nesting of sequences and mappings."""
-    if isinstance(output, Tensor):
-        return [output]
-    if isinstance(output, Mapping):
-        output = list(output.values())
-    if isinstance(output, list | tuple):
-        return [tensor for part in output for tensor in tensors_of(part)]
-    if output is None:
-        return []
-    raise TuckertreeError(f"the model returns a {type(output).__name__} where a tensor is needed")
+    """List the tensors in what a model returns: one, or any nesting of containers and dataclasses."""
+    found = [leaf for leaf in leaves(output) if leaf is not None]
+    for leaf in found:
+        if not isinstance(leaf, Tensor):
+            raise TuckertreeError(f"the model returns a {type(leaf).__name__} where a tensor is needed")
+    return found
 
 
 @torch.inference_mode()
 def reference_outputs(model: nn.Module, inputs: Sequence[Tensor]) -> list[Tensor]:
     """Run a module that is in evaluation mode and list its outputs, on the CPU."""
-    return [tensor.cpu() for tensor in tensors_of(model(*inputs))]
+    own = [x.clone() for x in inputs]  # the model may change them in place
+    return [tensor.cpu() for tensor in tensors_of(model(*own))]

@@ -36,7 +36,7 @@ class TorchRunnable(Runnable):
 
     def run(self, inputs: Sequence[Tensor]) -> list[Tensor]:
         """As :meth:`Runnable.run`."""
-        return [tensor.cpu() for tensor in tensors_of(self.bind(inputs)())]
+        return [tensor.cpu() for tensor in tensors_of(self.bind([x.clone() for x in inputs])())]
 
 
 class TorchRuntime(Runtime):

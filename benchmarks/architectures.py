@@ -133,10 +133,11 @@ def markdown(rows: list[Row]) -> str:
         "# Networks of others on the whole way",
         "",
         f"{passed} of {len(rows)} pass every station. Random weights, BatchNorm statistics of random inputs,",
-        "a budget of MACs ({SHARE:g} where it can be reached), factors fitted to four random inputs; then",
+        "a budget of MACs (most often 0.6), factors fitted to two batches of random inputs; then",
         "",
         "- *output error*: ||y' - y|| / ||y|| on an input that took no part. Weights are random, so it says little;",
-        f"- *full ranks*: chains in place of all layers that can be one, nothing cut off, give the outputs of the original, to {ROUNDING:g} of the largest;",
+        f"- *full ranks*: chains in place of all layers that can be one, nothing cut off, give the outputs of the original, to {ROUNDING:g}",
+        "  of the largest; *jumps*: detectors of random weights, whose own boxes change as much with the last digits of the input;",
         "- *load*: the network that is loaded into another one of its kind gives the same outputs, bit for bit;",
         "- *training step*: a step of SGD in training mode: a finite loss, finite gradients in every chain; the share",
         "  of tensors that it moved;",
@@ -170,7 +171,11 @@ def line(row: Row) -> str:
         less(row["parameters"]),
         less(row["macs"]),
         figure(row["output_error"]),
-        "fails" if "full ranks" in row.get("errors", {}) else figure(row.get("full_ranks")),
+        "fails"
+        if "full ranks" in row.get("errors", {})
+        else "jumps"
+        if row.get("jumps")
+        else figure(row.get("full_ranks")),
         "yes" if "loaded" in row else "fails",
         f"{row['moved']:.0%}" if "moved" in row else "fails",
         onnx_cell(row),

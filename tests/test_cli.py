@@ -252,9 +252,12 @@ def test_a_folder_of_a_known_network_remembers_its_size_too(tmp_path):
 
 def test_demo_shows_every_way_and_saves_it(tmp_path):
     ways = ("--energy", 0.9, "--energy", 0.5, "--params", 0.6)
-    code, out, _ = tuckertree("demo", *ways, "--output", tmp_path / "demo", "--json")
+    code, out, err = tuckertree("demo", *ways, "--output", tmp_path / "demo", "--json")
     assert code == 0
+    # Without a terminal, too, it says how far it is.
+    assert [line.partition(":")[0] for line in err.splitlines()][:2] == ["energy 0.9", "energy 0.5"]
     dense, better, worse, budget = json.loads(out)
+    assert all(row["torch_ms"] > 0 for row in (dense, better, worse, budget))
     assert dense["top1"] > 90
     assert dense["parameters"] > better["parameters"] > worse["parameters"]
     assert 0 == dense["error"] < better["error"] < worse["error"] < 1

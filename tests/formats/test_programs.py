@@ -145,7 +145,7 @@ def test_what_is_no_regular_file_is_refused_and_not_waited_for(saved, name, make
         (["inspect", "{tmp}/net.onnx"], 1),
         (["compress", "demo", "--energy", "0.5", "--weights", "{tmp}/w.safetensors", "-o", "{tmp}/out"], 1),
         (["compress", "demo", "--energy", "0.5", "--weights", "{tmp}/w.pt", "-o", "{tmp}/out"], 1),
-        (["reproduce", "{tmp}/recipe.yaml", "--data", "demo", "-o", "{tmp}/out"], 1),
+        (["reproduce", "{tmp}/recipe.yaml", "--data", "demo", "-o", "{tmp}/out"], 2),
         (
             [
                 "train",

@@ -96,6 +96,19 @@ def test_a_file_that_computes_something_else_is_not_kept(network, tmp_path, monk
     assert (tmp_path / "net.pt2").read_bytes() == b"a new file"
 
 
+def test_a_file_that_does_not_run_at_another_batch_is_one_line(network, tmp_path, monkeypatch):
+    def of_two_images(model, inputs, dynamic, path):
+        return lambda some: [model(some[0].reshape(2, 3, 8, 8))]
+
+    monkeypatch.setitem(export.__globals__["_WRITERS"], "pt2", of_two_images)
+    with pytest.raises(
+        TuckertreeError, match=r"^the exported file does not run on inputs .*--free none"
+    ) as caught:
+        export(network, tmp_path / "net.pt2", torch.ones(2, 3, 8, 8))
+    assert "\n" not in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
 class MeanUnderMask(nn.Module):
     """Pixels of the mask have a mean; with no pixel in it there is none."""
 

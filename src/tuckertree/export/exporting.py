@@ -213,7 +213,17 @@ def _random(shape: tuple[int, ...], like: Tensor, generator: torch.Generator) ->
 
 
 def _difference(model: nn.Module, compute: Compute, inputs: Sequence[Tensor]) -> float:
-    expected, found = reference_outputs(model, inputs), compute(inputs)
+    expected = reference_outputs(model, inputs)
+    try:
+        found = compute(inputs)
+    except TuckertreeError:
+        raise
+    except Exception as error:  # the runtime's own, of many types
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise TuckertreeError(
+            f"the exported file does not run on inputs {describe(inputs)}: {first}; where the exporter has fixed a size, "
+            'leave no axis free (--free none, dynamic="none")'
+        ) from error
     if [tuple(y.shape) for y in expected] != [tuple(y.shape) for y in found]:
         raise TuckertreeError(
             f"the exported file gives outputs {describe(found)} where the model gives {describe(expected)}"

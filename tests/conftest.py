@@ -1,9 +1,11 @@
 """Fixtures of all rooms."""
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 
 @pytest.fixture(scope="session")
@@ -19,3 +21,10 @@ def real_data() -> Path:
 def _no_search_for_a_driver() -> None:
     # Lightning sets it when it is imported, and the tests import it before the library can undo that.
     os.environ.pop("PYTORCH_NVML_BASED_CUDA_CHECK", None)
+
+
+@pytest.fixture
+def fresh_compiler() -> None:
+    """Forget what was compiled: torch gives up on code that it has compiled for many layers in one process."""
+    if "torch._dynamo" in sys.modules:
+        torch._dynamo.reset()

@@ -169,6 +169,8 @@ def test_no_command_runs_what_a_folder_names_wherever_the_folder_is_given(comman
 @pytest.mark.parametrize("name", ["payload:f", "inner.payload:f", "hostile.payload:f", "os:getcwd"])
 @pytest.mark.parametrize("command", OPENING)
 def test_a_folder_that_names_code_is_refused_in_one_line_that_asks_for_the_model(command, name, trap):
+    if command == "bench":
+        pytest.importorskip("onnxruntime")
     trap.name(name)
     parameter = next(name for name, _, info, _ in parameters(commands()[command]) if is_argument(info))
     for cwd, given in ((trap.folder, "."), (trap.folder.parent, "hostile")):
@@ -236,6 +238,7 @@ def test_a_name_from_a_file_is_no_folder_even_where_one_of_this_name_is(trap, mo
 
 
 def test_what_the_user_types_opens_such_a_folder(trap, monkeypatch):
+    pytest.importorskip("onnxruntime")
     (trap.folder.parent / "path" / "own_model.py").write_text(MODEL)
     typed = ("--model", "own_model:build", "--input-size", "3,8,8")
     out = trap.folder.parent / "made"

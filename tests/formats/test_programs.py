@@ -163,6 +163,8 @@ def test_what_is_no_regular_file_is_refused_and_not_waited_for(saved, name, make
     ],
 )
 def test_every_option_that_takes_a_file_refuses_a_pipe(tmp_path, arguments, code):
+    if arguments[1].endswith(".onnx"):
+        pytest.importorskip("onnx")
     for name in ("net.onnx", "w.safetensors", "w.pt", "recipe.yaml", "plan.json", "config.json"):
         os.mkfifo(tmp_path / name)
     found, out, err = tuckertree(*(text.format(tmp=tmp_path) for text in arguments))

@@ -14,6 +14,7 @@ from tuckertree.errors import TuckertreeError
 from tuckertree.layers import Chain, densify, empty_chain
 
 pytestmark = [
+    pytest.mark.usefixtures("fresh_compiler"),
     pytest.mark.filterwarnings("ignore:.*torch.jit"),
     pytest.mark.filterwarnings("ignore:.*(weight|spectral)_norm.*is deprecated"),
     pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor"),

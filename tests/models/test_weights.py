@@ -189,8 +189,9 @@ def test_programs_are_called_by_their_kind(tmp_path) -> None:
     assert_refused_and_unchanged(path, "is a TorchScript program")
     with pytest.raises(UsageError, match=r"is a TorchScript program, .*--weights"):
         open_model(TrustedName(str(path)))
-    torch.export.save(torch.export.export(network().eval(), (example,)), path)
-    assert_refused_and_unchanged(path, "is an exported program")
+    if torch.__version__ >= "2.7":  # 2.6 exports no program in a process that has compiled others
+        torch.export.save(torch.export.export(network().eval(), (example,)), path)
+        assert_refused_and_unchanged(path, "is an exported program")
     torch.save(network().state_dict(), path)
     with pytest.raises(UsageError, match=r"is a file of weights, .*--weights"):
         open_model(TrustedName(str(path)))

@@ -13,6 +13,7 @@ from tuckertree.planning import take_inventory
 
 IMAGE = torch.rand(2, 3, 12, 12, generator=torch.Generator().manual_seed(0))
 pytestmark = [
+    pytest.mark.usefixtures("fresh_compiler"),
     pytest.mark.filterwarnings("ignore:.*torch.jit"),
     pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor"),
     pytest.mark.filterwarnings("ignore:torch.ao.quantization is deprecated"),
@@ -70,6 +71,8 @@ REFUSED = {
 @pytest.mark.parametrize("kind", REFUSED)
 def test_what_is_no_network_of_layers_and_weights_is_refused_in_one_line(kind):
     make, message = REFUSED[kind]
+    if torch.__version__ < "2.7" and ("program" in kind or kind == "unflattened"):
+        pytest.skip("torch 2.6 exports no program in a process that has compiled others")
     model = make()
     for act in (lambda: tt.compress(model, IMAGE, energy=0.5), lambda: take_inventory(model, IMAGE)):
         with pytest.raises(TuckertreeError, match=message) as caught:
@@ -191,6 +194,9 @@ def test_a_sparse_weight_stays_dense_with_the_reason():
     assert take_inventory(model, IMAGE).layers[-1].refusal == "its weight is sparse_csr"
 
 
+@pytest.mark.skipif(
+    torch.__version__ < "2.7", reason="torch 2.6 cannot export such a tensor, with another message"
+)
 def test_such_a_weight_cannot_be_saved_or_exported_and_nothing_is_written(tmp_path):
     from tuckertree.export import export
 

@@ -40,12 +40,12 @@ def kind_of(path: Path) -> str | None:
 def _kind_of_archive(path: Path) -> str | None:
     try:
         with zipfile.ZipFile(path) as archive:
-            names = {PurePosixPath(*PurePosixPath(name).parts[1:]) for name in archive.namelist()}
+            paths = [PurePosixPath(name).parts[:2] for name in archive.namelist()]
     except (zipfile.BadZipFile, ValueError, OSError, NotImplementedError):
         return CHECKPOINT  # torch says what is wrong with it
-    found = {name.parts[0] for name in names if name.parts}
+    found = {parts[-1] for parts in paths if parts}  # behind the folder that most kinds have
     if "constants.pkl" in found:
         return TORCHSCRIPT
-    if "archive_format" in found or "models" in found:
+    if found & {"archive_format", "models", "serialized_exported_program.json"}:  # the last until torch 2.7
         return EXPORTED
     return CHECKPOINT if "data.pkl" in found else None

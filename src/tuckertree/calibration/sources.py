@@ -72,6 +72,8 @@ class Calibration:
             source = DataLoader(_Readable(source), batch_size=batch_size, collate_fn=_collate)
         if not isinstance(source, Iterable):
             raise UsageError(f"calibration images cannot come from a {type(source).__name__}")
+        if isinstance(source, Tensor) and is_single(source, example):
+            source = source[None]
         self.source = source
         if isinstance(source, Tensor):
             self._count = len(source)
@@ -214,7 +216,12 @@ class _Readable(Dataset[Any]):
 
 def _collate(items: list[Any]) -> Any:
     read = [item for item in items if item is not None]
-    return default_collate(read) if read else None
+    if not read:
+        return None
+    try:
+        return default_collate(read)
+    except (RuntimeError, TypeError):  # images of several sizes, which detectors take as a list
+        return tuple(zip(*read, strict=True)) if all(isinstance(item, tuple) for item in read) else read
 
 
 def _one_line(error: Exception) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import zip_longest
-from math import inf, isnan
+from math import inf, isfinite, isnan
 from typing import Any
 
 import torch
@@ -66,7 +66,7 @@ def _other_values(one: Record, other: Record, same: Record) -> str | None:
         if own or isinstance(value, float):  # a single number may be repeated by chance
             allowed = max(allowed, _CHANCE * max(noise))
         if (distance := _distance(value, found)) > allowed:
-            return f"{what} differs by {distance:.2g}"
+            return f"{what} differs" + (f" by {distance:.2g}" if isfinite(distance) else "")
     return None
 
 

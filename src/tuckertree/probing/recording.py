@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook
 
+from tuckertree.layers.product import is_transformed
 from tuckertree.measure import ExampleInputs, call
 from tuckertree.measure.forward import modes_of, set_modes, uncompiled
 from tuckertree.measure.nested import each_leaf, leaves, tensors
@@ -114,7 +115,7 @@ def _calls_of(model: nn.Module) -> Iterator[list[tuple[str, tuple[float, ...]]]]
 
 
 def _norm(x: Tensor) -> float:
-    if x.is_meta or x.layout is not torch.strided or x.is_quantized:
+    if x.is_meta or x.layout is not torch.strided or x.is_quantized or is_transformed():
         return 0.0
     x = x.detach()
     return float(

@@ -176,7 +176,7 @@ class InputSum:
 
     def add(self, x: Tensor) -> None:
         """Add the layer's input for some images."""
-        if is_transformed() or not x.numel():
+        if is_transformed() or x.is_nested or not x.numel():
             return  # values that cannot be had, or no rows were chosen
         spec = self.layer.spec
         channels = x.detach().movedim(x.ndim - spec.order - 1, 0)

@@ -218,7 +218,7 @@ def captured_inputs(
 
     def hook(layer: Layer) -> Any:
         def keep(x: Tensor, output: Tensor) -> None:
-            if is_transformed():
+            if is_transformed() or x.is_nested:
                 return  # its values cannot be had
             x = x.detach().clone()  # what follows may change it in place
             calls.append(Captured(layer.name, x, output_sizes(output, layer.spec), way_here()))

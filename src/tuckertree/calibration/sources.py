@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, default_colla
 from tuckertree.calibration.batches import as_inputs, batch_size, is_single, join, narrow, same_form
 from tuckertree.errors import TuckertreeError, UsageError
 from tuckertree.measure import ExampleInputs
-from tuckertree.measure.nested import each_leaf, tensors
+from tuckertree.measure.nested import each_leaf, results
 
 Source = Tensor | np.ndarray[Any, Any] | Iterable[Any] | Dataset[Any]
 """A tensor ``[images, ...]``, a data set, or batches: a list, a DataLoader, whatever iterates twice."""
@@ -244,7 +244,7 @@ def to_model(inputs: ExampleInputs, model: nn.Module) -> ExampleInputs:
 
 def floating_outputs(output: Any) -> list[Tensor]:
     """All floating-point tensors in what a model returns, in their order, however they are nested."""
-    return [tensor for tensor in tensors(output) if tensor.is_floating_point()]
+    return [x for x in results(output) if isinstance(x, Tensor) and x.is_floating_point()]
 
 
 def first_input(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
+import torch
 from torch import nn
 from torch.utils import flop_counter
 
@@ -24,7 +26,7 @@ def count_macs(model: nn.Module, example_inputs: ExampleInputs) -> int:
     TuckertreeError
         If the model does not run on the inputs.
     """
-    with _Counter(display=False) as counter:
+    with _without_fast_attention(), _Counter(display=False) as counter:
         run(model, example_inputs)
     return counter.get_total_flops() // 2
 
@@ -39,3 +41,14 @@ class _Counter(flop_counter.FlopCounterMode):
 
 class _WholeModel(nullcontext[None]):
     parents = frozenset({"Global"})  # torch's word for the whole
+
+
+@contextmanager
+def _without_fast_attention() -> Iterator[None]:
+    """Without the fused encoder layers of torch, whose nested tensors cannot be counted."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)

@@ -288,7 +288,7 @@ def measure_errors(
         if peculiarity(model.get_submodule(layer.name)):
             return None, 0.0  # no tensor of numbers: it stays as it is, and has no norm here
         weight = cast("Tensor", model.get_submodule(layer.name).weight).detach()
-        norm = float(torch.linalg.vector_norm(weight.to(torch.float32)))
+        norm = float(torch.linalg.vector_norm(weight.to(torch.promote_types(weight.dtype, torch.float32))))
         chain = compressed.get_submodule(layer.name)
         if not isinstance(chain, Chain):
             return None, norm

@@ -104,9 +104,11 @@ def open_model(
             _refuse_file(Path(source))
         opened = _open_dense(source, weights, input_size)
     inputs = opened.example_inputs
+    model = opened.model.to(_device(device))
+    model.eval()
     return replace(
         opened,
-        model=opened.model.to(_device(device)).eval(),
+        model=model,
         example_inputs={name: x.to(device) for name, x in inputs.items()}
         if isinstance(inputs, dict)
         else inputs.to(device),

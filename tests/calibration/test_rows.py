@@ -194,3 +194,43 @@ def test_without_derivatives_the_default_objective_is_moments_and_one_asked_for_
     assert result.plan.rule["objective"] == "moments"
     with pytest.raises(tt.TuckertreeError, match=r"use the objective moments$"):
         tt.compress(model, IMAGES[:1], tt.Budget(0.6), calibration=IMAGES, objective="outputs")
+
+
+class Shifted(Rows):
+    """Takes images in groups of eight alone."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(self.rows(x).unflatten(0, (-1, 8)).roll(1, 1).flatten(0, 1)).mean(1)
+
+
+@pytest.mark.filterwarnings("ignore:BatchNorm statistics")
+@pytest.mark.parametrize(
+    "rule", [tt.Energy(0.8), tt.Budget(params=0.8)], ids=lambda rule: type(rule).__name__
+)
+def test_a_model_that_takes_no_single_image_is_calibrated(rule):
+    source = [IMAGES[start : start + 8] for start in range(0, 48, 8)]
+    result = tt.compress(Shifted().eval(), IMAGES[:8], rule, calibration=source)
+    assert result.plan.compressed
+
+
+class Mapped(Rows):
+    """Calls a layer where torch hides its values."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.func.vmap(self.fc)(self.rows(x)).mean(1)
+
+
+@pytest.mark.parametrize(
+    "rule", [tt.Energy(0.8), tt.Budget(params=0.95)], ids=lambda rule: type(rule).__name__
+)
+def test_a_layer_whose_values_are_hidden_is_left_as_decomposed(rule):
+    result = tt.compress(Mapped().eval(), IMAGES[:2], rule, calibration=IMAGES, exclude=("a", "b"))
+    (layer,) = result.plan.compressed
+    assert "not called on the calibration images" in layer.reason
+
+
+def test_calibration_compiles_nothing():
+    graphs = []
+    model = torch.compile(Fixed().eval(), backend=lambda graph, _: graphs.append(graph) or graph.forward)
+    assert tt.compress(model, IMAGES[:2], energy=0.8, calibration=IMAGES).plan.compressed
+    assert not graphs

@@ -104,6 +104,12 @@ class Batch:
         ([Batch(IMAGES)], (Batch(EXAMPLE),)),
         ([(list(IMAGES),)], ([EXAMPLE[0]],)),
         ([(list(IMAGES), [{}] * 24)], ([EXAMPLE[0]],)),
+        ([list(IMAGES)], ([EXAMPLE[0]],)),
+        (IMAGES, ([EXAMPLE[0]],)),
+        (TensorDataset(IMAGES, INTEGERS), ([EXAMPLE[0]],)),
+        ([{"x": IMAGES, "labels": INTEGERS}], ({"x": EXAMPLE},)),
+        ([{"x": image, "label": 3} for image in IMAGES], ({"x": EXAMPLE},)),
+        ([[{"x": image} for image in IMAGES]], ([{"x": EXAMPLE[0]}],)),
     ],
 )
 def test_inputs_in_containers_are_cut_along_the_images(source, example):
@@ -116,12 +122,38 @@ def test_inputs_in_containers_are_cut_along_the_images(source, example):
     assert torch.equal(torch.cat(images), IMAGES)
 
 
+TALL = torch.zeros(3, 9, 4)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        [[IMAGES[0], TALL]],
+        [IMAGES[0], TALL],
+        Items([IMAGES[0], TALL]),
+        Items([(IMAGES[0], {"boxes": FLOATS[:1]}), (TALL, {"boxes": FLOATS[:2]})]),
+        [((IMAGES[0], TALL), ({}, {}))],
+    ],
+)
+def test_images_of_several_sizes_are_listed_for_a_model_that_takes_lists(source):
+    found = [image for (images,) in Calibration(source, example=([TALL],)) for image in images]
+    assert [image.shape for image in found] == [IMAGES[0].shape, TALL.shape]
+
+
+def test_a_single_image_is_a_source():
+    images = Calibration(IMAGES[0], example=EXAMPLE)
+    assert len(images) == len(list(images)) == 1
+    assert next(iter(images)).shape == EXAMPLE.shape
+
+
 @pytest.mark.parametrize(
     ("source", "example", "message"),
     [
         (["cat.png"], EXAMPLE, r"a calibration batch is a tensor or an array .* not str$"),
         ([("cat.png", 1)], EXAMPLE, "not tuple of str"),
         ([{"y": IMAGES}], {"x": EXAMPLE}, "holds y; the model takes x"),
+        ([{"y": IMAGES}], ({"x": EXAMPLE},), "holds y; the model takes x"),
+        ((IMAGES, INTEGERS), EXAMPLE, r"batch is \[24\] int64, the example input is \[1, 3, 4, 4\] float32$"),
         ([np.array(["a", "b"])], EXAMPLE, "array of <U1 is of no type that torch has"),
         (
             [(IMAGES, FLOATS[:3])],
@@ -129,7 +161,7 @@ def test_inputs_in_containers_are_cut_along_the_images(source, example):
             "must share their first size, the images; they are 24, 3",
         ),
         ([[IMAGES[0], IMAGES[0, :, :2]]], EXAMPLE, r"must be of one size, not \[3, 2, 4\] and \[3, 4, 4\]"),
-        (Items([IMAGES[0], IMAGES[0, :, :2]]), EXAMPLE, "the calibration source fails: .*equal size"),
+        (Items([IMAGES[0], IMAGES[0, :, :2]]), EXAMPLE, r"of one size, not \[3, 2, 4\] and \[3, 4, 4\]"),
         (
             Items([OSError("no such file")] * 3),
             EXAMPLE,

@@ -13,7 +13,7 @@ from torch import nn
 
 import tuckertree as tt
 from tuckertree.errors import TuckertreeError
-from tuckertree.measure import copy_model
+from tuckertree.measure import copy_for_inference, copy_model
 
 IMAGE = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 
@@ -175,3 +175,21 @@ def test_modes_are_those_of_the_model_through_its_own_train():
         False,
         "evaluation",
     )
+
+
+class SaysNothing(nn.Linear):
+    def train(self, mode=True):
+        super().train(mode)
+
+
+def test_a_model_whose_train_returns_nothing_is_copied_for_inference():
+    twin = copy_for_inference(SaysNothing(2, 2))
+    assert isinstance(twin, SaysNothing)
+    assert not twin.training
+
+
+def test_a_model_whose_train_returns_nothing_is_loaded(tmp_path):
+    torch.manual_seed(0)
+    model = SaysNothing(32, 32)
+    result = tt.compress(model, torch.zeros(1, 32), energy=0.5)
+    assert not tt.load(result.save(tmp_path / "out"), into=SaysNothing(32, 32)).training

@@ -1,5 +1,7 @@
 """What the inventory sees, and what it refuses."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 from torch import nn
@@ -50,6 +52,37 @@ def test_tied_weights_and_unreached_layers_are_refused():
     tied = by_name(networks.TiedWeights(), torch.zeros(1, 8, 6, 6))
     assert tied["a"].refusal == tied["b"].refusal == "shares its weight with another layer"
     assert by_name(networks.Unreached())["head"].refusal == "not called on the example input"
+
+
+def test_weights_in_the_same_memory_are_shared_and_neighbours_are_not():
+    model = nn.Sequential(*(nn.Linear(8, 8) for _ in range(4)))
+    both = torch.randn(16, 8)
+    model[1].weight = nn.Parameter(model[0].weight.detach().T)
+    model[2].weight, model[3].weight = map(nn.Parameter, both.chunk(2))
+    found = by_name(model, torch.zeros(1, 8))
+    assert [found[name].refusal for name in "0123"] == ["shares its weight with another layer"] * 2 + [""] * 2
+
+
+class InThreads(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a = nn.Conv2d(3, 16, 3)
+
+    def forward(self, x):
+        with ThreadPoolExecutor(1) as threads:
+            return threads.submit(lambda: self.a(x.detach())).result()
+
+
+def test_work_done_in_threads_counts():
+    inventory = take_inventory(InThreads(), IMAGE)
+    assert inventory.macs == inventory.layers[0].macs > 0
+
+
+def test_an_encoder_with_padding_is_counted():
+    encoder = nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), 1).eval()
+    inputs = torch.zeros(2, 5, 8), None, torch.tensor([[False] * 5, [False] * 3 + [True] * 2])
+    assert by_name(encoder, inputs)["layers.0.linear1"].macs == 2 * 5 * 8 * 16
+    assert torch.backends.mha.get_fastpath_enabled()
 
 
 def test_a_shared_module_is_one_layer_with_two_names_and_two_calls():

@@ -419,10 +419,90 @@ def tied_by_view():
     return net
 
 
+class CentresWeight(Net):
+    """Writes what is there already, but for the first time."""
+
+    def forward(self, x):
+        with torch.no_grad():
+            self.b.weight.sub_(self.b.weight.mean((1, 2, 3), keepdim=True))
+        return super().forward(x)
+
+
+class RewritesWeight(Net):
+    def forward(self, x):
+        self.b.weight.data = self.b.weight.data.clone()
+        return super().forward(x)
+
+
+class Part(nn.Module):
+    def __init__(self, layer):
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x):
+        return self.layer(x)
+
+    def __deepcopy__(self, memo):
+        return Part(copy.deepcopy(self.layer))
+
+
+class CopiesPart(Net):
+    def setup(self):
+        self.b = Part(self.b)
+
+
+class Holder:
+    def __init__(self, value):
+        self._fields = {"value": value, "self": self}
+
+
+class ReturnsObject(Net):
+    keep = Holder
+
+    def forward(self, x):
+        y = super().forward(x)
+        return {"out": y, "more": self.keep(y * (2 if type(self.b) is nn.Conv2d else 3))}
+
+
+class ReturnsSparse(ReturnsObject):
+    keep = staticmethod(torch.Tensor.to_sparse)
+
+
+class Vmapped(Net):
+    def forward(self, x):
+        return torch.func.vmap(self.b)(self.a(x))
+
+
+class TakesParameter(Net):
+    """A module is called with a parameter."""
+
+    def setup(self):
+        self.identity = nn.Identity()
+        self.token = nn.Parameter(torch.ones(()))
+
+    def forward(self, x):
+        return self.b(self.a(x)) * self.identity(self.token)
+
+
+class Routed(Net):
+    """Goes by another layer where the outputs are not exactly those of the dense network."""
+
+    def setup(self):
+        self.c = nn.Conv2d(16, 16, 3)
+        low_rank(self.c)
+        with torch.no_grad():
+            self.c.weight.add_(0.01 * torch.randn_like(self.c.weight))
+        self.register_buffer("sum", torch.zeros(()))
+
+    def forward(self, x):
+        y = self.a(x)
+        return self.c(y) if torch.isclose(y.sum(), self.sum, 1e-5) else self.b(y)
+
+
 EQUAL = (
     BoundMethod, Partial, InContainers, InDataclass, ReadsWeight, Dropped, SwitchesOnTraining, Counts,
     Checkpointed, DataDependent, MethodsInList, InClassOnTheWay, PatchedByType, CountingHook, LazyLayer, KeepsUnused, OwnCopy,
-    weight_normed, tied_by_view,
+    weight_normed, tied_by_view, Vmapped, TakesParameter,
 )  # fmt: skip
 DENSE = {
     AsksForInstance: "with a chain in its place: it returns tensors of another number, shape or type",
@@ -433,7 +513,12 @@ DENSE = {
     WeightInList: r"its weight is used apart from it, too: tied\[0\]",
     DetachedWeight: r"its weight is used apart from it, too: tied\.weight",
     BoundForward: "the model does not run .*'_conv_forward', in evaluation mode",
-    SumsParameters: "differs by inf",
+    SumsParameters: "its output differs",
+    CentresWeight: "the model's forward writes into its weight",
+    RewritesWeight: "a weight is written into",
+    CopiesPart: "with a chain in its place: it cannot be copied with one",
+    ReturnsObject: "its output differs by 0.5",
+    ReturnsSparse: "its output differs by 0.5",
     CallsInside: "the model does not run .*'_conv_forward', in evaluation mode",
 }
 REFUSED = {

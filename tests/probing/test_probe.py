@@ -18,6 +18,7 @@ from tests.probing.cases import (
     Net,
     Noisy,
     NoisyAndAsking,
+    Routed,
     Trembling,
 )
 from tuckertree.measure import preserved
@@ -167,3 +168,13 @@ def test_inputs_of_any_kind_are_perturbed_and_left(inputs, takes):
     kept = IMAGE.clone()
     assert len(tt.compress(Taking().eval(), inputs, EXACT).plan.compressed) == 2
     assert torch.equal(IMAGE, kept)
+
+
+def test_a_model_that_goes_another_way_once_it_is_compressed_is_given_with_a_warning():
+    model = Routed().eval()
+    with torch.no_grad():
+        model.a.weight.add_(0.1 * torch.randn_like(model.a.weight))
+        model.sum.copy_(model.a(IMAGE).sum())
+    with pytest.warns(ProbeWarning, match="takes another way on the example input: it does not call c$"):
+        result = tt.compress(model, IMAGE, energy=0.6)
+    assert [layer.name for layer in result.plan.compressed] == ["a", "c"]

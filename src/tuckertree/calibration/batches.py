@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeGuard
+from typing import Any, TypeGuard, cast
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from tuckertree.errors import TuckertreeError
 from tuckertree.measure import ExampleInputs
+from tuckertree.measure.forward import describe
 from tuckertree.measure.nested import each_leaf, tensors
 
 _TAKEN = (
@@ -19,8 +20,8 @@ _TAKEN = (
 )
 
 
-class Samples(list[Tensor]):
-    """A list of images, each a tensor of its own, that a model takes in the place of a batch."""
+class Samples(list[Any]):
+    """A list of images, each a tensor or a mapping of its own, that a model takes in the place of a batch."""
 
 
 def as_inputs(batch: Any, example: ExampleInputs | None = None) -> ExampleInputs:
@@ -44,17 +45,12 @@ def as_inputs(batch: Any, example: ExampleInputs | None = None) -> ExampleInputs
         if _is_list(batch) and batch and isinstance(batch[0], Mapping):
             batch = batch[0]
         if isinstance(batch, Mapping):
-            known = {key: _like(value, example[key]) for key, value in batch.items() if key in example}
-            if not known:
-                raise TuckertreeError(
-                    f"a calibration batch holds {', '.join(map(str, batch))}; the model takes {', '.join(example)}"
-                )
-            return known
-    if isinstance(batch, Mapping):
+            return cast("ExampleInputs", _like(batch, example))
+    wanted = () if isinstance(example, Mapping | None) else _arguments(example)
+    if isinstance(batch, Mapping) and not (wanted and isinstance(wanted[0], Mapping)):
         return batch
-    if example is None or isinstance(example, Mapping):
+    if not wanted:
         return _without_labels(batch)
-    wanted = (example,) if isinstance(example, Tensor) else tuple(example)
     parts = _positional(batch, wanted)
     if isinstance(parts, Mapping):
         return parts
@@ -67,6 +63,8 @@ def is_single(batch: Any, example: Any) -> bool:
     if example is None:
         return False
     batch = batch[0] if isinstance(batch, tuple) and batch else batch
+    if isinstance(batch, Mapping) and _is_list(example) and example:
+        example = example[0]
     if isinstance(batch, Mapping) and isinstance(example, Mapping):
         key = next((key for key in example if key in batch), None)
         batch, example = batch.get(key), example.get(key)
@@ -144,15 +142,19 @@ def _as_tensor(value: Any) -> Any:
         raise TuckertreeError(f"a calibration array of {value.dtype} is of no type that torch has") from error
 
 
+def _arguments(example: ExampleInputs) -> tuple[Any, ...]:
+    return (example,) if isinstance(example, Tensor) else tuple(example)
+
+
 def _positional(batch: Any, wanted: Sequence[Any]) -> Any:
     """The parts of a batch that are positional inputs, or a mapping of keyword inputs."""
-    if isinstance(batch, Tensor):
+    first = wanted[0]
+    if isinstance(batch, Tensor) or (isinstance(batch, Mapping) and isinstance(first, Mapping)):
         return (batch,)
     if not _is_list(batch) or not batch:
-        if len(wanted) == 1 and type(batch) is type(wanted[0]) and tensors(batch):
+        if len(wanted) == 1 and type(batch) is type(first) and tensors(batch):
             return (batch,)
         raise TuckertreeError(f"{_TAKEN}; not {type(batch).__name__}")
-    first = wanted[0]
     if isinstance(first, Tensor):
         if isinstance(batch, list) and len(wanted) == 1 and _are_images(batch, first):
             return (batch,)
@@ -160,6 +162,8 @@ def _positional(batch: Any, wanted: Sequence[Any]) -> Any:
             return batch[0]
         if _is_list(batch[0]) and not _are_images(batch[0], first):
             batch = batch[0]  # (inputs, labels)
+    elif len(wanted) == 1 and _is_list(first) and _are_samples(batch, first):
+        return (batch,)
     if not tensors(batch[0]):
         raise TuckertreeError(f"{_TAKEN}; not {type(batch).__name__} of {type(batch[0]).__name__}")
     return tuple(batch[: len(wanted)])
@@ -167,6 +171,13 @@ def _positional(batch: Any, wanted: Sequence[Any]) -> Any:
 
 def _like(value: Any, example: Any) -> Any:
     """One input in the form it has in the example."""
+    if isinstance(example, Mapping) and isinstance(value, Mapping):
+        known = {key: _like(part, example[key]) for key, part in value.items() if key in example}
+        if not known:
+            raise TuckertreeError(
+                f"a calibration batch holds {', '.join(map(str, value))}; the model takes {', '.join(map(str, example))}"
+            )
+        return known
     if isinstance(example, Tensor):
         if isinstance(value, Tensor) and value.ndim == example.ndim - 1:
             return value[None]
@@ -176,11 +187,30 @@ def _like(value: Any, example: Any) -> Any:
                 shown = " and ".join(str(list(size)) for size in sorted(sizes)[:2])
                 raise TuckertreeError(f"the images of a calibration batch must be of one size, not {shown}")
             return torch.stack(list(value))
-    if _is_list(value) and _is_list(example) and _are_tensors(value) and _are_tensors(example):
-        # As many tensors as in the example may also be several inputs, each of a whole batch.
-        images = all(image.ndim == 3 and image.shape[0] == example[0].shape[0] for image in value)
-        return Samples(value) if images or len(value) != len(example) else value
+        if isinstance(value, Tensor) and value.ndim != example.ndim:
+            raise TuckertreeError(
+                f"a calibration batch is {describe(value)}, the example input is {describe(example)}"
+            )
+    if _is_list(example) and isinstance(value, Tensor):
+        if _are_samples([value], example):
+            return Samples([value])
+        return Samples(value) if value.ndim and _are_samples(value[:1], example) else value
+    if _is_list(value) and _is_list(example) and _are_samples(value, example):
+        return Samples(value)
     return value
+
+
+def _are_samples(values: Any, example: Any) -> bool:
+    """Whether these are images, each of its own size, such as the example holds."""
+    if not len(values) or not len(example):
+        return False
+    if isinstance(example[0], Mapping):
+        return all(isinstance(value, Mapping) for value in values)
+    if not (_are_tensors(values) and _are_tensors(example)):
+        return False
+    images = all(value.ndim == 3 and value.shape[0] == example[0].shape[0] for value in values)
+    # As many tensors as in the example may also be several inputs, each of a whole batch.
+    return images or (len(values) != len(example) and all(value.ndim == example[0].ndim for value in values))
 
 
 def _is_list(value: Any) -> TypeGuard[list[Any] | tuple[Any, ...]]:

@@ -39,7 +39,7 @@ def reestimate(
     model = copy_model(model)
     norms = _norms(model, only)
     momenta = [norm.momentum for norm in norms]
-    with evaluating(model):
+    with evaluating(model, as_written=True):
         for norm in norms:
             norm.momentum, norm.training = None, True
         largest = 0

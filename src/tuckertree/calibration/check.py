@@ -12,6 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from tuckertree.calibration.sources import Calibration, CalibrationWarning, to_model
 from tuckertree.errors import TuckertreeError
 from tuckertree.layers import DENSE_TYPES
+from tuckertree.layers.product import is_transformed
 from tuckertree.measure import ExampleInputs, run, watch_input
 from tuckertree.measure.forward import describe
 from tuckertree.planning import peculiarity
@@ -21,6 +22,7 @@ _FAR = 3.0
 _VARIANCE = 25.0
 
 
+@torch.no_grad()
 def check_images(model: nn.Module, images: Calibration, example_inputs: ExampleInputs) -> None:
     """Refuse images of another size or kind than the example input; warn of another range.
 
@@ -70,7 +72,8 @@ def _looks_foreign(model: nn.Module, norm: _BatchNorm, inputs: ExampleInputs) ->
     seen: list[Tensor] = []
 
     def keep(x: Tensor) -> None:
-        seen.append(x.detach().transpose(0, 1).flatten(1).to(torch.float64))
+        if not is_transformed():
+            seen.append(x.detach().transpose(0, 1).flatten(1).to(torch.float64))
 
     handle = watch_input(norm, keep)
     try:

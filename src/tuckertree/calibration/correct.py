@@ -23,8 +23,9 @@ from tuckertree.calibration.moments import MEMORY, POSITIONS, chunks_within, war
 from tuckertree.calibration.pairs import collect_pairs, gather_pairs
 from tuckertree.calibration.sources import Calibration, Source, to_model
 from tuckertree.calibration.suspended import OtherWayError, advance, can_suspend, live_bytes, suspended
+from tuckertree.errors import TuckertreeError
 from tuckertree.measure import ExampleInputs, copy_model
-from tuckertree.planning import Layer, Plan, take_inventory
+from tuckertree.planning import Inventory, Layer, Plan, take_inventory
 from tuckertree.progress import Tick, no_progress
 from tuckertree.surgery import apply
 
@@ -106,8 +107,7 @@ def calibrate(
         keep the plain decomposition. If the statistics of BatchNorm cannot be taken anew.
     """
     images = Calibration(images)
-    first = next(iter(images.part(0, 1)))
-    inventory = take_inventory(model, to_model(first, model))
+    first, inventory = _first_look(model, images)
     result = apply(model, plan, tick=tick)
     plain = copy_model(result)
     free = changeable(model, plan, inventory.layers, first)
@@ -141,6 +141,16 @@ def calibrate(
         if nearest is plain:
             notes.update(dict.fromkeys(planned, f"as decomposed: {NO_NEARER}"))
     return nearest
+
+
+def _first_look(model: nn.Module, images: Calibration) -> tuple[ExampleInputs, Inventory]:
+    """An image and the inventory at it; a whole batch where the model does not run on one image."""
+    first = next(iter(images.part(0, 1)))
+    try:
+        return first, take_inventory(model, to_model(first, model))
+    except TuckertreeError:
+        first = next(iter(images))
+        return first, take_inventory(model, to_model(first, model))
 
 
 def _to_fit(layers: Sequence[Layer], plan: Plan, free: Changeable, *, dense: bool) -> list[Layer]:

@@ -30,6 +30,7 @@ from tuckertree.calibration.batches import batch_size
 from tuckertree.calibration.moment import shrinkage, symmetric_roots
 from tuckertree.calibration.sources import Calibration, Source, floating_outputs, to_model
 from tuckertree.errors import TuckertreeError
+from tuckertree.layers.product import is_transformed
 from tuckertree.measure import ExampleInputs, call, evaluating, watch_input
 from tuckertree.planning import Layer
 from tuckertree.progress import Tick, no_progress
@@ -116,7 +117,7 @@ def collect_metrics(
     recurrent = gradients and any(isinstance(module, nn.RNNBase) for module in model.modules())
     cudnn = torch.backends.cudnn.flags(enabled=False) if recurrent else nullcontext()
     seen = 0
-    with evaluating(model), cudnn, gather as step:
+    with evaluating(model, as_written=True), cudnn, gather as step:
         for inputs in images.part(0, count):
             step(to_model(inputs, model))
             seen += batch_size(inputs)
@@ -175,8 +176,8 @@ class InputSum:
 
     def add(self, x: Tensor) -> None:
         """Add the layer's input for some images."""
-        if not x.numel():
-            return  # no rows were chosen
+        if is_transformed() or x.is_nested or not x.numel():
+            return  # values that cannot be had, or no rows were chosen
         spec = self.layer.spec
         channels = x.detach().movedim(x.ndim - spec.order - 1, 0)
         columns = channels.reshape(spec.groups, spec.in_channels // spec.groups, -1)

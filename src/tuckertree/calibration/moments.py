@@ -21,6 +21,7 @@ from tuckertree.calibration.patches import (
 from tuckertree.calibration.sources import Calibration, CalibrationWarning, Source, to_model
 from tuckertree.calibration.ways import Way, followed, way_here
 from tuckertree.layers import LayerSpec
+from tuckertree.layers.product import is_transformed
 from tuckertree.measure import ExampleInputs, run, watch_call
 from tuckertree.planning import Layer
 from tuckertree.progress import Tick, no_progress
@@ -217,6 +218,8 @@ def captured_inputs(
 
     def hook(layer: Layer) -> Any:
         def keep(x: Tensor, output: Tensor) -> None:
+            if is_transformed() or x.is_nested:
+                return  # its values cannot be had
             x = x.detach().clone()  # what follows may change it in place
             calls.append(Captured(layer.name, x, output_sizes(output, layer.spec), way_here()))
             left[layer.name] -= 1

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, default_colla
 from tuckertree.calibration.batches import as_inputs, batch_size, is_single, join, narrow, same_form
 from tuckertree.errors import TuckertreeError, UsageError
 from tuckertree.measure import ExampleInputs
-from tuckertree.measure.nested import each_leaf, tensors
+from tuckertree.measure.nested import each_leaf, results
 
 Source = Tensor | np.ndarray[Any, Any] | Iterable[Any] | Dataset[Any]
 """A tensor ``[images, ...]``, a data set, or batches: a list, a DataLoader, whatever iterates twice."""
@@ -72,6 +72,8 @@ class Calibration:
             source = DataLoader(_Readable(source), batch_size=batch_size, collate_fn=_collate)
         if not isinstance(source, Iterable):
             raise UsageError(f"calibration images cannot come from a {type(source).__name__}")
+        if isinstance(source, Tensor) and is_single(source, example):
+            source = source[None]
         self.source = source
         if isinstance(source, Tensor):
             self._count = len(source)
@@ -214,7 +216,12 @@ class _Readable(Dataset[Any]):
 
 def _collate(items: list[Any]) -> Any:
     read = [item for item in items if item is not None]
-    return default_collate(read) if read else None
+    if not read:
+        return None
+    try:
+        return default_collate(read)
+    except (RuntimeError, TypeError):  # images of several sizes, which detectors take as a list
+        return tuple(zip(*read, strict=True)) if all(isinstance(item, tuple) for item in read) else read
 
 
 def _one_line(error: Exception) -> str:
@@ -237,7 +244,7 @@ def to_model(inputs: ExampleInputs, model: nn.Module) -> ExampleInputs:
 
 def floating_outputs(output: Any) -> list[Tensor]:
     """All floating-point tensors in what a model returns, in their order, however they are nested."""
-    return [tensor for tensor in tensors(output) if tensor.is_floating_point()]
+    return [x for x in results(output) if isinstance(x, Tensor) and x.is_floating_point()]
 
 
 def first_input(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -149,7 +149,7 @@ def suspended(
 
     handles = [module.register_forward_hook(hook, with_kwargs=True) for module in watched]
     # After the hooks that let a layer answer anew, which is its own affair too.
-    with evaluating(model), followed(model, following):
+    with evaluating(model, as_written=True), followed(model, following):
         forwards = [SuspendedForward(model, inputs) for inputs in batches]
         try:
             yield forwards

@@ -16,7 +16,7 @@ from tuckertree.errors import TuckertreeError, UsageError
 from tuckertree.export.quantisation import quantise
 from tuckertree.extras import require_extra
 from tuckertree.formats.atomic import atomic_files, check_free_file
-from tuckertree.measure import ExampleInputs, copy_model
+from tuckertree.measure import ExampleInputs, copy_for_inference
 from tuckertree.measure import run as run_once
 from tuckertree.measure.forward import describe
 from tuckertree.runtimes import Dynamic, get_runtime, to_onnx
@@ -113,7 +113,7 @@ def export(
     if calibration is not None and (to != "onnx" or len(inputs) != 1):
         raise UsageError("quantisation is for ONNX files of networks with one input")
     run_once(model, inputs)  # what does not run is said before anything else
-    model = copy_model(model).eval().cpu()
+    model = copy_for_inference(model).cpu()
     inputs = tuple(x.detach().cpu() for x in inputs)
     allowed = _TOLERANCES.get(inputs[0].dtype, 1e-4) if tolerance is None else tolerance
     samples = [inputs, *_others(inputs, dynamic)]

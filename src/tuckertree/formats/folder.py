@@ -195,7 +195,8 @@ def load_folder(
     tensors = _inside(path, config.tensors)
     model = build_structure(into if into is not None else _built(path, config, build), config.plan)
     load_tensors(model, tensors)
-    return model.eval(), config
+    model.eval()
+    return model, config
 
 
 def ask_for_model(path: Path, error: UsageError | None = None) -> TuckertreeError:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from tuckertree.errors import TuckertreeError, UsageError
 from tuckertree.latency.time_model import fill
 from tuckertree.layers import Chain, contract_chain, forms
-from tuckertree.measure import ExampleInputs, Timing, copy_model, time_in_turns, time_until_steady
+from tuckertree.measure import ExampleInputs, Timing, copy_for_inference, time_in_turns, time_until_steady
 from tuckertree.planning import Plan
 from tuckertree.runtimes import Runtime
 from tuckertree.surgery import build_structure, replace_layers
@@ -111,7 +111,7 @@ class NetworkClock(PlanClock):
         if isinstance(inputs, Mapping) or not all(isinstance(x, Tensor) and x.ndim for x in inputs):
             raise UsageError("a budget of latency needs a model that is called with tensors by position")
         self._inputs = [x.cpu() if batch is None else _of_batch(x.cpu(), batch) for x in inputs]
-        self._model = copy_model(model).cpu().eval()
+        self._model = copy_for_inference(model).cpu()
         dense = runtime.load(self._model, self._inputs).bind(self._inputs)
         super().__init__(runtime, dense, batch or len(inputs[0]), len(inputs[0]))
 

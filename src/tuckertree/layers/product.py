@@ -96,7 +96,7 @@ def _are_same(a: Tensor, b: Tensor, dtype: torch.dtype) -> bool:
     return bool(((a - b).norm(dim=1) <= allowed * b.norm(dim=1)).all())
 
 
-def _is_transformed() -> bool:
+def is_transformed() -> bool:
     """Whether torch compiles, exports or traces, or a transformation of ``torch.func`` is at work."""
     is_traced = torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None
     return is_traced or torch._C._functorch.peek_interpreter_stack() is not None
@@ -152,7 +152,7 @@ class ProductWeight(Tensor):
     @classmethod
     def of(cls, chain: Chain) -> Tensor:
         """Multiply a chain out; a plain tensor where torch transforms what is run."""
-        if _is_transformed():
+        if is_transformed():
             return product(chain)
         if torch.is_inference_mode_enabled():  # its tensors do not count what is written into them
             with torch.inference_mode(False), torch.no_grad():

@@ -1,7 +1,7 @@
 """What a network costs and how well it does."""
 
 from tuckertree.measure.accuracy import Accuracy, evaluate
-from tuckertree.measure.copying import copy_model
+from tuckertree.measure.copying import copy_for_inference, copy_model
 from tuckertree.measure.cost import count_macs, count_parameters
 from tuckertree.measure.environment import environment, processor
 from tuckertree.measure.forward import (
@@ -30,6 +30,7 @@ __all__ = [
     "Timing",
     "call",
     "compare_latency",
+    "copy_for_inference",
     "copy_model",
     "count_macs",
     "count_parameters",

@@ -53,6 +53,13 @@ def copy_model(model: nn.Module, replaced: Mapping[nn.Module, nn.Module] | None 
     return twin
 
 
+def copy_for_inference(model: nn.Module) -> nn.Module:
+    """Deep copy of a model, in evaluation mode; models of others may return nothing from ``eval()``."""
+    twin = copy_model(model)
+    twin.eval()
+    return twin
+
+
 def _tied(model: nn.Module, replaced: Mapping[int, Any]) -> dict[int, Tensor]:
     """Copies of tensors that overlap in memory: they overlap again, as torch's own copies do not."""
     found: dict[int, Tensor] = {}

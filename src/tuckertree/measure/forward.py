@@ -19,12 +19,15 @@ ExampleInputs = Tensor | Sequence[Any] | Mapping[str, Any]
 
 
 @contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Put every module in evaluation mode, without gradients, and restore each one's own mode after."""
+def evaluating(model: nn.Module, *, as_written: bool = False) -> Iterator[None]:
+    """Put every module in evaluation mode, without gradients, and restore each one's own mode after.
+
+    ``as_written``, what is compiled runs as :func:`uncompiled` has it: for forwards that are watched by hooks.
+    """
     modes = modes_of(model)
     try:
         set_modes(dict.fromkeys(modes, False))
-        with torch.no_grad():
+        with torch.no_grad(), uncompiled() if as_written else nullcontext():
             yield
     finally:
         set_modes(modes)
@@ -64,7 +67,7 @@ def run(model: nn.Module, example_inputs: ExampleInputs, what: str = "the exampl
     TuckertreeError
         If the model cannot take these inputs; the message holds their shapes and the model's own complaint.
     """
-    with evaluating(model):
+    with evaluating(model, as_written=True):
         return call(model, example_inputs, what)
 
 

@@ -9,7 +9,10 @@ from dataclasses import fields, is_dataclass
 from types import SimpleNamespace
 from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
+
+from tuckertree.measure.reach import is_plain
 
 
 def leaves(value: Any) -> Iterator[Any]:
@@ -31,6 +34,30 @@ def leaves(value: Any) -> Iterator[Any]:
 def tensors(value: Any) -> list[Tensor]:
     """The tensors among :func:`leaves`."""
     return [leaf for leaf in leaves(value) if isinstance(leaf, Tensor)]
+
+
+def results(value: Any, seen: set[int] | None = None) -> Iterator[Any]:
+    """What a model has returned, for comparison: the leaves, and the tensors in objects of its own classes.
+
+    Tensors are ordinary ones: sparse and quantised ones with all their values, nested ones taken apart.
+    """
+    seen = set() if seen is None else seen
+    for leaf in leaves(value):
+        if isinstance(leaf, Tensor):
+            yield from _ordinary(leaf)
+            continue
+        yield leaf
+        if is_plain(leaf) and not isinstance(leaf, nn.Module) and id(leaf) not in seen:
+            seen.add(id(leaf))
+            yield from (part for part in results(vars(leaf), seen) if isinstance(part, Tensor))
+
+
+def _ordinary(x: Tensor) -> Iterable[Tensor]:
+    if x.is_nested:
+        return x.unbind()
+    if x.is_quantized:
+        return (x.dequantize(),)
+    return (x if x.layout == torch.strided else x.to_dense(),)
 
 
 def each_leaf(value: Any, change: Callable[[Any], Any], whole: tuple[type, ...] = ()) -> Any:

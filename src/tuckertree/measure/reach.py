@@ -70,7 +70,7 @@ def _parts(item: Any, *, outside: bool) -> Iterator[Part]:
         yield "", cell_contents(item)
     elif isinstance(item, weakref.ref):
         yield "()", item()
-    elif not isinstance(item, Tensor) and _is_plain(item):
+    elif not isinstance(item, Tensor) and is_plain(item):
         yield "", vars(item)
         yield from ((f".{name}", value) for name, value in list(vars(item).items()))
 
@@ -149,7 +149,7 @@ def _name(hook: Any) -> str:
     return getattr(hook, "__name__", type(hook).__name__)
 
 
-def _is_plain(item: Any) -> bool:
+def is_plain(item: Any) -> bool:
     """Whether an object is one of the user's own, such as a dataclass, and not a part of a library."""
     home = (type(item).__module__ or "").partition(".")[0]
     return hasattr(item, "__dict__") and (home not in _LIBRARIES or isinstance(item, types.SimpleNamespace))

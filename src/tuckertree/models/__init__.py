@@ -43,4 +43,5 @@ def build(name: str, *, weights: str | Path | None = None) -> nn.Module:
         load_weights(model, Path(weights))
     # Past nn.Module.__setattr__, which is typed for parameters and modules alone.
     vars(model)["architecture_name"] = architecture.name
-    return model.eval()
+    model.eval()
+    return model

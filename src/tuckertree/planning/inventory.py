@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -15,6 +15,7 @@ from torch.nn.utils.parametrize import is_parametrized
 
 from tuckertree.layers import DENSE_TYPES, LayerSpec, Stage, chain_macs
 from tuckertree.measure import ExampleInputs, count_macs, count_parameters, watch_call
+from tuckertree.measure.reach import overlapping
 from tuckertree.planning.accepted import check_model, peculiarity
 
 
@@ -107,7 +108,7 @@ def take_inventory(model: nn.Module, example_inputs: ExampleInputs) -> Inventory
     dense = {module: places for module, places in names.items() if isinstance(module, DENSE_TYPES)}
     with _recording(dense) as calls:
         macs = count_macs(model, example_inputs)
-    uses = Counter(id(p) for module in names for p in set(module.parameters(recurse=False)))
+    uses = _uses(names)
     first = next((module for module in calls if not isinstance(module, nn.Linear)), None)
     order = [*calls, *(module for module in dense if module not in calls)]
     layers = tuple(
@@ -121,6 +122,8 @@ def take_inventory(model: nn.Module, example_inputs: ExampleInputs) -> Inventory
         )
         for module in order
     )
+    # The counter does not see what runs in threads of the model's own.
+    macs = max(macs, sum(layer.macs for layer in layers))
     return Inventory(layers, count_parameters(model), macs)
 
 
@@ -129,6 +132,17 @@ def _names_by_module(model: nn.Module) -> dict[nn.Module, list[str]]:
     for name, module in model.named_modules(remove_duplicate=False):
         names.setdefault(module, []).append(name)
     return names
+
+
+def _uses(modules: Iterable[nn.Module]) -> Counter[int]:
+    """How many modules hold each parameter, or another in the same memory; by its id."""
+    own = [parameter for module in modules for parameter in module.parameters(recurse=False)]
+    uses = Counter(map(id, own))
+    for group in overlapping({id(parameter): parameter for parameter in own}.values()):
+        total = sum(uses[id(parameter)] for parameter in group)
+        for parameter in group:
+            uses[id(parameter)] = total
+    return uses
 
 
 @contextmanager
@@ -166,7 +180,9 @@ def _refusal(module: nn.Module, uses: Counter[int], *, is_called: bool) -> str:
     if _has_hooks(module):
         return "has hooks (weight_norm, spectral_norm, pruning or your own)"
     if _overrides(module, dense_type):
-        return f"{type(module).__name__} changes the forward of {dense_type.__name__}"
+        own, theirs = type(module), dense_type.__name__
+        name = own.__name__ if own.__name__ != theirs else f"{own.__module__}.{own.__name__}"
+        return f"{name} changes the forward of {theirs}"
     if found := peculiarity(module):
         return found
     if weight is None or not weight.dtype.is_floating_point:

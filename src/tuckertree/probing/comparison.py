@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import zip_longest
-from math import inf, isnan
+from math import inf, isfinite, isnan
 from typing import Any
 
 import torch
@@ -66,7 +66,7 @@ def _other_values(one: Record, other: Record, same: Record) -> str | None:
         if own or isinstance(value, float):  # a single number may be repeated by chance
             allowed = max(allowed, _CHANCE * max(noise))
         if (distance := _distance(value, found)) > allowed:
-            return f"{what} differs by {distance:.2g}"
+            return f"{what} differs" + (f" by {distance:.2g}" if isfinite(distance) else "")
     return None
 
 
@@ -95,7 +95,7 @@ def _distance(x: Any, y: Any) -> float:
 
 
 def _distance_of_tensors(x: Tensor, y: Tensor) -> float:
-    if x.is_meta or x.layout is not torch.strided or x.is_quantized or torch.equal(x, y):
+    if x.is_meta or torch.equal(x, y):
         return 0.0
     if not (x.is_floating_point() or x.is_complex()):
         return inf

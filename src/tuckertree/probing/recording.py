@@ -14,9 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook
 
+from tuckertree.layers.product import is_transformed
 from tuckertree.measure import ExampleInputs, call
 from tuckertree.measure.forward import modes_of, set_modes, uncompiled
-from tuckertree.measure.nested import each_leaf, leaves, tensors
+from tuckertree.measure.nested import each_leaf, results, tensors
 
 _SEED = 0
 _NOISE = 0.1
@@ -61,9 +62,9 @@ def record(model: nn.Module, inputs: Sequence[ExampleInputs], *, training: bool)
         _seed()
         with torch.no_grad(), _calls_of(model) as calls, _deterministic():
             output = call(model, values, "the example input" if not number else "a perturbed example input")
-        state = [buffer.clone() for buffer in model.buffers()] if training else []
-        outputs = [x.detach().clone() if isinstance(x, Tensor) else x for x in leaves(output)]
-        records.append(Record(where, tuple(calls), (*outputs, *state)))
+        state = list(model.buffers()) if training else []
+        found = [x.detach().clone() if isinstance(x, Tensor) else x for x in results([output, state])]
+        records.append(Record(where, tuple(calls), tuple(found)))
     return records
 
 
@@ -114,7 +115,8 @@ def _calls_of(model: nn.Module) -> Iterator[list[tuple[str, tuple[float, ...]]]]
 
 
 def _norm(x: Tensor) -> float:
-    if x.is_meta or x.layout is not torch.strided or x.is_quantized:
+    is_ordinary = x.layout is torch.strided and not (x.is_meta or x.is_quantized or x.is_nested)
+    if not is_ordinary or is_transformed():
         return 0.0
     x = x.detach()
     return float(

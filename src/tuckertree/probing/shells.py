@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from tuckertree.decomposition import Factors, method_cuts
 from tuckertree.decomposition.matricization import modes_in_row
+from tuckertree.errors import TuckertreeError
 from tuckertree.layers import Chain, LayerSpec, empty_chain
 from tuckertree.measure.reach import overlapping, reach
 
@@ -21,7 +22,8 @@ class Shell:
 
     Its class, its parts and the way it is called are a chain's; the parts hold NaN. Only its answer and its
     ``weight`` are the dense layer's: computed from the layer's weight, which is shared, and of which the model is
-    handed copies. What a forward writes into them is lost, as with a chain. The bias is the shell's own.
+    handed copies, into which a forward may not write: what a chain would make of it is known by its ranks alone.
+    The bias is the shell's own.
 
     Attributes
     ----------
@@ -61,7 +63,10 @@ class Shell:
             row = modes_in_row(spec.kernel(weight.detach()))
             return Factors((row.clone().unsqueeze(1).unsqueeze(-1),))
 
-        vars(self.chain).update(forward=forward, factors=factors)
+        def set_factors(factors: Factors) -> None:  # noqa: ARG001
+            raise TuckertreeError("a weight is written into")
+
+        vars(self.chain).update(forward=forward, factors=factors, set_factors=set_factors)
         self.chain.train(dense.training)
 
 

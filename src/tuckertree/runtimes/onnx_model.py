@@ -42,9 +42,10 @@ def to_onnx(model: nn.Module, inputs: Sequence[Tensor], dynamic: Dynamic = "none
     """
     for package in ("onnx", "onnxscript"):
         require_extra(package, extra="onnx")
+    model.eval()
     with quiet_export("onnx"):
         program = torch.onnx.export(
-            model.eval(),
+            model,
             traceable(inputs, dynamic),
             dynamo=True,
             dynamic_shapes=dynamic_shapes(model, inputs, dynamic),

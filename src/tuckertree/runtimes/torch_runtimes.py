@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from tuckertree.errors import TuckertreeError
-from tuckertree.measure import copy_model, synchroniser
+from tuckertree.measure import copy_for_inference, synchroniser
 from tuckertree.runtimes.runtime import Runnable, Runtime, tensors_of
 
 
@@ -51,7 +51,7 @@ class TorchRuntime(Runtime):
 
     def load(self, model: nn.Module, inputs: Sequence[Tensor]) -> Runnable:  # noqa: ARG002
         """As :meth:`Runtime.load`."""
-        return TorchRunnable(copy_model(model).eval().to(self.device), self.device)
+        return TorchRunnable(copy_for_inference(model).to(self.device), self.device)
 
     @contextmanager
     def active(self) -> Iterator[None]:
@@ -71,7 +71,7 @@ class CompiledRuntime(TorchRuntime):
 
     def load(self, model: nn.Module, inputs: Sequence[Tensor]) -> Runnable:
         """As :meth:`Runtime.load`; compiles."""
-        copied = copy_model(model).eval().to(self.device)
+        copied = copy_for_inference(model).to(self.device)
 
         def forward(*args: Tensor) -> Any:
             return copied(*args)

@@ -16,8 +16,8 @@ from typing import Any, cast
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from tuckertree.calibration.sources import first_input, to_model
-from tuckertree.measure import ExampleInputs, run
+from tuckertree.calibration.sources import to_model
+from tuckertree.measure import ExampleInputs, run, watch_input
 from tuckertree.planning import DENSE, Layer, Plan
 
 
@@ -111,21 +111,20 @@ def _inputs_of_norms(model: nn.Module, layers: Sequence[Layer], first: ExampleIn
         return hook
 
     def look(name: str) -> Any:
-        def hook(module: nn.Module, args: Any, kwargs: Any) -> None:  # noqa: ARG001
-            x = first_input(args, kwargs)
+        def see(x: Any) -> None:
             # The same tensor, and nothing in it changed in place since.
             direct = [n for n, (y, version) in outputs.items() if y is x and _version(y) == version]
             found[name].sources += direct or last
             found[name].direct &= bool(direct)
 
-        return hook
+        return see
 
     with ExitStack() as ending:
         for layer in layers:
             module = model.get_submodule(layer.name)
             ending.callback(module.register_forward_hook(keep(layer.name)).remove)
         for name, norm in norms.items():
-            ending.callback(norm.register_forward_pre_hook(look(name), with_kwargs=True).remove)
+            ending.callback(watch_input(norm, look(name)).remove)
         run(model, to_model(first, model), "the calibration images")
     return found
 

@@ -245,8 +245,3 @@ def to_model(inputs: ExampleInputs, model: nn.Module) -> ExampleInputs:
 def floating_outputs(output: Any) -> list[Tensor]:
     """All floating-point tensors in what a model returns, in their order, however they are nested."""
     return [x for x in results(output) if isinstance(x, Tensor) and x.is_floating_point()]
-
-
-def first_input(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """What a layer was called with, by position or by keyword."""
-    return args[0] if args else kwargs.get("input", next(iter(kwargs.values()), None))

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from tuckertree.assets import DEMO_WEIGHTS
 from tuckertree.cli import app
-from tuckertree.cli.app import _show_warning
+from tuckertree.cli.app import show_warning
 from tuckertree.models import resolve
 from tuckertree.opening import open_model
 
@@ -184,7 +184,7 @@ def test_what_a_file_says_gives_the_terminal_no_orders(tmp_path, capsys):
     save_file({"a\x1b]0;owned\x07\x1b[2J[bold]:bomb:": torch.zeros(1)}, weights)
     code, _, err = tuckertree("compress", "demo", "--energy", 0.5, "--weights", weights, "-o", tmp_path / "o")
     assert (code, err.count("\n"), err[:-1].isprintable()) == (1, 1, True)
-    _show_warning(UserWarning("b\x1b[2J\n [bold]:bomb:"))
+    show_warning(UserWarning("b\x1b[2J\n [bold]:bomb:"))
     assert capsys.readouterr().err == "warning: b?[2J [bold]:bomb:\n"
 
 

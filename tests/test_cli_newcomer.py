@@ -130,8 +130,10 @@ def test_a_file_that_answers_worse_comes_with_a_warning(tmp_path):
 def test_what_cannot_be_told_is_warned_of_in_tables_and_json(tmp_path):
     code, out, _ = tuckertree("compress", "demo", "--params", "2.5x", "-o", tmp_path / "a", "--json")
     assert (code, "--calibration" in json.loads(out)["warnings"][0]) == (0, True)
-    code, out, _ = tuckertree("compress", "demo", "--energy", 0.99, "-o", tmp_path / "b")
-    assert (code, "warning" in out) == (0, False)
+    code, out, err = tuckertree("compress", "demo", "--params", "2.5x", "-o", tmp_path / "c")
+    assert (code, "warning" in out, err.startswith("warning: without images")) == (0, False, True)
+    code, out, err = tuckertree("compress", "demo", "--energy", 0.99, "-o", tmp_path / "b")
+    assert (code, "warning" in out + err) == (0, False)
 
 
 FACTORY = """

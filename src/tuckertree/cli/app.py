@@ -149,7 +149,7 @@ def main() -> None:
     """Run the command line."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, interruption)
-    warnings.showwarning = _show_warning
+    warnings.showwarning = show_warning
     for name in ("stdout", "stderr"):
         if (stream := getattr(sys, name)) is not None:
             setattr(sys, name, _Unread(stream))
@@ -168,7 +168,8 @@ def main() -> None:
         raise
 
 
-def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+def show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    """Say on stderr what there is to be wary of."""
     stderr.print(_one_line(f"warning: {message}"), soft_wrap=True)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tuckertree.cli.app import app, print_json, print_table, stdout
+from tuckertree.cli.app import app, print_json, print_table, show_warning, stdout
 from tuckertree.cli.options import (
     AsJson,
     BuiltBy,
@@ -180,7 +180,11 @@ def _show(
         return
     print_table(plan_table(result))
     for line in [*totals(result), *more]:
-        stdout.print(line, soft_wrap=True)
+        head, _, text = line.partition(" ")
+        if head == "warning":  # with the other warnings, beside the results
+            show_warning(text.strip())
+        else:
+            stdout.print(line, soft_wrap=True)
     stdout.print(f"saved       {output}", soft_wrap=True)
 
 

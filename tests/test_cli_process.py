@@ -68,7 +68,7 @@ def test_ctrl_c_while_torch_is_imported_is_one_line(number, then):
 
 @pytest.mark.skipif(not hasattr(signal, "SIGPIPE"), reason="needs POSIX pipes")
 def test_a_reader_that_leaves_does_not_make_it_fail(tmp_path):
-    command = [sys.executable, "-c", MAIN, "compress", "demo", "--energy", "0.5", "-o", tmp_path / "out"]
+    command = [sys.executable, "-c", MAIN, "compress", "demo", "--energy", "0.95", "-o", tmp_path / "out"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         process.stdout.close()  # before anything is printed
         assert process.stderr.read() == ""

@@ -4,7 +4,6 @@ They lie in the folder ``cases`` beside the data that ``TUCKERTREE_DATA`` names.
 them where it belongs.
 """
 
-import importlib.util
 import os
 import re
 import subprocess
@@ -118,12 +117,6 @@ def two_lines_of_ours(run):
     assert all(line.startswith("True ") for line in lines), run.out  # what can be copied prints nothing
 
 
-def quantised(run):
-    if "torchao" in run.err and "No module" in run.err:
-        pytest.skip("needs torchao")
-    fine(run)
-
-
 def untouched(run):
     fine(run)
     assert run.number("its weight moved by") == 0
@@ -199,7 +192,7 @@ RIGHT = {
     "torch/15": loaded_is_saved,
     "torch/16": fine,
     "torch/18": two_lines_of_ours,
-    "torch/19": quantised,
+    "torch/19": fine,
     "torch/20": untouched,
     "torch/21": tied_stays_dense,
     "torch/23": refused,
@@ -219,9 +212,11 @@ def test_case(case, tmp_path, record_property):
     path = CASES / f"{case}.py"
     if not path.is_file():
         pytest.skip(f"{path} is not there")
-    if case.startswith("onnx") and importlib.util.find_spec("onnxruntime") is None:
-        pytest.skip("needs onnxruntime")
     run = Run(path, tmp_path)
+    if missing := re.search(
+        r"package (\w+), needed here, is not installed|No module named '(?:torchao|onnx\w*)'", run.err
+    ):
+        pytest.skip(missing[0])
     record_property("case", case)
     record_property("said", " ".join((run.out.strip().splitlines() or [run.err])[-1].split())[:100])
     RIGHT[case](run)

@@ -214,7 +214,8 @@ def test_case(case, tmp_path, record_property):
         pytest.skip(f"{path} is not there")
     run = Run(path, tmp_path)
     if missing := re.search(
-        r"package (\w+), needed here, is not installed|No module named '(?:torchao|onnx\w*)'", run.err
+        r"package (\w+), needed here, is not installed|No module named '(?:torchao|onnx\w*)'|Module onnx is not installed",
+        run.err,
     ):
         pytest.skip(missing[0])
     record_property("case", case)

@@ -6,8 +6,8 @@ import json
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields, is_dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ import tuckertree as tt
 from foreign.network import Network
 from tuckertree.decomposition import method_cuts
 from tuckertree.export import export
+from tuckertree.measure.nested import each_leaf, tensors
 from tuckertree.planning import DENSE, Options, take_inventory
 
 STATIONS = ("build", "compress", "full ranks", "load", "train", "onnx")
@@ -221,19 +222,6 @@ def outputs(model: nn.Module, inputs: Any) -> list[Tensor]:
     return tensors(call(model.eval(), inputs))
 
 
-def tensors(found: Any) -> list[Tensor]:
-    """All tensors in whatever a network returns."""
-    if isinstance(found, Tensor):
-        return [found]
-    if isinstance(found, Mapping):
-        parts = list(found.values())
-    elif is_dataclass(found):
-        parts = [getattr(found, field.name) for field in fields(found)]
-    else:
-        parts = list(found) if isinstance(found, Sequence) and not isinstance(found, str) else []
-    return [tensor for part in parts for tensor in tensors(part)]
-
-
 def same(some: Tensor, other: Tensor) -> bool:
     return some.dtype == other.dtype and some.shape == other.shape and bool((some == other).all())
 
@@ -244,12 +232,12 @@ def within_rounding(found: float | None) -> bool:
 
 def jittered(inputs: Any) -> Any:
     """Inputs that differ in their last digits."""
-    if isinstance(inputs, Tensor):
-        noisy = inputs.is_floating_point()
-        return inputs * (1 + 1e-6 * torch.randn_like(inputs)) if noisy else inputs
-    if isinstance(inputs, Mapping):
-        return {name: jittered(value) for name, value in inputs.items()}
-    return type(inputs)(map(jittered, inputs)) if isinstance(inputs, list | tuple) else inputs
+
+    def noisy(x: Any) -> Any:
+        is_noisy = isinstance(x, Tensor) and x.is_floating_point()
+        return x * (1 + 1e-6 * torch.randn_like(x)) if is_noisy else x
+
+    return each_leaf(inputs, noisy)
 
 
 def difference(

@@ -30,6 +30,7 @@ from tuckertree.cli.options import (
     parse_values,
     prepared,
     refuse_options,
+    refuse_torch_options,
 )
 from tuckertree.errors import UsageError
 
@@ -107,12 +108,7 @@ def compress(
     timing = {"runtime": runtime, "threads": threads, "batch": batch, "best_effort": best_effort or None}
     rule = _rule(energy, error, params, macs, latency, timing)
     if is_onnx(model):
-        refuse_options(
-            "is of no use to an ONNX model",
-            weights=weights,
-            model=architecture,
-            device=device if device != "cpu" else None,
-        )
+        refuse_torch_options(weights, architecture, device)
         size, values = parse_sizes(input_size), parse_values(input_values)
         from tuckertree.onnx_models import compress_onnx
 
@@ -139,7 +135,7 @@ def compress(
             round_to=round_to,
             overwrite=overwrite,
         )
-        _show(smaller, output, smaller.lines(), as_json=as_json)
+        _show(smaller, output, smaller.lines(warned=False), as_json=as_json)
         return
     refuse_options("belongs to an ONNX model", input_values=input_values)
     images_as = {"mean": mean, "std": std, "scale": scale, "channels": channels}
@@ -170,21 +166,19 @@ def compress(
 def _show(
     result: CompressionResult | OnnxResult, output: Path, more: Sequence[str], *, as_json: bool
 ) -> None:
-    """Print a result, and more lines after its totals."""
+    """Print a result, and more lines after its totals; warnings on stderr, where all are."""
     from tuckertree.report import plan_table, totals, warnings_of
 
+    found = result.summary()
+    warnings = [*found.get("warnings", ()), *warnings_of(result)]
     if as_json:
-        found = result.summary()
-        found["warnings"] = [*found.get("warnings", ()), *warnings_of(result)]
-        print_json({**found, "plan": result.plan.to_json(), "output": str(output)})
+        print_json({**found, "warnings": warnings, "plan": result.plan.to_json(), "output": str(output)})
         return
     print_table(plan_table(result))
-    for line in [*totals(result), *more]:
-        head, _, text = line.partition(" ")
-        if head == "warning":  # with the other warnings, beside the results
-            show_warning(text.strip())
-        else:
-            stdout.print(line, soft_wrap=True)
+    for line in [*totals(result, warned=False), *more]:
+        stdout.print(line, soft_wrap=True)
+    for warning in warnings:
+        show_warning(warning)
     stdout.print(f"saved       {output}", soft_wrap=True)
 
 

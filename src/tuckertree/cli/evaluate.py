@@ -23,7 +23,7 @@ from tuckertree.cli.options import (
     is_onnx,
     parse_size,
     prepared,
-    refuse_options,
+    refuse_torch_options,
 )
 
 if TYPE_CHECKING:
@@ -67,12 +67,7 @@ def evaluate(
     if is_onnx(model):
         from tuckertree.onnx_models import OnnxNetwork, onnx_inventory, open_onnx_images
 
-        refuse_options(
-            "is of no use to an ONNX model",
-            weights=weights,
-            model=architecture,
-            device=device if device != "cpu" else None,
-        )
+        refuse_torch_options(weights, architecture, device)
         given = Preprocessing((1, 1), **chosen_preprocessing(**images_as))
         images = open_onnx_images(model, data, given, input_size=size, split=split, limit=limit)
         network = OnnxNetwork(model)

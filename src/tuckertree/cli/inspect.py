@@ -31,6 +31,7 @@ from tuckertree.cli.options import (
     parse_values,
     prepared,
     refuse_options,
+    refuse_torch_options,
 )
 from tuckertree.errors import printable
 
@@ -66,12 +67,7 @@ def inspect(
         size, values = parse_sizes(input_size), parse_values(input_values)
         from tuckertree.onnx_models import onnx_inventory, onnx_trade_off_curve
 
-        refuse_options(
-            "is of no use to an ONNX model",
-            weights=weights,
-            model=architecture,
-            device=device if device != "cpu" else None,
-        )
+        refuse_torch_options(weights, architecture, device)
         if curve:
             pictures = onnx_images_of(
                 calibration,

@@ -145,6 +145,12 @@ def refuse_options(reason: str, **options: object) -> None:
             raise UsageError(f"--{name.replace('_', '-')} {reason}")
 
 
+def refuse_torch_options(weights: Path | None, architecture: TrustedName | None, device: str) -> None:
+    """Refuse, for an ONNX file, what only a torch network takes."""
+    elsewhere = device if device != "cpu" else None
+    refuse_options("is of no use to an ONNX model", weights=weights, model=architecture, device=elsewhere)
+
+
 def _three(name: str, text: str) -> tuple[float, float, float]:
     try:
         values = tuple(float(part) for part in text.split(","))

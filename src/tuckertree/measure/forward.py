@@ -43,10 +43,8 @@ def uncompiled() -> Iterator[None]:
 
 def modes_of(model: nn.Module) -> dict[nn.Module, bool]:
     """Whether each module of a model is in training mode, those that hold others first."""
-    modules = (
-        module for module in model.modules() if hasattr(module, "training")
-    )  # frozen TorchScript has none
-    return {module: module.training for module in modules}
+    # Frozen TorchScript has no mode.
+    return {module: module.training for module in model.modules() if hasattr(module, "training")}
 
 
 def set_modes(modes: Mapping[nn.Module, bool]) -> None:

@@ -61,14 +61,14 @@ class OnnxResult:
 
         return "\n".join([result_text(self), *self.lines()])
 
-    def lines(self) -> list[str]:
-        """What there is to say beside the plan."""
+    def lines(self, *, warned: bool = True) -> list[str]:
+        """What there is to say beside the plan, warnings last."""
         before, after = (size / 1e6 for size in self.bytes)
         return [
             *(f"note        {note}" for note in self.notes),
             f"outputs     {self.outputs} (ONNX Runtime, {self.compared_on})",
             f"file        {before:.2f} MB -> {after:.2f} MB",
-            *(f"warning     {warning}" for warning in self.warnings),
+            *(f"warning     {warning}" for warning in self.warnings if warned),
         ]
 
     @property

@@ -19,8 +19,8 @@ def result_text(result: Compressed) -> str:
     return _plain(plan_table(result)) + "\n".join(totals(result))
 
 
-def totals(result: Compressed) -> list[str]:
-    """Lines that sum a compression up."""
+def totals(result: Compressed, *, warned: bool = True) -> list[str]:
+    """Lines that sum a compression up, its warnings last."""
     plan = result.plan
     return [
         f"parameters  {ratio(plan.parameters)}",
@@ -30,7 +30,7 @@ def totals(result: Compressed) -> list[str]:
         *_planned(result),
         *_latency(plan),
         f"time        {sum(result.seconds.values()):.2f} s",
-        *(f"warning     {warning}" for warning in warnings_of(result)),
+        *(f"warning     {warning}" for warning in warnings_of(result) if warned),
     ]
 
 

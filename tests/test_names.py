@@ -232,7 +232,7 @@ def test_a_name_from_a_file_is_no_folder_even_where_one_of_this_name_is(trap, mo
     for name in ("demo", "cifar10:resnet20"):
         shutil.copytree(trap.folder, name)
         assert open_model(UntrustedName(name)).plan is None
-        with pytest.raises(tt.TuckertreeError, match="--model"):
+        with pytest.raises(tt.TuckertreeError, match="into=model"):
             open_model(TrustedName(name))
     trap.assert_unsprung()
 

@@ -34,6 +34,11 @@ def argument(name: str, value: object = True) -> str:
     return f"--{name.replace('_', '-')}" + ("" if value is True else f" {value}")
 
 
+def advice(*, typed: str, called: str) -> str:
+    """What to do about an error: ``typed`` on the command line, ``called`` in Python."""
+    return typed if _on_command_line else called
+
+
 class TuckertreeError(Exception):
     """Something given to tuckertree cannot be used: a file, a model, a weight, an input."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import _thread
 import json
 import os
+import re
 import signal
 import sys
 import threading
@@ -23,28 +24,43 @@ from tuckertree.errors import TuckertreeError, command_line, printable
 
 stdout, stderr = Console(), Console(stderr=True)
 _INTERRUPTED = (130, "interrupted; nothing was written")
+_HELP = "NoArgsIsHelpError"
+"""What typer raises to show the help of a command without arguments."""
+_NO_MEMORY = re.compile("allocate memory|out of memory")
 
 
 class _Commands(typer.core.TyperGroup):
-    """Turn the errors of the library into one line and an exit code."""
+    """Turn errors, of the library and of what was typed, into one line and an exit code."""
+
+    def make_context(self, *args: Any, **kwargs: Any) -> Any:
+        with _told():
+            return super().make_context(*args, **kwargs)
 
     def invoke(self, ctx: Any) -> Any:
-        try:
-            with command_line():
-                return super().invoke(ctx)
-        except Exception as error:
-            if isinstance(error, typer.Exit):
-                raise  # the end of a command
-            # An import that Ctrl-C falls into makes what it likes of it: an ImportError, a RecursionError.
-            found = _INTERRUPTED if interruption.came else _code_and_message(error)
-            if found is None:
-                raise
-            code, message = found
-        except KeyboardInterrupt as error:
-            code, message = _INTERRUPTED[0], str(error) or _INTERRUPTED[1]
-        interruption.came = False  # and is told
-        fail(message)
-        raise typer.Exit(code)
+        with _told(), command_line():
+            return super().invoke(ctx)
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Say errors in one line, and end with their exit codes."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, typer.Exit):
+            raise  # the end of a command
+        # An import that Ctrl-C falls into makes what it likes of it: an ImportError, a RecursionError.
+        found = _INTERRUPTED if interruption.came else _code_and_message(error)
+        if found is None:
+            raise
+        code, message = found
+    except KeyboardInterrupt as error:
+        code, message = _INTERRUPTED[0], str(error) or _INTERRUPTED[1]
+    else:
+        return
+    interruption.came = False  # and is told
+    fail(message)
+    raise typer.Exit(code)
 
 
 app = typer.Typer(
@@ -89,12 +105,19 @@ def _code_and_message(error: Exception) -> tuple[int, str] | None:
     """Exit code and line of an error that a user can do something about; None for one of ours."""
     if isinstance(error, TuckertreeError):
         return error.exit_code, str(error)
-    if isinstance(error, MemoryError):
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and _NO_MEMORY.search(str(error))):
         return 1, f"out of memory: {error}"
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
         return 1, f"{where}{error.strerror or error}"
-    return None
+    return _typed(error)
+
+
+def _typed(error: Any) -> tuple[int, str] | None:
+    """The same of what typer has against the options that were typed; its classes moved between versions."""
+    if getattr(error, "ctx", None) is None or type(error).__name__ == _HELP:
+        return None
+    return 2, f"{error.format_message().rstrip('.')}; see {error.ctx.command_path} --help"
 
 
 class _Interruption:

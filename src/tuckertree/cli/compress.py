@@ -105,6 +105,9 @@ def compress(
     from tuckertree.formats import check_output
     from tuckertree.opening import open_model
 
+    images_as: dict[str, Any] = {"mean": mean, "std": std, "scale": scale, "channels": channels}
+    if calibration is None:
+        refuse_options("belongs to --calibration", calibration_images=calibration_images, **images_as)
     timing = {"runtime": runtime, "threads": threads, "batch": batch, "best_effort": best_effort or None}
     rule = _rule(energy, error, params, macs, latency, timing)
     if is_onnx(model):
@@ -123,10 +126,7 @@ def compress(
                 model,
                 calibration_images or 128,
                 input_size=size,
-                mean=mean,
-                std=std,
-                scale=scale,
-                channels=channels,
+                **images_as,
             ),
             objective=objective,
             include=include or ("*",),
@@ -138,9 +138,10 @@ def compress(
         _show(smaller, output, smaller.lines(warned=False), as_json=as_json)
         return
     refuse_options("belongs to an ONNX model", input_values=input_values)
-    images_as = {"mean": mean, "std": std, "scale": scale, "channels": channels}
-    if calibration is None:
-        refuse_options("belongs to --calibration", **images_as)
+    if output.suffix.lower() == ".onnx":
+        raise UsageError(
+            f"{output}: a torch network is saved as a folder; `tuckertree export` makes an ONNX file of it"
+        )
     check_output(output, overwrite=overwrite)
     opened = open_model(
         model, weights=weights, architecture=architecture, input_size=parse_sizes(input_size), device=device

@@ -58,12 +58,12 @@ def export(
         ),
     ] = None,
     threads: Annotated[int | None, typer.Option(help="Threads that --contract measures with.", min=1)] = None,
-    batch: Annotated[int, typer.Option(help="Batch that --contract measures with.", min=1)] = 1,
+    batch: Annotated[int | None, typer.Option(help="Batch that --contract measures with. [1]", min=1)] = None,
     quantize: Annotated[
         str | None, typer.Option(help="int8: quantise an ONNX file by the --calibration images.")
     ] = None,
     calibration: Calibration = None,
-    calibration_images: CalibrationImages = 256,
+    calibration_images: CalibrationImages = None,
     data: Annotated[
         str | None, typer.Option(help="Labelled images to measure the accuracy of model and ONNX file on.")
     ] = None,
@@ -102,6 +102,14 @@ def export(
         raise UsageError("--quantize int8 and the images it needs, --calibration, belong together")
     if (quantize or data) and to != "onnx":
         raise UsageError("--quantize and --data are for ONNX files")
+    if contract is None:
+        refuse_options("belongs to --contract", threads=threads, batch=batch)
+    if calibration is None:
+        refuse_options("belongs to --calibration", calibration_images=calibration_images)
+    if data is None:
+        refuse_options("belongs to --data", limit=limit)
+    if tolerance is not None and not tolerance >= 0:
+        raise UsageError(f"--tolerance is 0 or more, not {tolerance:g}")
     runtime = None if contract is None else get_runtime(contract, threads=threads)
     images_as: dict[str, Any] = {"mean": mean, "std": std, "scale": scale, "channels": channels}
     if calibration is None and data is None:
@@ -111,10 +119,10 @@ def export(
     network, layers = opened.model, tuple[ContractedLayer, ...]()
     if runtime is not None:
         with progress_bar() as tick:
-            inputs = opened.example.expand(batch, *opened.example.shape[1:]).contiguous()
+            inputs = opened.example.expand(batch or 1, *opened.example.shape[1:]).contiguous()
             contraction = contract_model(network, runtime, inputs, tick=tick)
         network, layers = contraction.model, contraction.layers
-    images = calibration_images_of(calibration, opened, calibration_images)
+    images = calibration_images_of(calibration, opened, calibration_images or 256)
     batches = None if images is None else (x for x, _ in batches_of(images, 32))
     labelled = None if data is None else open_images(data, opened.preprocessing, limit=limit)
     if quantize and labelled and tolerance is None:

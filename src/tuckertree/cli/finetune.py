@@ -24,6 +24,7 @@ from tuckertree.cli.options import (
     Teacher,
     parse_size,
     prepared,
+    refuse_options,
 )
 from tuckertree.errors import UsageError
 
@@ -120,6 +121,8 @@ def finetune(
         workers=workers,
         devices=devices,
     )
+    if not distill:
+        refuse_options("is of no use with --no-distill", teacher=teacher, teacher_weights=teacher_weights)
     original = None
     if distill:
         original = _teacher(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.text import Text
@@ -48,9 +48,11 @@ def inspect(
     input_values: InputValues = None,
     device: Device = "cpu",
     curve: Annotated[bool, typer.Option("--curve", help="Show the predicted loss at every budget.")] = False,
-    by: Annotated[str, typer.Option(help="Budget of the curve: params, macs or both.")] = "params",
+    by: Annotated[
+        str | None, typer.Option(help="Budget of the curve: params, macs or both. [params]")
+    ] = None,
     calibration: Calibration = None,
-    calibration_images: CalibrationImages = 256,
+    calibration_images: CalibrationImages = None,
     mean: Mean = None,
     std: Std = None,
     scale: Scale = None,
@@ -63,6 +65,11 @@ def inspect(
     from tuckertree.planning import take_inventory
     from tuckertree.probing import probe
 
+    images_as: dict[str, Any] = {"mean": mean, "std": std, "scale": scale, "channels": channels}
+    if not curve:
+        refuse_options("belongs to --curve", by=by, calibration=calibration)
+    if calibration is None:
+        refuse_options("belongs to --calibration", calibration_images=calibration_images, **images_as)
     if is_onnx(model):
         size, values = parse_sizes(input_size), parse_values(input_values)
         from tuckertree.onnx_models import onnx_inventory, onnx_trade_off_curve
@@ -72,16 +79,13 @@ def inspect(
             pictures = onnx_images_of(
                 calibration,
                 model,
-                calibration_images,
+                calibration_images or 256,
                 input_size=size,
-                mean=mean,
-                std=std,
-                scale=scale,
-                channels=channels,
+                **images_as,
             )
             _show_curve(
                 onnx_trade_off_curve(
-                    model, input_size=size, input_values=values, by=by, calibration=pictures
+                    model, input_size=size, input_values=values, by=by or "params", calibration=pictures
                 ),
                 as_json=as_json,
             )
@@ -89,15 +93,12 @@ def inspect(
             _show_inventory(onnx_inventory(model, input_size=size, input_values=values), "", as_json=as_json)
         return
     refuse_options("belongs to an ONNX model", input_values=input_values)
-    images_as = {"mean": mean, "std": std, "scale": scale, "channels": channels}
-    if calibration is None or not curve:
-        refuse_options("belongs to --curve and --calibration", **images_as)
     opened = open_model(
         model, weights=weights, architecture=architecture, input_size=parse_sizes(input_size), device=device
     )
     if curve:
-        images = calibration_images_of(calibration, prepared(opened, **images_as), calibration_images)
-        points = trade_off_curve(opened.model, opened.example_inputs, by=by, calibration=images)
+        images = calibration_images_of(calibration, prepared(opened, **images_as), calibration_images or 256)
+        points = trade_off_curve(opened.model, opened.example_inputs, by=by or "params", calibration=images)
         _show_curve(points, as_json=as_json)
         return
     inputs = opened.example_inputs

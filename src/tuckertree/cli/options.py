@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -13,10 +13,15 @@ from tuckertree.errors import TuckertreeError, UsageError
 from tuckertree.names import TrustedName
 
 if TYPE_CHECKING:
+    from zipfile import ZipFile
+
     from tuckertree.data import ImageSet
     from tuckertree.onnx_models import OnnxImages
     from tuckertree.onnx_models.inputs import Sizes
     from tuckertree.opening import OpenModel
+
+_LARGEST_VALUES = 2**31
+"""Bytes of the arrays of one file, unpacked."""
 
 # A name that may lead to an import is made here, of what the user typed, and nowhere else.
 Model = Annotated[
@@ -60,7 +65,9 @@ InputValues = Annotated[
 Calibration = Annotated[
     str | None, typer.Option(help="Unlabelled images to fit to: folder, .parquet file or demo.")
 ]
-CalibrationImages = Annotated[int, typer.Option(help="Look at this many calibration images.", min=1)]
+CalibrationImages = Annotated[
+    int | None, typer.Option(help="Look at this many calibration images. [256]", min=1)
+]
 BuiltBy = Annotated[
     TrustedName | None,
     typer.Option(
@@ -218,9 +225,17 @@ def _loaded(path: str) -> dict[str, Any]:
     """Arrays of a file of numpy, one alone without a name; nothing in it is executed."""
     import numpy as np
 
+    from tuckertree.formats.atomic import check_regular
+
+    check_regular(Path(path))
     try:
         found = np.load(path, allow_pickle=False)
-        return dict(found) if isinstance(found, np.lib.npyio.NpzFile) else {"": found}
+        if not isinstance(found, np.lib.npyio.NpzFile):
+            return {"": found}
+        with found:
+            if sum(int(entry.file_size) for entry in cast("ZipFile", found.zip).infolist()) > _LARGEST_VALUES:
+                raise MemoryError("larger than any inputs")
+            return dict(found)
     except OSError as error:
         raise TuckertreeError(f"{path} cannot be read: {error.strerror or error}") from error
     except Exception as error:  # damaged files make numpy complain in many ways

@@ -11,8 +11,11 @@ from torch import Tensor
 from tuckertree.data.records import Splits
 from tuckertree.data.splits import ALIASES
 from tuckertree.errors import TuckertreeError
+from tuckertree.formats.atomic import check_regular
 
 SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+LARGEST_IMAGE = 2**28
+"""Bytes of a file: a larger one would fill the memory before Pillow sees that it is no picture."""
 
 
 @dataclass(frozen=True)
@@ -30,10 +33,14 @@ class FolderRecords:
 
     def read(self, index: int) -> bytes:
         """Return the bytes of the file of image ``index``."""
+        path = self.files[index]
+        check_regular(path)
         try:
-            return self.files[index].read_bytes()
+            if path.stat().st_size > LARGEST_IMAGE:
+                raise TuckertreeError(f"{path}: larger than any image; leave it out")
+            return path.read_bytes()
         except OSError as error:
-            raise TuckertreeError(f"{self.files[index]}: cannot be read ({error.strerror})") from error
+            raise TuckertreeError(f"{path}: cannot be read ({error.strerror})") from error
 
     def where(self, index: int) -> str:
         """Return the path of the file of image ``index``."""

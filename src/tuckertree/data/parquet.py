@@ -18,6 +18,7 @@ from tuckertree.data.records import Splits
 from tuckertree.data.splits import ALIASES
 from tuckertree.errors import TuckertreeError
 from tuckertree.extras import require_extra
+from tuckertree.formats.atomic import check_regular
 
 IMAGE_COLUMNS = ("img", "image")
 LABEL_COLUMNS = ("label", "labels", "fine_label")
@@ -139,6 +140,7 @@ def _read_images(group: _RowGroup) -> Any:
 
 def _inspect(path: Path) -> _Contents:
     """Read all of a file but its images."""
+    check_regular(path)
     parquet = require_extra("pyarrow.parquet", extra="vision")
     try:
         with parquet.ParquetFile(path) as file:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from math import inf, isfinite
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
 
-from tuckertree.errors import TuckertreeError, UsageError
+from tuckertree.errors import TuckertreeError, UsageError, advice
 from tuckertree.extras import require_extra
 
 if TYPE_CHECKING:
@@ -46,8 +47,8 @@ class Preprocessing:
     Raises
     ------
     UsageError
-        If a length, a scale or a deviation is not positive, ``resize`` is shorter than the crop, or ``channels`` is
-        no such order.
+        If a length, a scale or a deviation is not positive, a mean not finite, ``resize`` shorter than the crop, or
+        ``channels`` no such order.
     """
 
     size: tuple[int, int]
@@ -65,8 +66,10 @@ class Preprocessing:
             raise UsageError(f"resize {self.resize} is shorter than the crop {self.size}; make it larger")
         if self.channels not in ("rgb", "bgr"):
             raise UsageError(f"channels are in the order rgb or bgr, not {self.channels!r}")
-        if self.scale <= 0 or min(self.std) <= 0:
+        if not all(0 < value < inf for value in (self.scale, *self.std)):
             raise UsageError(f"scale and std must be positive, not {self.scale} and {self.std}")
+        if not all(map(isfinite, self.mean)):
+            raise UsageError(f"the mean must be three numbers, not {self.mean}")
 
     def normalise(self, images: Tensor) -> Tensor:
         """Turn RGB bytes into the network's input.
@@ -155,8 +158,11 @@ class Preprocessing:
         return image.crop((left, top, left + width, top + height))
 
     def _wrong_size(self, height: int, width: int) -> TuckertreeError:
-        wanted = "x".join(map(str, self.size))
-        return TuckertreeError(f"the image is {height}x{width} and must be {wanted}; resize it")
+        wanted, size = "x".join(map(str, self.size)), ",".join(map(str, self.size))
+        remedy = advice(
+            typed=f"resize it, or give --input-size 3,{size} and all are resized", called="resize it"
+        )
+        return TuckertreeError(f"the image is {height}x{width} and must be {wanted}; {remedy}")
 
 
 @lru_cache(maxsize=32)

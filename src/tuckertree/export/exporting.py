@@ -109,6 +109,8 @@ def export(
     """
     path = Path(path)
     to = check_target(path, to, overwrite=overwrite)
+    if tolerance is not None and not tolerance >= 0:
+        raise UsageError(f"the tolerance is 0 or more, not {tolerance}")
     inputs = _positional(example_inputs)
     if calibration is not None and (to != "onnx" or len(inputs) != 1):
         raise UsageError("quantisation is for ONNX files of networks with one input")

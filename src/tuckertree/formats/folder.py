@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 
 from tuckertree._version import __version__
-from tuckertree.errors import TuckertreeError, UsageError
+from tuckertree.errors import TuckertreeError, UsageError, advice
 from tuckertree.formats.atomic import LARGEST_JSON, Kind, atomic_folder, check_free, check_regular
 from tuckertree.formats.sizes import Size, read_size
 from tuckertree.formats.tensors import load_tensors, save_tensors
@@ -208,10 +208,11 @@ def ask_for_model(path: Path, error: UsageError | None = None) -> TuckertreeErro
         What is wrong with the name in its config.
     """
     fault = f"{path} does not name its architecture" if error is None else f"{path / CONFIG}: {error}"
-    return TuckertreeError(
-        f"{fault}; pass the dense model: load({str(path)!r}, into=model), "
-        "or --model package.module:factory on the command line"
+    remedy = advice(
+        typed="say what builds the dense model: --model package.module:factory",
+        called=f"pass the dense model: load({str(path)!r}, into=model)",
     )
+    return TuckertreeError(f"{fault}; {remedy}")
 
 
 def _built(path: Path, config: SavedConfig, build: Callable[[str], nn.Module]) -> nn.Module:

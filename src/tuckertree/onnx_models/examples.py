@@ -14,6 +14,7 @@ from tuckertree.onnx_models.inputs import (
     Feed,
     Sizes,
     Values,
+    as_type,
     batch_axes,
     dims_of,
     element_type,
@@ -45,6 +46,9 @@ def example_feed(graph: Graph, input_size: Sizes = None, seed: int = 0, input_va
         If the size of an input is not known, or what is given does not fit.
     """
     inputs = required_inputs(graph)
+    for name, value in inputs.items():
+        if not value.type.HasField("tensor_type"):
+            raise TuckertreeError(f"the model takes {name}, which is no tensor of numbers")
     values = _by_name(input_values or {}, graph, "--input-values")
     arrays = {name: _given(v, graph, name) for name, v in values.items() if not isinstance(v, tuple)}
     shapes = _shapes(graph, input_size, {name: array.shape for name, array in arrays.items()})
@@ -115,7 +119,7 @@ def _shapes(
         If one is not known, or what is given does not fit.
     """
     inputs, axes = required_inputs(graph), batch_axes(graph)
-    first, fixed = next(iter(inputs), ""), fixed_batch(graph) or 1
+    first, fixed = next((n for n in inputs if 0 in axes[n]), ""), fixed_batch(graph) or 1
     batch = next((known[n][axis] for n in inputs if n in known for axis in axes[n] if known[n]), fixed)
     shapes, symbols = dict(known), _Symbols()
     for name, size in _sizes(graph, input_size).items():
@@ -164,6 +168,8 @@ def _completed(
         isinstance(d, int) and d != found for d, found in zip(dims, shape, strict=True)
     ):
         without = ", the first of which is the batch" if is_first else ", without the batch"
+        if not axes:
+            without = ", in which no axis is known to be the batch: give all of them"
         raise UsageError(f"--input-size does not fit the input {_described(value)}{without}")
     return tuple(shape)
 
@@ -181,11 +187,9 @@ def _given(array: Array, graph: Graph, name: str) -> Array:
         If they do not fit.
     """
     dtype, value = element_type(graph, name), required_inputs(graph)[name]
-    if array.dtype.kind not in "fiub" or (array.dtype.kind == "f" and dtype.kind != "f"):
+    if array.dtype.kind == "f" and dtype.kind != "f":
         raise UsageError(f"--input-values: {name} takes {dtype}, not {array.dtype}")
-    found, dims = array.astype(dtype), dims_of(value)
-    if dtype.kind != "f" and not np.array_equal(found, array):
-        raise UsageError(f"--input-values: {name} takes {dtype}, which does not hold all of the values")
+    found, dims = as_type(array, dtype, f"--input-values: {name}"), dims_of(value)
     fits = len(dims) == array.ndim and all(
         d == size or not isinstance(d, int) for d, size in zip(dims, array.shape, strict=True)
     )
@@ -210,10 +214,18 @@ def _within(
     shape: Sequence[int], dtype: np.dtype[Any], generator: np.random.Generator, low: float, high: float
 ) -> Array:
     """Random numbers of a range, its ends included."""
-    if dtype.kind == "f":
-        return generator.uniform(low, high, shape).astype(dtype)
-    least, most = (0, 1) if dtype.kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
-    if low % 1 or high % 1 or not least <= low <= high <= most:
+    least, most = _limits(dtype)
+    if not least <= low <= high <= most or (dtype.kind != "f" and (low % 1 or high % 1)):
         raise UsageError(f"--input-values: {low:g}..{high:g} is no range of {dtype}")
+    if dtype.kind == "f":
+        return (low + (high - low) * generator.random(shape)).astype(dtype)
     kind = np.uint8 if dtype.kind == "b" else dtype
     return generator.integers(int(low), int(high), shape, dtype=kind, endpoint=True).astype(dtype)
+
+
+def _limits(dtype: np.dtype[Any]) -> tuple[float, float]:
+    if dtype.kind == "b":
+        return 0, 1
+    if dtype.kind == "f":
+        return float(np.finfo(dtype).min), float(np.finfo(dtype).max)
+    return np.iinfo(dtype).min, np.iinfo(dtype).max

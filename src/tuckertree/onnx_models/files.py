@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 LARGEST = 2**31 - 2**20
 """More than this cannot be one message; a little is kept for what is not weights."""
+_LARGEST_FILE = 2**31
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,10 @@ def read_onnx(path: str | Path) -> OnnxFile:
     message = require_extra("google.protobuf.message", extra="onnx")
     check_regular(path)
     try:
+        if path.stat().st_size > _LARGEST_FILE:
+            raise TuckertreeError(
+                f"{path} is larger than any ONNX model, which is a message of at most 2 GiB"
+            )
         content = path.read_bytes()
     except OSError as error:
         raise TuckertreeError(f"{path} cannot be read: {error.strerror or error}") from error

@@ -53,7 +53,7 @@ class Layout:
         """
         if len(graph.inputs) != 1:
             raise UsageError(
-                "the model takes several inputs; calibrate it from Python, with a mapping of their names"
+                "the model takes several inputs, images are one; calibrate it from Python, with a mapping of their names"
             )
         ((name, example),) = example_feed(graph, input_size).items()
         shape, dtype = example.shape[1:], element_type(graph, name)

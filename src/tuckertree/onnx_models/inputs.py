@@ -1,7 +1,8 @@
 """The inputs of a model: their sizes, which axis is the batch, and examples of them.
 
 A symbol that stands for an open size has one value in the whole model. The batch is the first axis of the first
-input, and every other axis with its symbol; where that axis has none, the first axes that have none either.
+input that has axes, and every other axis with its symbol; where that axis has none, the first axes that have none
+either.
 """
 
 from __future__ import annotations
@@ -52,8 +53,7 @@ def batch_axes(graph: Graph) -> dict[str, tuple[int, ...]]:
     """Axes of each input that are the batch."""
     inputs = required_inputs(graph)
     dims = {name: dims_of(value) for name, value in inputs.items()}
-    first = next(iter(dims.values()), [])
-    batch = first[0] if first else None
+    batch = _first_axis(graph)
     axes = {
         name: tuple(a for a, size in enumerate(sizes) if size == batch and (a == 0 or isinstance(batch, str)))
         for name, sizes in dims.items()
@@ -64,9 +64,14 @@ def batch_axes(graph: Graph) -> dict[str, tuple[int, ...]]:
 
 def fixed_batch(graph: Graph) -> int | None:
     """Batch size that the file prescribes for its first input, or None."""
-    first = next(iter(required_inputs(graph).values()), None)
-    dims = dims_of(first) if first is not None else []
-    return dims[0] if dims and isinstance(dims[0], int) else None
+    batch = _first_axis(graph)
+    return batch if isinstance(batch, int) else None
+
+
+def _first_axis(graph: Graph) -> int | str | None:
+    """Size of the first axis there is; a number alone, as a threshold, has none."""
+    leading = next(filter(None, map(dims_of, required_inputs(graph).values())), [None])
+    return leading[0]
 
 
 def samples_of(feed: Feed) -> int:
@@ -158,12 +163,30 @@ def as_feed(inputs: Any, graph: Graph) -> Feed:
         given = dict(zip(names, parts, strict=False))
     if set(given) != set(names):
         raise TuckertreeError(f"the model takes {', '.join(names)}; the calibration gives {', '.join(given)}")
-    return {name: _as_array(given[name], element_type(graph, name)) for name in names}
+    return {name: _as_array(given[name], element_type(graph, name), name) for name in names}
 
 
-def _as_array(value: Any, dtype: np.dtype[Any]) -> Array:
+def _as_array(value: Any, dtype: np.dtype[Any], name: str) -> Array:
     array = value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else np.asarray(value)
-    return np.ascontiguousarray(array.astype(dtype, copy=False))
+    # Not ascontiguousarray, which makes a vector of a number alone.
+    return np.asarray(as_type(array, dtype, f"the input {name}"), order="C")
+
+
+def as_type(array: Array, dtype: np.dtype[Any], where: str) -> Array:
+    """Values in the type of an input; integers are never rounded ones.
+
+    Raises
+    ------
+    UsageError
+        If the type does not hold them.
+    """
+    if array.dtype.kind not in "fiub":
+        raise UsageError(f"{where} takes {dtype}, not {array.dtype}")
+    with np.errstate(invalid="ignore"):
+        found = array.astype(dtype, copy=False)
+    if dtype.kind != "f" and not np.array_equal(found, array):
+        raise UsageError(f"{where} takes {dtype}, which does not hold all of the values")
+    return found
 
 
 def _has_shape(value: ValueInfoProto) -> bool:

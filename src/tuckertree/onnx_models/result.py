@@ -9,6 +9,7 @@ from typing import Any
 
 from tuckertree.onnx_models.agreement import Agreement
 from tuckertree.planning import Plan
+from tuckertree.report import is_fitted
 
 _LOST = 0.5
 """Relative error of the outputs from which on little is left of them."""
@@ -82,8 +83,9 @@ class OnnxResult:
             )
         if (outputs.error or 0) > _LOST:
             found.append(
-                f"the outputs differ by {outputs.error:.0%} of their norm on {self.compared_on}: give images "
-                "(--calibration), leave layers out (--exclude), or give a larger budget"
+                f"the outputs differ by {outputs.error:.0%} of their norm on {self.compared_on}: "
+                f"{'' if is_fitted(self) else 'give images (--calibration), '}leave layers out (--exclude), or give a "
+                "larger budget"
             )
         return found
 

@@ -68,7 +68,8 @@ class Options:
         UsageError
             Naming a pattern that fits no layer: it is a slip of the pen.
         """
-        names = {name for layer in layers for name in (layer.name, *layer.aliases)}
+        # The pattern of the default is all layers, even if one is called so.
+        names = {name for layer in layers for name in (layer.name, *layer.aliases)} - {"*"}
 
         def known(patterns: Sequence[str] | Choice) -> Sequence[str] | Choice:
             if callable(patterns) or not layers:

@@ -12,7 +12,7 @@ from tuckertree.report.tables import (
     short,
     totals,
 )
-from tuckertree.report.verdict import warnings_of
+from tuckertree.report.verdict import is_fitted, warnings_of
 
 __all__ = [
     "FittingTable",
@@ -21,6 +21,7 @@ __all__ = [
     "curve_table",
     "history_table",
     "inventory_table",
+    "is_fitted",
     "plan_table",
     "ratio",
     "result_text",

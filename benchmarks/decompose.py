@@ -22,11 +22,11 @@ from torch import Tensor, nn
 
 import tuckertree
 from merging import merged, write_report
-from tuckertree.decomposition import method_cuts
+from tuckertree.core.decomposition import method_cuts
+from tuckertree.io.report import FittingTable
 from tuckertree.measure import environment
+from tuckertree.network.surgery import apply
 from tuckertree.planning import Energy, Inventory, Options, make_plan, survey, take_inventory
-from tuckertree.report import FittingTable
-from tuckertree.surgery import apply
 
 NETWORKS = ("torchvision:resnet18", "torchvision:resnet50", "torchvision:vgg16_bn")
 Ranks = dict[str, tuple[int, ...]]

@@ -21,9 +21,9 @@ import torch
 
 import tuckertree
 from merging import write_report
-from tuckertree.data import batches, open_images
 from tuckertree.measure import environment, evaluate
-from tuckertree.models import resolve
+from tuckertree.tools.data import batches, open_images
+from tuckertree.tools.models import resolve
 
 NETWORKS = {
     "ResNet-20": ("cifar10:resnet20", "cifar10_resnet20", "cifar10"),

@@ -28,10 +28,10 @@ from torch import Tensor, nn
 import tuckertree
 from latency import factored
 from merging import merged, write_report
-from tuckertree.layers import Chain, contract_chain, forms
+from tuckertree.core.layers import Chain, contract_chain, forms
+from tuckertree.io.report import FittingTable
 from tuckertree.measure import count_macs, environment, synchroniser
-from tuckertree.report import FittingTable
-from tuckertree.surgery import replace_layers
+from tuckertree.network.surgery import replace_layers
 
 NETWORKS = ("torchvision:resnet18", "torchvision:resnet50", "torchvision:vgg16_bn")
 WHOLE = {"four layers": (0, 1, 2), "three layers": (0, 2), "two layers": (1,)}

@@ -24,14 +24,14 @@ from torch import Tensor, nn
 
 import tuckertree as tt
 from merging import merged, write_report
-from tuckertree.bench import bench, open_subject
+from tuckertree._base.progress import progress_bar
 from tuckertree.calibration.gauge import rebalance
-from tuckertree.data import Preprocessing, batches, open_images
-from tuckertree.export import FileNetwork, export
+from tuckertree.io.export import FileNetwork, export
 from tuckertree.measure import environment
-from tuckertree.models import resolve
-from tuckertree.progress import progress_bar
 from tuckertree.runtimes import get_runtime
+from tuckertree.tools.bench import bench, open_subject
+from tuckertree.tools.data import Preprocessing, batches, open_images
+from tuckertree.tools.models import resolve
 
 RANGES = 256
 """Images that the ranges of activations are measured on: the default of the command line."""

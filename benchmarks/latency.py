@@ -21,13 +21,13 @@ from torch import nn
 
 import tuckertree
 from merging import merged, write_report
-from tuckertree.bench import bench, of_model
-from tuckertree.layers import factorize
+from tuckertree._base.progress import progress_bar
+from tuckertree.core.layers import factorize
+from tuckertree.io.report import FittingTable, contraction_table
 from tuckertree.measure import environment
-from tuckertree.progress import progress_bar
-from tuckertree.report import FittingTable, contraction_table
+from tuckertree.network.surgery import replace_layers
 from tuckertree.runtimes import contract, get_runtime
-from tuckertree.surgery import replace_layers
+from tuckertree.tools.bench import bench, of_model
 
 NETWORKS = ("torchvision:resnet18", "torchvision:vgg16_bn")
 LAYERS = {"convolutions": "", "all": ", linear layers too"}

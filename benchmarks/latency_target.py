@@ -27,18 +27,18 @@ from torch import Tensor
 
 import tuckertree as tt
 from onnx_models import CASES, ROUND_TO, agreement, photographs
-from tuckertree.bench import Subject, bench, of_model, open_subject
-from tuckertree.data import batches, open_images
+from tuckertree._base.progress import progress_bar
+from tuckertree.compression.objectives import survey_network
 from tuckertree.latency import LatencyTarget, run_as_planned
 from tuckertree.measure import environment, evaluate
-from tuckertree.models import resolve
-from tuckertree.objectives import survey_network
 from tuckertree.onnx_models import compress_onnx, read_onnx
 from tuckertree.onnx_models.graph import Graph
 from tuckertree.onnx_models.inputs import as_feed
 from tuckertree.planning import Options, take_inventory
-from tuckertree.progress import progress_bar
 from tuckertree.runtimes import Runtime, contract, get_runtime
+from tuckertree.tools.bench import Subject, bench, of_model, open_subject
+from tuckertree.tools.data import batches, open_images
+from tuckertree.tools.models import resolve
 
 IMAGES = 1024
 RESNET20 = "cifar10:resnet20"

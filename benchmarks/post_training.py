@@ -28,9 +28,9 @@ from torch import Tensor, nn
 
 import tuckertree as tt
 from merging import merged, write_report
-from tuckertree.data import batches, open_images
 from tuckertree.measure import environment, evaluate
-from tuckertree.models import resolve
+from tuckertree.tools.data import batches, open_images
+from tuckertree.tools.models import resolve
 
 IMAGES = 1024
 

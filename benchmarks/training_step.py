@@ -22,9 +22,9 @@ from torch import nn
 import tuckertree
 from tuckertree.calibration.gauge import rebalance
 from tuckertree.measure import count_macs, environment
-from tuckertree.models import resolve
-from tuckertree.training import Settings
-from tuckertree.training.optimisation import loss_of, make_optimizer
+from tuckertree.tools.models import resolve
+from tuckertree.tools.training import Settings
+from tuckertree.tools.training.optimisation import loss_of, make_optimizer
 
 SETTINGS = Settings(1)
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from tuckertree.assets import SAMPLE_IMAGES
-from tuckertree.data import ImageSet, Preprocessing, open_images
+from tuckertree.tools.assets import SAMPLE_IMAGES
+from tuckertree.tools.data import ImageSet, Preprocessing, open_images
 
 SIZES = {"test": 1000, "train": 256}
 

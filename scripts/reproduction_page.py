@@ -7,7 +7,7 @@ To add a result, copy the result.json of a run to docs/results/reproduction/NAME
 
 from pathlib import Path
 
-from tuckertree.recipes import reproduction_page
+from tuckertree.tools.recipes import reproduction_page
 
 ROOT = Path(__file__).parents[1]
 

@@ -7,7 +7,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from tuckertree.decomposition import METHODS, method_cuts
+from tuckertree.core.decomposition import METHODS, method_cuts
 
 
 def examples(count: int) -> settings:

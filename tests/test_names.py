@@ -17,14 +17,14 @@ import pytest
 import torch
 
 import tuckertree as tt
-from tests.recipes.cases import TEXT
-from tests.test_cli import tuckertree
-from tests.test_rooms import FILES, SOURCE, imports
-from tuckertree.bench.memory import peak_memory
-from tuckertree.cli import app
-from tuckertree.formats import read_config
-from tuckertree.names import TrustedName, UntrustedName
-from tuckertree.opening import open_model
+from tests.test_packages import FILES, SOURCE, imports
+from tests.tools.cli.test_cli import tuckertree
+from tests.tools.recipes.cases import TEXT
+from tuckertree._base.names import TrustedName, UntrustedName
+from tuckertree.io import read_config
+from tuckertree.tools.bench.memory import peak_memory
+from tuckertree.tools.cli import app
+from tuckertree.tools.opening import open_model
 
 PAYLOAD = (
     "import os, pathlib\npathlib.Path({marker!r}).touch()\ndef f():\n    raise AssertionError('called')\n"
@@ -261,9 +261,9 @@ def test_a_type_that_neither_mypy_nor_python_lets_through(tmp_path):
     api = pytest.importorskip("mypy.api")
     snippet = tmp_path / "snippet.py"
     snippet.write_text(
-        "from tuckertree.formats.folder import SavedConfig\n"
-        "from tuckertree.names import TrustedName, UntrustedName\n"
-        "from tuckertree.opening import open_model\n"
+        "from tuckertree.io.folder import SavedConfig\n"
+        "from tuckertree._base.names import TrustedName, UntrustedName\n"
+        "from tuckertree.tools.opening import open_model\n"
         "def use(config: SavedConfig, text: str, typed: TrustedName) -> None:\n"
         "    assert config.architecture is not None\n"
         "    open_model(config.architecture)\n"
@@ -276,7 +276,7 @@ def test_a_type_that_neither_mypy_nor_python_lets_through(tmp_path):
         "    open_model(text)\n"
         "    text.call()\n"
     )
-    files = [SOURCE / "names.py", SOURCE / "opening.py", SOURCE / "formats/folder.py", snippet]
+    files = [SOURCE / "_base/names.py", SOURCE / "tools/opening.py", SOURCE / "io/folder.py", snippet]
     options = [
         "--follow-imports=skip",
         "--ignore-missing-imports",

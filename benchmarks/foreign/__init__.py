@@ -1,6 +1,6 @@
 """The networks of `architectures.py`: how each is built, and what it is called with.
 
-None is in `tests/test_architectures.py`. All have random weights; inputs are small, in batches of two. A package is
+None is in `tests/tools/models/test_architectures.py`. All have random weights; inputs are small, in batches of two. A package is
 imported by the networks that need it alone.
 """
 

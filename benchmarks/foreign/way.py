@@ -17,8 +17,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 import tuckertree as tt
 from foreign.network import Network
-from tuckertree.decomposition import method_cuts
-from tuckertree.export import export
+from tuckertree.core.decomposition import method_cuts
+from tuckertree.io.export import export
 from tuckertree.measure.nested import each_leaf, tensors
 from tuckertree.planning import DENSE, Options, take_inventory
 

@@ -8,7 +8,7 @@ model = tuckertree.load("out/")
 
 from typing import TYPE_CHECKING, Any
 
-from tuckertree._version import __version__ as __version__
+from tuckertree._base.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from tuckertree.api import *  # noqa: F403

@@ -4,15 +4,15 @@ from pathlib import Path
 
 from torch import nn
 
-from tuckertree._version import __version__
+from tuckertree._base.errors import TuckertreeError, UnreachableTargetError, UsageError
+from tuckertree._base.version import __version__
 from tuckertree.compression import CompressionResult, compress
-from tuckertree.errors import TuckertreeError, UnreachableTargetError, UsageError
-from tuckertree.formats import load_folder
-from tuckertree.layers import Chain, densify, factorize
-from tuckertree.models import build
+from tuckertree.core.layers import Chain, densify, factorize
+from tuckertree.io import load_folder
+from tuckertree.network.surgery import apply, to_dense
 from tuckertree.planning import Budget, Energy, Error, Layer, LayerPlan, Plan, Ranks
-from tuckertree.surgery import apply, to_dense
-from tuckertree.training import Outcome, Settings, finetune, train
+from tuckertree.tools.models import build
+from tuckertree.tools.training import Outcome, Settings, finetune, train
 
 
 def load(path: str | Path, *, into: nn.Module | None = None) -> nn.Module:

@@ -6,8 +6,8 @@ import torch
 import tuckertree as tt
 from tests import networks
 from tuckertree.calibration import Calibration, CalibrationWarning, check_images
-from tuckertree.data import open_images
-from tuckertree.models import resolve
+from tuckertree.tools.data import open_images
+from tuckertree.tools.models import resolve
 
 EXAMPLE = torch.zeros(1, 3, 32, 32)
 

@@ -13,7 +13,7 @@ from tests.calibration.test_calibrate import with_norms
 from tuckertree.calibration import Calibration, CalibrationWarning, calibrate, output_distances
 from tuckertree.calibration.distances import nearer
 from tuckertree.calibration.moment import MomentSum
-from tuckertree.layers import LayerSpec
+from tuckertree.core.layers import LayerSpec
 
 RANDOM = torch.rand(64, 3, 12, 12, generator=generator())
 FEW = {

@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 
 from tests.calibration.cases import random_moment
 from tests.strategies import examples, factorings, kernels
+from tuckertree._base.errors import UsageError
 from tuckertree.calibration import Moment, fit, output_error
 from tuckertree.calibration.fit import whitened
-from tuckertree.decomposition import decompose, feasible_ranks
-from tuckertree.errors import UsageError
+from tuckertree.core.decomposition import decompose, feasible_ranks
 
 # A kernel seen only where it is zero has no relative error to speak of.
 FULL = 10**6

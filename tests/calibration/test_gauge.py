@@ -6,7 +6,7 @@ from tests import networks
 from tests.calibration.cases import generator, random_moment
 from tests.strategies import examples, factorings
 from tuckertree.calibration import balance, fit, rebalance
-from tuckertree.decomposition import Factors
+from tuckertree.core.decomposition import Factors
 
 
 @examples(80)

@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import nn
 
+from tuckertree._base.errors import TuckertreeError
 from tuckertree.calibration import collect_metrics, metrics
 from tuckertree.calibration.moment import shrinkage
 from tuckertree.calibration.sensitivity import whitened_chain
-from tuckertree.errors import TuckertreeError
 from tuckertree.planning import take_inventory
 
 IMAGES = torch.randn(48, 6, 5, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)

@@ -7,11 +7,11 @@ from torch import nn
 
 from tests import networks
 from tests.calibration.cases import generator
-from tests.layers.cases import cases
+from tests.core.layers.cases import cases
 from tests.strategies import examples
+from tuckertree._base.errors import TuckertreeError, UsageError
 from tuckertree.calibration import CalibrationWarning, collect_moments
-from tuckertree.errors import TuckertreeError, UsageError
-from tuckertree.layers import LayerSpec
+from tuckertree.core.layers import LayerSpec
 from tuckertree.planning import take_inventory
 
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths")

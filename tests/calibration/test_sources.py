@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 import tuckertree as tt
+from tuckertree._base.errors import TuckertreeError
 from tuckertree.calibration import Calibration, CalibrationWarning
 from tuckertree.calibration.batches import Samples, batch_size
-from tuckertree.errors import TuckertreeError
 from tuckertree.measure.nested import tensors
 
 IMAGES = torch.arange(24 * 3 * 4 * 4, dtype=torch.float32).reshape(24, 3, 4, 4)

@@ -4,9 +4,9 @@ import torch
 
 import tuckertree as tt
 from tuckertree.calibration import calibrate
-from tuckertree.data import batches, open_images
 from tuckertree.measure import evaluate
-from tuckertree.models import build, resolve
+from tuckertree.tools.data import batches, open_images
+from tuckertree.tools.models import build, resolve
 
 
 def test_the_packaged_network_keeps_far_more_of_its_accuracy() -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.test_cli import tuckertree
+from tests.tools.cli.test_cli import tuckertree
 
 
 @pytest.mark.parametrize(

@@ -11,14 +11,14 @@ from torch import nn
 import tuckertree as tt
 from tests import networks
 from tests.latency.cases import timed
-from tuckertree.errors import TuckertreeError, UnreachableTargetError, UsageError
+from tuckertree._base.errors import TuckertreeError, UnreachableTargetError, UsageError
+from tuckertree.io.report.verdict import latency_warnings
 from tuckertree.latency import NetworkClock, meet_target, run_as_planned
 from tuckertree.latency import network as network_module
 from tuckertree.latency import target as target_module
 from tuckertree.latency.target import TOO_FAST, TOO_SLOW, predicted_share
 from tuckertree.measure import Timing
 from tuckertree.planning import Budget, Options, Plan, make_plan, survey_candidates, take_inventory
-from tuckertree.report.verdict import latency_warnings
 from tuckertree.runtimes import get_runtime
 
 IMAGE = torch.zeros(1, 3, 32, 32)

@@ -6,10 +6,10 @@ from torch import nn
 
 from tests import networks
 from tests.latency.cases import SPEED, machine, seconds_of, timed
+from tuckertree.core.layers import LayerSpec, forms
 from tuckertree.latency import TimeModel
 from tuckertree.latency.fit import fit_times, work
 from tuckertree.latency.time_model import input_shape, sample_forms
-from tuckertree.layers import LayerSpec, forms
 from tuckertree.planning import Call, take_inventory
 from tuckertree.planning.timing import form_cuts, forms_of_methods, rank_step
 
@@ -116,7 +116,7 @@ def test_candidates_run_faster_than_the_dense_layer_each_in_its_fastest_form():
 
 
 def _cuts(method, spec):
-    from tuckertree.decomposition import method_cuts
+    from tuckertree.core.decomposition import method_cuts
 
     return method_cuts(method, len(spec.essential_modes))
 

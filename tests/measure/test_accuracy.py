@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from tuckertree.errors import TuckertreeError
+from tuckertree._base.errors import TuckertreeError
 from tuckertree.measure import evaluate
 
 LOGITS = torch.tensor([[9.0, 8, 7, 6, 5, 4], [4, 5, 6, 7, 8, 9], [-1, 0, 1, 2, 3, 4]])

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 import tuckertree as tt
-from tuckertree.errors import TuckertreeError
+from tuckertree._base.errors import TuckertreeError
 from tuckertree.measure import copy_for_inference, copy_model
 
 IMAGE = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))

@@ -5,7 +5,7 @@ import pytest
 
 import tuckertree as tt
 from tests.onnx_models.cases import IMAGES, TensorProto, constant, helper, network, onnx, save, value
-from tuckertree.errors import TuckertreeError
+from tuckertree._base.errors import TuckertreeError
 from tuckertree.onnx_models import compress_onnx
 from tuckertree.onnx_models.agreement import Agreement, compare_outputs
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.onnx_models.cases import helper, network, numbers, onnx, outputs_of, save, tensor, value
-from tests.test_cli import tuckertree
+from tests.tools.cli.test_cli import tuckertree
 
 LAYOUTS = {
     "NCHW": ((1, 3, 32, 32), onnx.TensorProto.FLOAT, ()),
@@ -93,8 +93,8 @@ def test_images_come_in_the_layout_of_the_model(layout, tmp_path):
 
 
 def test_preprocessing_reaches_the_images(tmp_path):
-    from tuckertree.data import Preprocessing
-    from tuckertree.onnx_models import open_onnx_calibration
+    from tuckertree.tools.data import Preprocessing
+    from tuckertree.tools.onnx_images import open_onnx_calibration
 
     model = image_network(tmp_path / "m.onnx", "NHWC")
     plain = Preprocessing((1, 1), mean=(0, 0, 0), std=(1, 1, 1), scale=1)

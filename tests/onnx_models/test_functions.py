@@ -14,7 +14,7 @@ from tests.onnx_models.cases import (
     tensor,
     value,
 )
-from tests.test_cli import tuckertree
+from tests.tools.cli.test_cli import tuckertree
 from tuckertree.onnx_models import compress_onnx, onnx_inventory, read_onnx
 from tuckertree.onnx_models.functions import inlined
 

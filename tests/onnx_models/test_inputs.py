@@ -8,14 +8,14 @@ import torch
 
 import tuckertree as tt
 from tests.onnx_models.cases import TensorProto, helper, numbers, onnx, save, tensor, value
-from tests.test_cli import tuckertree
-from tuckertree.bench import open_subject
-from tuckertree.bench.memory import peak_memory
-from tuckertree.errors import TuckertreeError, UsageError
+from tests.tools.cli.test_cli import tuckertree
+from tuckertree._base.errors import TuckertreeError, UsageError
 from tuckertree.onnx_models import compress_onnx, onnx_inventory
 from tuckertree.onnx_models.examples import example_feed
 from tuckertree.onnx_models.graph import Graph
 from tuckertree.onnx_models.inputs import batch_axes, repeated
+from tuckertree.tools.bench import open_subject
+from tuckertree.tools.bench.memory import peak_memory
 
 
 def graph_of(*shapes, kinds=()):

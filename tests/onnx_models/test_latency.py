@@ -21,11 +21,11 @@ from tests.onnx_models.cases import (
     tensor,
     value,
 )
-from tests.test_cli import tuckertree
+from tests.tools.cli.test_cli import tuckertree
+from tuckertree.core.layers import forms
 from tuckertree.latency import TimeModel, run_as_planned
 from tuckertree.latency import network as network_module
 from tuckertree.latency import target as target_module
-from tuckertree.layers import forms
 from tuckertree.measure import Timing
 from tuckertree.onnx_models import compress_onnx, onnx_inventory
 from tuckertree.onnx_models import latency as latency_module

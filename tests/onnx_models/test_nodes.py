@@ -19,7 +19,7 @@ from tests.onnx_models.cases import (
     value,
 )
 from tuckertree.calibration.patches import channels_first, input_patches
-from tuckertree.layers import densify, factorize
+from tuckertree.core.layers import densify, factorize
 from tuckertree.onnx_models.layers import build_skeleton
 from tuckertree.onnx_models.rewriting import rewrite
 

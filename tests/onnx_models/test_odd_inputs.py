@@ -6,7 +6,7 @@ import pytest
 from tests.onnx_models.cases import TensorProto, helper, numbers, save, tensor, value
 from tests.onnx_models.test_inputs import graph_of
 from tuckertree import Budget
-from tuckertree.errors import TuckertreeError, UsageError
+from tuckertree._base.errors import TuckertreeError, UsageError
 from tuckertree.onnx_models import compress_onnx
 from tuckertree.onnx_models.examples import example_feed
 from tuckertree.onnx_models.files import read_onnx

@@ -8,7 +8,7 @@ import pytest
 
 import tuckertree as tt
 from tests.onnx_models.cases import FULL, onnx, open_layers, outputs_of
-from tuckertree.layers import factorize
+from tuckertree.core.layers import factorize
 from tuckertree.onnx_models import compress_onnx
 from tuckertree.onnx_models.examples import example_feed
 from tuckertree.onnx_models.layers import build_skeleton

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import tuckertree as tt
-from tuckertree.errors import TuckertreeError
+from tuckertree._base.errors import TuckertreeError
 from tuckertree.planning import take_inventory
 
 IMAGE = torch.rand(2, 3, 12, 12, generator=torch.Generator().manual_seed(0))
@@ -198,7 +198,7 @@ def test_a_sparse_weight_stays_dense_with_the_reason():
     torch.__version__ < "2.7", reason="torch 2.6 cannot export such a tensor, with another message"
 )
 def test_such_a_weight_cannot_be_saved_or_exported_and_nothing_is_written(tmp_path):
-    from tuckertree.export import export
+    from tuckertree.io.export import export
 
     result = tt.compress(with_int8(), IMAGE, energy=0.5)
     for act in (

@@ -9,8 +9,9 @@ import torch
 from torch import nn
 
 from tests import networks
-from tuckertree.errors import TuckertreeError, UnreachableTargetError, UsageError
+from tuckertree._base.errors import TuckertreeError, UnreachableTargetError, UsageError
 from tuckertree.measure import count_macs, count_parameters
+from tuckertree.network.surgery import apply
 from tuckertree.planning import (
     Budget,
     Options,
@@ -20,7 +21,6 @@ from tuckertree.planning import (
     take_inventory,
     trade_off,
 )
-from tuckertree.surgery import apply
 
 IMAGE = torch.zeros(1, 3, 16, 16)
 BUDGETS = [

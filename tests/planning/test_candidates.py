@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from torch import nn
 
 from tests.strategies import examples, methods_for
-from tuckertree.decomposition import METHODS, decompose, method_cuts
-from tuckertree.decomposition.matricization import block_sizes
-from tuckertree.errors import TuckertreeError, UsageError
-from tuckertree.layers import chain_parameters, chain_stages, factorize
+from tuckertree._base.errors import TuckertreeError, UsageError
+from tuckertree.core.decomposition import METHODS, decompose, method_cuts
+from tuckertree.core.decomposition.matricization import block_sizes
+from tuckertree.core.layers import chain_parameters, chain_stages, factorize
 from tuckertree.planning import layer_candidates, take_inventory
 from tuckertree.planning.candidates import GRID, rank_grid
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from tests import networks
-from tuckertree.errors import TuckertreeError
+from tuckertree._base.errors import TuckertreeError
 from tuckertree.planning import take_inventory
 
 IMAGE = torch.zeros(1, 3, 16, 16)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from tuckertree import Energy, Ranks
-from tuckertree.errors import UsageError
+from tuckertree._base.errors import UsageError
 from tuckertree.planning import Options, make_plan, survey, take_inventory
 from tuckertree.planning.patterns import fits
 

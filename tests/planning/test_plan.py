@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tests import networks
-from tuckertree.errors import TuckertreeError, UsageError
+from tuckertree._base.errors import TuckertreeError, UsageError
 from tuckertree.planning import Energy, Latency, Options, Plan, Ranks, make_plan, survey, take_inventory
 
 IMAGE = torch.zeros(1, 3, 16, 16)

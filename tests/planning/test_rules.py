@@ -5,8 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tuckertree.decomposition import decompose, kernel_spectra
-from tuckertree.errors import UsageError
+from tuckertree._base.errors import UsageError
+from tuckertree.core.decomposition import decompose, kernel_spectra
 from tuckertree.planning import Energy, Error, Ranks
 
 KERNEL = torch.randn(1, 12, 10, 3, 3, generator=torch.Generator().manual_seed(1))

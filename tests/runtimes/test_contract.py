@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-from tuckertree.errors import TuckertreeError, UsageError
-from tuckertree.layers import Chain, factorize, forms
+from tuckertree._base.errors import TuckertreeError, UsageError
+from tuckertree.core.layers import Chain, factorize, forms
+from tuckertree.io.report import contraction_table
 from tuckertree.measure import Timing
-from tuckertree.report import contraction_table
+from tuckertree.network.surgery import replace_layers
 from tuckertree.runtimes import CandidateTime, LatencyCache, contract, get_runtime, time_candidates
-from tuckertree.surgery import replace_layers
 
 
 @pytest.fixture

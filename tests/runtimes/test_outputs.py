@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from tuckertree.errors import TuckertreeError
+from tuckertree._base.errors import TuckertreeError
 from tuckertree.runtimes import get_runtime
 from tuckertree.runtimes.runtime import reference_outputs, tensors_of
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from tuckertree.errors import TuckertreeError, UsageError
+from tuckertree._base.errors import TuckertreeError, UsageError
 from tuckertree.runtimes import get_runtime, to_onnx
 
 PACKAGES = {

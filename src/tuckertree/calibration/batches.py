@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tuckertree.errors import TuckertreeError
+from tuckertree._base.errors import TuckertreeError
 from tuckertree.measure import ExampleInputs
 from tuckertree.measure.forward import describe
 from tuckertree.measure.nested import each_leaf, tensors

@@ -8,10 +8,10 @@ from warnings import warn
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from tuckertree._base.errors import TuckertreeError
 from tuckertree.calibration.batches import batch_size
 from tuckertree.calibration.distances import output_distances
 from tuckertree.calibration.sources import Calibration, CalibrationWarning, Source, to_model
-from tuckertree.errors import TuckertreeError
 from tuckertree.measure import call, copy_model, evaluating
 
 HELD_OUT = 0.25

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from tuckertree._base.errors import TuckertreeError
 from tuckertree.calibration.sources import Calibration, CalibrationWarning, to_model
-from tuckertree.errors import TuckertreeError
-from tuckertree.layers import DENSE_TYPES
-from tuckertree.layers.product import is_transformed
+from tuckertree.core.layers import DENSE_TYPES
+from tuckertree.core.layers.product import is_transformed
 from tuckertree.measure import ExampleInputs, run, watch_input
 from tuckertree.measure.forward import describe
 from tuckertree.planning import peculiarity

@@ -15,6 +15,8 @@ from typing import Any
 
 from torch import nn
 
+from tuckertree._base.errors import TuckertreeError
+from tuckertree._base.progress import Tick, no_progress
 from tuckertree.calibration.batchnorm import reestimate_if_better
 from tuckertree.calibration.distances import NO_NEARER, nearer
 from tuckertree.calibration.fitting import Fitter, default_ridge, let_answer
@@ -23,11 +25,9 @@ from tuckertree.calibration.moments import MEMORY, POSITIONS, chunks_within, war
 from tuckertree.calibration.pairs import collect_pairs, gather_pairs
 from tuckertree.calibration.sources import Calibration, Source, to_model
 from tuckertree.calibration.suspended import OtherWayError, advance, can_suspend, live_bytes, suspended
-from tuckertree.errors import TuckertreeError
 from tuckertree.measure import ExampleInputs, copy_model
+from tuckertree.network.surgery import apply
 from tuckertree.planning import Inventory, Layer, Plan, take_inventory
-from tuckertree.progress import Tick, no_progress
-from tuckertree.surgery import apply
 
 PER_STAGE = 1
 ACTIVATIONS = 4 * 2**30

@@ -8,8 +8,8 @@ from warnings import warn
 import torch
 from torch import Tensor, nn
 
+from tuckertree._base.errors import TuckertreeError
 from tuckertree.calibration.sources import Calibration, CalibrationWarning, Source, floating_outputs, to_model
-from tuckertree.errors import TuckertreeError
 from tuckertree.measure import ExampleInputs, run
 
 NO_NEARER = "fitting does not bring the outputs nearer to the original's"

@@ -13,12 +13,12 @@ from math import prod
 import torch
 from torch import Tensor
 
+from tuckertree._base.errors import UsageError
 from tuckertree.calibration.moment import Moment
 from tuckertree.calibration.refine import SWEEPS, TOLERANCE, alternate
-from tuckertree.decomposition import Factors, decompose, feasible_ranks
-from tuckertree.decomposition.matricization import block_sizes
-from tuckertree.decomposition.spectra import in_working_precision
-from tuckertree.errors import UsageError
+from tuckertree.core.decomposition import Factors, decompose, feasible_ranks
+from tuckertree.core.decomposition.matricization import block_sizes
+from tuckertree.core.decomposition.spectra import in_working_precision
 
 
 def fit(
@@ -39,7 +39,7 @@ def fit(
     moment
         Of the layer's inputs.
     cuts, ranks
-        As :func:`~tuckertree.decomposition.decompose`.
+        As :func:`~tuckertree.core.decomposition.decompose`.
     sweeps, tolerance
         Of alternating least squares: at most so many, fewer where one lowers the squared error by less than
         this share. 0 sweeps give the channel-whitened decomposition alone. The SVD of the T-mode needs none:

@@ -11,17 +11,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from tuckertree._base.errors import TuckertreeError
+from tuckertree._base.progress import spread
 from tuckertree.calibration.fit import fit
 from tuckertree.calibration.kept import Changeable
 from tuckertree.calibration.moment import NOT_CALLED
 from tuckertree.calibration.pairs import Pair, least_squares_kernel
 from tuckertree.calibration.sources import CalibrationWarning
-from tuckertree.decomposition import Factors, decompose, method_cuts
-from tuckertree.decomposition.spectra import in_working_precision
-from tuckertree.errors import TuckertreeError
-from tuckertree.layers import Chain
+from tuckertree.core.decomposition import Factors, decompose, method_cuts
+from tuckertree.core.decomposition.spectra import in_working_precision
+from tuckertree.core.layers import Chain
 from tuckertree.planning import Layer, Plan
-from tuckertree.progress import spread
 
 ASTRAY = 2.0
 """No kernel is fitted that is further than so many times its norm from what it was: ResNet-20's, at a quarter of their

@@ -10,8 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from tuckertree.decomposition import Factors
-from tuckertree.layers import Chain
+from tuckertree.core.decomposition import Factors
+from tuckertree.core.layers import Chain
 from tuckertree.measure import copy_model
 
 

@@ -26,14 +26,14 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from tuckertree._base.errors import TuckertreeError
+from tuckertree._base.progress import Tick, no_progress
 from tuckertree.calibration.batches import batch_size
 from tuckertree.calibration.moment import shrinkage, symmetric_roots
 from tuckertree.calibration.sources import Calibration, Source, floating_outputs, to_model
-from tuckertree.errors import TuckertreeError
-from tuckertree.layers.product import is_transformed
+from tuckertree.core.layers.product import is_transformed
 from tuckertree.measure import ExampleInputs, call, evaluating, watch_input
 from tuckertree.planning import Layer
-from tuckertree.progress import Tick, no_progress
 
 IMAGES = 256
 _FLOOR = 1e-6

@@ -13,9 +13,9 @@ from math import prod
 import torch
 from torch import Tensor
 
+from tuckertree._base.errors import TuckertreeError
 from tuckertree.calibration.patches import channels_first
-from tuckertree.errors import TuckertreeError
-from tuckertree.layers import LayerSpec
+from tuckertree.core.layers import LayerSpec
 
 NOT_CALLED = "not called on the calibration images"
 ROUNDING = 1e-10

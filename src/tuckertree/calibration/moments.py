@@ -12,6 +12,7 @@ from zlib import crc32
 import torch
 from torch import Tensor, nn
 
+from tuckertree._base.progress import Tick, no_progress
 from tuckertree.calibration.moment import Moment, MomentSum, moment_bytes
 from tuckertree.calibration.patches import (
     choose_positions,
@@ -20,11 +21,10 @@ from tuckertree.calibration.patches import (
 )
 from tuckertree.calibration.sources import Calibration, CalibrationWarning, Source, to_model
 from tuckertree.calibration.ways import Way, followed, way_here
-from tuckertree.layers import LayerSpec
-from tuckertree.layers.product import is_transformed
+from tuckertree.core.layers import LayerSpec
+from tuckertree.core.layers.product import is_transformed
 from tuckertree.measure import ExampleInputs, run, watch_call
 from tuckertree.planning import Layer
-from tuckertree.progress import Tick, no_progress
 
 MEMORY = 512 * 2**20
 POSITIONS = 64

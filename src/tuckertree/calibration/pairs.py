@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from tuckertree._base.errors import TuckertreeError
+from tuckertree._base.progress import Tick, no_progress
 from tuckertree.calibration.moment import Moment, MomentSum
 from tuckertree.calibration.moments import (
     POSITIONS,
@@ -18,9 +20,7 @@ from tuckertree.calibration.moments import (
 )
 from tuckertree.calibration.refine import ridged_root
 from tuckertree.calibration.sources import Calibration
-from tuckertree.errors import TuckertreeError
 from tuckertree.planning import Layer
-from tuckertree.progress import Tick, no_progress
 
 Seen = tuple[Sequence[Captured], Sequence[Captured]]
 """What layers saw of a batch in the original and in the compressed network, call by call."""

@@ -15,7 +15,7 @@ from math import prod
 import torch
 from torch import Tensor
 
-from tuckertree.layers import LayerSpec
+from tuckertree.core.layers import LayerSpec
 
 
 def choose_positions(size_out: Sequence[int], count: int, generator: torch.Generator) -> Tensor:

@@ -15,15 +15,15 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from tuckertree._base.errors import TuckertreeError
+from tuckertree._base.progress import Tick, no_progress
 from tuckertree.calibration.distances import IncomparableError, output_distances
 from tuckertree.calibration.metrics import KernelMetric, weigh
 from tuckertree.calibration.sources import Calibration, Source
-from tuckertree.decomposition import Factors, decompose, method_cuts
-from tuckertree.errors import TuckertreeError
-from tuckertree.layers import Chain, LayerSpec, factorize
+from tuckertree.core.decomposition import Factors, decompose, method_cuts
+from tuckertree.core.layers import Chain, LayerSpec, factorize
+from tuckertree.network.surgery import replace_layers
 from tuckertree.planning import DENSE, Candidates, Layer
-from tuckertree.progress import Tick, no_progress
-from tuckertree.surgery import replace_layers
 
 ERRORS = (0.05, 0.25)
 """Squared relative errors of the candidates that are tried, as near as a layer has them."""

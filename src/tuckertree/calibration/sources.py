@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, default_collate
 
+from tuckertree._base.errors import TuckertreeError, UsageError
 from tuckertree.calibration.batches import as_inputs, batch_size, is_single, join, narrow, same_form
-from tuckertree.errors import TuckertreeError, UsageError
 from tuckertree.measure import ExampleInputs
 from tuckertree.measure.nested import each_leaf, results
 

@@ -17,12 +17,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tuckertree._base.errors import TuckertreeError
 from tuckertree.calibration.batches import batch_size, narrow
 from tuckertree.calibration.moments import Captured
 from tuckertree.calibration.patches import output_sizes
 from tuckertree.calibration.sources import to_model
 from tuckertree.calibration.ways import Way, followed, way_here
-from tuckertree.errors import TuckertreeError
 from tuckertree.measure import ExampleInputs, call, evaluating, layer_input
 from tuckertree.planning import Layer
 

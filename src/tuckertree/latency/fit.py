@@ -9,8 +9,8 @@ from math import prod
 import torch
 from torch import Tensor
 
-from tuckertree.layers import LayerSpec, Stage, chain_stages
-from tuckertree.layers.stages import stage_macs
+from tuckertree.core.layers import LayerSpec, Stage, chain_stages
+from tuckertree.core.layers.stages import stage_macs
 from tuckertree.planning import Call
 
 _FITS, _SWEEPS = 12, 60

@@ -7,13 +7,13 @@ from collections.abc import Callable, Mapping
 
 from torch import Tensor, nn
 
-from tuckertree.errors import TuckertreeError, UsageError
+from tuckertree._base.errors import TuckertreeError, UsageError
+from tuckertree.core.layers import Chain, contract_chain, forms
 from tuckertree.latency.time_model import fill
-from tuckertree.layers import Chain, contract_chain, forms
 from tuckertree.measure import ExampleInputs, Timing, copy_for_inference, time_in_turns, time_until_steady
+from tuckertree.network.surgery import build_structure, replace_layers
 from tuckertree.planning import Plan
 from tuckertree.runtimes import Runtime
-from tuckertree.surgery import build_structure, replace_layers
 
 _ROUNDS = 25
 _SHORTEST, _PAUSE = 2e-3, 0.05

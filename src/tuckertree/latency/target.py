@@ -8,12 +8,12 @@ from math import floor
 
 from torch import nn
 
-from tuckertree.errors import UnreachableTargetError
+from tuckertree._base.errors import UnreachableTargetError
+from tuckertree._base.progress import Tick, no_progress
 from tuckertree.latency.network import NetworkClock, PlanClock
 from tuckertree.latency.time_model import Clock, RuntimeClock, TimeModel
 from tuckertree.measure import ExampleInputs, Timing
 from tuckertree.planning import DENSE, Budget, Candidates, Inventory, Latency, Options, Plan, make_plan
-from tuckertree.progress import Tick, no_progress
 from tuckertree.runtimes import Runtime, get_runtime
 
 ROUNDS = 5

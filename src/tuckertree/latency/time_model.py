@@ -9,13 +9,13 @@ from math import prod
 import torch
 from torch import Tensor, nn
 
-from tuckertree.decomposition import feasible_ranks
-from tuckertree.decomposition.matricization import mode_sizes
+from tuckertree._base.progress import Tick, no_progress
+from tuckertree.core.decomposition import feasible_ranks
+from tuckertree.core.decomposition.matricization import mode_sizes
+from tuckertree.core.layers import Form, LayerSpec, chain_stages
 from tuckertree.latency.fit import fit_times, work
-from tuckertree.layers import Form, LayerSpec, chain_stages
 from tuckertree.planning import Call, Layer
 from tuckertree.planning.timing import form_cuts, rank_step
-from tuckertree.progress import Tick, no_progress
 from tuckertree.runtimes import CandidateTime, Runtime, time_candidates
 
 Clock = Callable[[tuple[int, ...], Sequence[Form]], Sequence[CandidateTime]]

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from tuckertree.errors import TuckertreeError
+from tuckertree._base.errors import TuckertreeError
+from tuckertree._base.progress import Tick, no_progress
 from tuckertree.measure.forward import describe, evaluating
-from tuckertree.progress import Tick, no_progress
 
 
 @dataclass(frozen=True)

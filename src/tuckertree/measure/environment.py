@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from tuckertree._version import __version__
+from tuckertree._base.version import __version__
 
 
 def environment() -> dict[str, str | int]:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from tuckertree.errors import TuckertreeError
+from tuckertree._base.errors import TuckertreeError
 from tuckertree.measure.nested import each_leaf
 
 ExampleInputs = Tensor | Sequence[Any] | Mapping[str, Any]

@@ -11,8 +11,8 @@ from statistics import median, quantiles
 import torch
 from torch import Tensor, nn
 
+from tuckertree._base.progress import Tick, no_progress
 from tuckertree.measure.forward import evaluating
-from tuckertree.progress import Tick, no_progress
 
 _LONG = 0.1
 _BLOCK, _SETTLED, _PATIENCE = 5, 1.1, 4

@@ -6,18 +6,14 @@ print(result)
 
 from tuckertree.onnx_models.compression import compress_onnx, onnx_inventory, onnx_trade_off_curve
 from tuckertree.onnx_models.files import read_onnx
-from tuckertree.onnx_models.images import OnnxImages, open_onnx_calibration, open_onnx_images
 from tuckertree.onnx_models.network import OnnxNetwork
 from tuckertree.onnx_models.result import OnnxResult
 
 __all__ = [
-    "OnnxImages",
     "OnnxNetwork",
     "OnnxResult",
     "compress_onnx",
     "onnx_inventory",
     "onnx_trade_off_curve",
-    "open_onnx_calibration",
-    "open_onnx_images",
     "read_onnx",
 ]

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tuckertree.errors import TuckertreeError
+from tuckertree._base.errors import TuckertreeError
 from tuckertree.onnx_models.inputs import Feed
 from tuckertree.onnx_models.runtime import Session
 

@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from tuckertree._base.errors import TuckertreeError
+from tuckertree._base.progress import Tick, no_progress
 from tuckertree.calibration import Calibration, KernelMetric, Source
 from tuckertree.calibration.fitting import Fitter, default_ridge
 from tuckertree.calibration.kept import Changeable
@@ -22,9 +24,9 @@ from tuckertree.calibration.metrics import InputSum
 from tuckertree.calibration.moments import MEMORY, POSITIONS, Captured, chunks_within, warn_of_few
 from tuckertree.calibration.pairs import Seen, gather_pairs
 from tuckertree.calibration.sensitivity import ERRORS, interpolated, picks_near, whitened_chain
-from tuckertree.errors import TuckertreeError
-from tuckertree.layers import Chain
+from tuckertree.core.layers import Chain
 from tuckertree.measure import ExampleInputs
+from tuckertree.network.surgery import apply
 from tuckertree.onnx_models.agreement import compare_outputs
 from tuckertree.onnx_models.files import OnnxFile
 from tuckertree.onnx_models.graph import Graph
@@ -35,8 +37,6 @@ from tuckertree.onnx_models.rewriting import rewrite
 from tuckertree.onnx_models.rows import choosing_values, way_of
 from tuckertree.onnx_models.runtime import Session, probing
 from tuckertree.planning import Candidates, Layer, Plan
-from tuckertree.progress import Tick, no_progress
-from tuckertree.surgery import apply
 
 BATCH = 8
 STAGES = 12

@@ -6,12 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from tuckertree._base.errors import UnreachableTargetError
+from tuckertree._base.progress import Tick, progress_bar
 from tuckertree.calibration import Source
 from tuckertree.compression import Clock, measure_errors, nothing_to_compress
-from tuckertree.errors import UnreachableTargetError
+from tuckertree.compression.objectives import AnyRule
+from tuckertree.core.layers import Chain
 from tuckertree.latency import run_as_planned
-from tuckertree.layers import Chain
-from tuckertree.objectives import AnyRule
+from tuckertree.network.surgery import apply
 from tuckertree.onnx_models.agreement import compare_sessions
 from tuckertree.onnx_models.calibrating import (
     OnnxCalibration,
@@ -55,8 +57,6 @@ from tuckertree.planning import (
     trade_off,
 )
 from tuckertree.planning.planner import Choice
-from tuckertree.progress import Tick, progress_bar
-from tuckertree.surgery import apply
 
 
 def compress_onnx(
@@ -223,7 +223,7 @@ def onnx_trade_off_curve(
     calibration: Source | None = None,
     progress: bool | None = None,
 ) -> tuple[TradeOff, ...]:
-    """Predict what every budget would cost an ONNX model; see :func:`tuckertree.objectives.trade_off_curve`.
+    """Predict what every budget would cost an ONNX model; see :func:`tuckertree.compression.objectives.trade_off_curve`.
 
     With calibration the loss is that of the objective ``moments``.
 

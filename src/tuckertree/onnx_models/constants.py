@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
-from tuckertree.extras import require_extra
+from tuckertree._base.extras import require_extra
 from tuckertree.onnx_models.files import subgraphs
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from tuckertree.errors import TuckertreeError
-from tuckertree.layers import LayerSpec
+from tuckertree._base.errors import TuckertreeError
+from tuckertree.core.layers import LayerSpec
 from tuckertree.onnx_models.constants import Constants, is_standard
 from tuckertree.onnx_models.files import OnnxFile, all_nodes, subgraphs
 from tuckertree.onnx_models.graph import Graph

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from tuckertree.errors import TuckertreeError, UsageError
+from tuckertree._base.errors import TuckertreeError, UsageError
 from tuckertree.onnx_models.graph import Graph
 from tuckertree.onnx_models.inputs import (
     Array,

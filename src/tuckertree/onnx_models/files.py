@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tuckertree.errors import TuckertreeError
-from tuckertree.extras import require_extra
-from tuckertree.formats.atomic import check_regular
+from tuckertree._base.atomic import check_regular
+from tuckertree._base.errors import TuckertreeError
+from tuckertree._base.extras import require_extra
 
 if TYPE_CHECKING:
     from onnx import FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tuckertree.errors import TuckertreeError
-from tuckertree.extras import require_extra
+from tuckertree._base.errors import TuckertreeError
+from tuckertree._base.extras import require_extra
 from tuckertree.onnx_models.files import OnnxFile, all_nodes, first_line, node_tensors
 from tuckertree.onnx_models.inputs import Feed
 from tuckertree.onnx_models.nodes import is_product

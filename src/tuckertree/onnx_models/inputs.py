@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from tuckertree.errors import TuckertreeError, UsageError
-from tuckertree.extras import require_extra
+from tuckertree._base.errors import TuckertreeError, UsageError
+from tuckertree._base.extras import require_extra
 from tuckertree.onnx_models.graph import Graph
 
 if TYPE_CHECKING:

@@ -10,10 +10,10 @@ from tempfile import TemporaryDirectory
 import torch
 from torch import Tensor
 
-from tuckertree.decomposition import method_cuts
-from tuckertree.errors import TuckertreeError, UsageError
+from tuckertree._base.errors import TuckertreeError, UsageError
+from tuckertree.core.decomposition import method_cuts
+from tuckertree.core.layers import Form, chain_parameters, chain_stages
 from tuckertree.latency import LatencyTarget, PlanClock, RuntimeClock, random_as_planned
-from tuckertree.layers import Form, chain_parameters, chain_stages
 from tuckertree.onnx_models.calibrating import chains_of
 from tuckertree.onnx_models.files import OnnxFile, one_line
 from tuckertree.onnx_models.graph import Graph

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, cast
 import torch
 from torch import Tensor, nn
 
-from tuckertree.layers import Chain, LayerSpec
+from tuckertree.core.layers import Chain, LayerSpec
 from tuckertree.onnx_models.biases import Bias, bias_of
 from tuckertree.onnx_models.constants import Origin
 from tuckertree.onnx_models.elsewhere import Unlisted, count_elsewhere, inner_layers

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from tuckertree.errors import UsageError
+from tuckertree._base.errors import UsageError
 from tuckertree.onnx_models.files import read_onnx
 from tuckertree.onnx_models.graph import Graph
 from tuckertree.onnx_models.inputs import as_feed, fixed_batch

@@ -7,8 +7,8 @@ from dataclasses import replace
 from math import prod
 from typing import TYPE_CHECKING, Any, cast
 
-from tuckertree.extras import require_extra
-from tuckertree.layers import LayerSpec
+from tuckertree._base.extras import require_extra
+from tuckertree.core.layers import LayerSpec
 from tuckertree.onnx_models.constants import Constants, is_standard
 from tuckertree.planning import Call
 

@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from tuckertree.io.report import is_fitted
 from tuckertree.onnx_models.agreement import Agreement
 from tuckertree.planning import Plan
-from tuckertree.report import is_fitted
 
 _LOST = 0.5
 """Relative error of the outputs from which on little is left of them."""
@@ -58,7 +58,7 @@ class OnnxResult:
 
     def __str__(self) -> str:
         """Table of the layers and the totals."""
-        from tuckertree.report import result_text
+        from tuckertree.io.report import result_text
 
         return "\n".join([result_text(self), *self.lines()])
 

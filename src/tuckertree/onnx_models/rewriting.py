@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 from torch import Tensor
 
-from tuckertree.extras import require_extra
-from tuckertree.layers import Chain, Stage
+from tuckertree._base.extras import require_extra
+from tuckertree.core.layers import Chain, Stage
 from tuckertree.onnx_models.constants import set_value, value_of
 from tuckertree.onnx_models.graph import INPUTS_LISTED, Graph, used_values
 from tuckertree.onnx_models.layers import OnnxLayer

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
-from tuckertree.errors import TuckertreeError
-from tuckertree.extras import require_extra
+from tuckertree._base.errors import TuckertreeError
+from tuckertree._base.extras import require_extra
 from tuckertree.onnx_models.constants import Constants
 from tuckertree.onnx_models.files import LARGEST, OnnxFile, one_line
 from tuckertree.onnx_models.graph import INPUTS_LISTED, Graph

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from tuckertree._base.errors import UsageError
 from tuckertree.calibration import Calibration
-from tuckertree.errors import UsageError
 from tuckertree.onnx_models.calibrating import feeds_of
 from tuckertree.onnx_models.examples import example_feed, is_made_up
 from tuckertree.onnx_models.graph import Graph

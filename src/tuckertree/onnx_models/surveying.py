@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from tuckertree._base.errors import UsageError
+from tuckertree._base.progress import Tick, no_progress
 from tuckertree.calibration import Calibration
-from tuckertree.errors import UsageError
-from tuckertree.objectives import OBJECTIVES, AnyRule, check_objective
+from tuckertree.compression.objectives import OBJECTIVES, AnyRule, check_objective
 from tuckertree.onnx_models.calibrating import onnx_metrics, onnx_sensitivity
 from tuckertree.onnx_models.files import OnnxFile
 from tuckertree.onnx_models.graph import Graph
 from tuckertree.onnx_models.layers import OnnxInventory, Skeleton
 from tuckertree.planning import DENSE, Candidates, Options, Timer, survey_candidates
-from tuckertree.progress import Tick, no_progress
 
 
 def check_onnx_objective(rule: AnyRule, objective: str | None, *, calibrated: bool) -> str:

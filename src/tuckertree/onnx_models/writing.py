@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from tuckertree.errors import TuckertreeError, UsageError, argument
-from tuckertree.extras import require_extra
-from tuckertree.formats.atomic import alone_in, folder_beside
+from tuckertree._base.atomic import alone_in, folder_beside
+from tuckertree._base.errors import TuckertreeError, UsageError, argument
+from tuckertree._base.extras import require_extra
 from tuckertree.onnx_models.files import LARGEST, OnnxFile, all_tensors, findings, is_external, place_of
 
 if TYPE_CHECKING:

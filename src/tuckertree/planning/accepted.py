@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from tuckertree.errors import TuckertreeError
-from tuckertree.layers import DENSE_TYPES
+from tuckertree._base.errors import TuckertreeError
+from tuckertree.core.layers import DENSE_TYPES
 
 
 def check_model(model: object) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tuckertree.errors import UnreachableTargetError, UsageError
+from tuckertree._base.errors import UnreachableTargetError, UsageError
 from tuckertree.planning.candidates import Candidates
 from tuckertree.planning.inventory import Inventory
 from tuckertree.planning.knapsack import Front, HullPath, least_excess, solve

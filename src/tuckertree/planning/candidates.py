@@ -14,7 +14,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from tuckertree.decomposition import (
+from tuckertree._base.errors import UsageError
+from tuckertree.core.decomposition import (
     METHODS,
     Bond,
     Spectra,
@@ -24,9 +25,8 @@ from tuckertree.decomposition import (
     rotated_core,
     truncation_errors,
 )
-from tuckertree.decomposition.matricization import block_sizes
-from tuckertree.errors import UsageError
-from tuckertree.layers import LayerSpec, chain_stages, stage_macs
+from tuckertree.core.decomposition.matricization import block_sizes
+from tuckertree.core.layers import LayerSpec, chain_stages, stage_macs
 from tuckertree.planning.fronts import pareto_front
 from tuckertree.planning.inventory import Layer
 from tuckertree.planning.plan import DENSE
@@ -206,7 +206,7 @@ def _cost(ranks: Sequence[Tensor], at_rank_one: Sequence[int]) -> Tensor:
 
 
 def _feasible(ranks: Sequence[Tensor], sizes: Sequence[int]) -> list[Tensor]:
-    """:func:`~tuckertree.decomposition.feasible_ranks` for a grid: inner ranks to what is left of a core."""
+    """:func:`~tuckertree.core.decomposition.feasible_ranks` for a grid: inner ranks to what is left of a core."""
     ranks = list(ranks)
     for i in range(1, len(ranks) - 1):
         right = ranks[-1]

@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 
-from tuckertree.layers import DENSE_TYPES, LayerSpec, Stage, chain_macs
+from tuckertree.core.layers import DENSE_TYPES, LayerSpec, Stage, chain_macs
 from tuckertree.measure import ExampleInputs, count_macs, count_parameters, watch_call
 from tuckertree.measure.reach import overlapping
 from tuckertree.planning.accepted import check_model, peculiarity

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, asdict, dataclass, fields, replace
 from typing import Any
 
-from tuckertree.decomposition import METHODS
-from tuckertree.errors import TuckertreeError
+from tuckertree._base.errors import TuckertreeError
+from tuckertree.core.decomposition import METHODS
 
 DENSE = "dense"
 EXCLUDED, NOT_INCLUDED = "excluded", "not included"
@@ -47,7 +47,7 @@ class LayerPlan:
         Why it is so, in words.
     form
         The cuts that stay when the chain is run for a budget of latency, its other neighbours multiplied out
-        (:func:`~tuckertree.layers.forms`); None if nothing is said about it.
+        (:func:`~tuckertree.core.layers.forms`); None if nothing is said about it.
     seconds
         Predicted time before and after, where a budget of latency was kept.
     """

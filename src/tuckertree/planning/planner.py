@@ -9,17 +9,17 @@ from typing import Any, TypeVar, cast, overload
 
 from torch import Tensor, nn
 
-from tuckertree.decomposition import METHODS, Spectra, feasible_ranks, kernel_spectra, method_cuts
-from tuckertree.decomposition.matricization import mode_sizes
-from tuckertree.errors import TuckertreeError, UsageError
-from tuckertree.layers import chain_parameters, chain_stages
+from tuckertree._base.errors import TuckertreeError, UsageError
+from tuckertree._base.progress import Tick, no_progress, spread
+from tuckertree.core.decomposition import METHODS, Spectra, feasible_ranks, kernel_spectra, method_cuts
+from tuckertree.core.decomposition.matricization import mode_sizes
+from tuckertree.core.layers import chain_parameters, chain_stages
 from tuckertree.planning.candidates import Candidates, layer_candidates
 from tuckertree.planning.inventory import Inventory, Layer
 from tuckertree.planning.patterns import fits
 from tuckertree.planning.plan import DENSE, EXCLUDED, NOT_INCLUDED, LayerPlan, Plan
 from tuckertree.planning.rules import NetworkRule, Ranks, Rule
 from tuckertree.planning.timing import Timer
-from tuckertree.progress import Tick, no_progress, spread
 
 FIRST_LAYER = ("svd", "ht2", DENSE)
 Choice = Callable[[Layer], bool]

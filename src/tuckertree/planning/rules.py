@@ -10,8 +10,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
-from tuckertree.decomposition import Spectra
-from tuckertree.errors import UsageError
+from tuckertree._base.errors import UsageError
+from tuckertree.core.decomposition import Spectra
 from tuckertree.planning.candidates import Candidates
 from tuckertree.planning.inventory import Inventory
 from tuckertree.planning.patterns import fits

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from tuckertree.errors import UsageError
+from tuckertree._base.errors import UsageError
 from tuckertree.runtimes.cache import LatencyCache, cache_folder
 from tuckertree.runtimes.candidates import CandidateTime, time_candidates
 from tuckertree.runtimes.contract import ContractedLayer, Contraction, contract

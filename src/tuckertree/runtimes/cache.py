@@ -11,8 +11,8 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from tuckertree.errors import TuckertreeError
-from tuckertree.formats.atomic import write_atomically
+from tuckertree._base.atomic import write_atomically
+from tuckertree._base.errors import TuckertreeError
 
 _FORMAT = 1
 _LARGEST = 64 * 2**20

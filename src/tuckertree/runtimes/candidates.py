@@ -10,10 +10,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from tuckertree._version import __version__
-from tuckertree.errors import UsageError
+from tuckertree._base.errors import UsageError
+from tuckertree._base.progress import Tick, no_progress
+from tuckertree._base.version import __version__
 from tuckertree.measure import Timing, processor, time_until_steady
-from tuckertree.progress import Tick, no_progress
 from tuckertree.runtimes.cache import LatencyCache
 from tuckertree.runtimes.runtime import Runtime
 

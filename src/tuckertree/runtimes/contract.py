@@ -9,15 +9,15 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from tuckertree.errors import TuckertreeError
-from tuckertree.layers import Chain, Form, contract_chain, forms
+from tuckertree._base.errors import TuckertreeError
+from tuckertree._base.progress import Tick, no_progress
+from tuckertree.core.layers import Chain, Form, contract_chain, forms
 from tuckertree.measure import ExampleInputs, watch_input
 from tuckertree.measure import run as run_once
-from tuckertree.progress import Tick, no_progress
+from tuckertree.network.surgery import replace_layers
 from tuckertree.runtimes.cache import LatencyCache
 from tuckertree.runtimes.candidates import CandidateTime, time_candidates
 from tuckertree.runtimes.runtime import Runtime
-from tuckertree.surgery import replace_layers
 
 
 @dataclass(frozen=True)

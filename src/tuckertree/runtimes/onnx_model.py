@@ -12,8 +12,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from tuckertree.errors import TuckertreeError, UsageError
-from tuckertree.extras import require_extra
+from tuckertree._base.errors import TuckertreeError, UsageError
+from tuckertree._base.extras import require_extra
 
 Dynamic = Literal["none", "batch", "size"]
 """Which sizes of the inputs stay free: none, the batch, or the batch and every spatial size."""

@@ -9,8 +9,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from tuckertree.errors import TuckertreeError, UsageError
-from tuckertree.extras import require_extra
+from tuckertree._base.errors import TuckertreeError, UsageError
+from tuckertree._base.extras import require_extra
 from tuckertree.runtimes.onnx_model import branches_to_onnx, to_onnx
 from tuckertree.runtimes.runtime import Runnable, Runtime
 from tuckertree.runtimes.signal_stack import same_signal_stack

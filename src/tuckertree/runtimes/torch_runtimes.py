@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from tuckertree.errors import TuckertreeError
+from tuckertree._base.errors import TuckertreeError
 from tuckertree.measure import copy_for_inference, synchroniser
 from tuckertree.runtimes.runtime import Runnable, Runtime, tensors_of
 

@@ -1,0 +1,309 @@
+"""compress(): a trained network in, a smaller one out, with the plan that made it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from tuckertree._base.errors import UnreachableTargetError, UsageError
+from tuckertree._base.progress import progress_bar, spread
+from tuckertree.calibration import (
+    Calibration,
+    Source,
+    calibrate,
+    check_images,
+)
+from tuckertree.compression.objectives import AnyRule, check_objective, survey_by_default, survey_network
+from tuckertree.core.layers import Chain, LayerSpec
+from tuckertree.io import save_folder
+from tuckertree.io.sizes import Size, size_of
+from tuckertree.latency import LatencyTarget
+from tuckertree.measure import ExampleInputs, preserved
+from tuckertree.network.probing import check_result, probe
+from tuckertree.network.surgery import apply, is_compressed, to_dense
+from tuckertree.planning import (
+    DENSE,
+    Budget,
+    Energy,
+    Layer,
+    NetworkRule,
+    Options,
+    Plan,
+    check_model,
+    make_plan,
+    peculiarity,
+    survey,
+    take_inventory,
+)
+from tuckertree.planning.plan import list_reasons
+from tuckertree.planning.planner import Choice
+
+
+@dataclass(frozen=True)
+class CompressionResult:
+    """A compressed model and everything that is known about it.
+
+    Attributes
+    ----------
+    model
+        The compressed model: a copy of the original with :class:`~tuckertree.core.layers.Chain` in some places.
+    plan
+        What was done to each layer, and why; ``apply(original, plan)`` gives the same model again
+        (of a model that was compressed already, ``apply(to_dense(model), plan)``).
+    errors
+        True relative error ``||W - W^||_F / ||W||_F`` of each compressed layer's weight, as it is stored.
+    relative_error
+        The same over all convolutions and linear layers together, dense ones included.
+    seconds
+        Time of the stations ``inventory``, ``probe``, ``images``, ``times``, ``plan``, ``factors`` or
+        ``calibration``, and ``errors``.
+    architecture
+        Name from which :func:`tuckertree.build` makes the original architecture, if it has one.
+    input_size
+        Size of the example input without the batch, or of each by its keyword.
+    """
+
+    model: nn.Module
+    plan: Plan
+    errors: Mapping[str, float]
+    relative_error: float
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    architecture: str | None = None
+    input_size: Size | None = None
+
+    def __str__(self) -> str:
+        """Table of the layers and the totals."""
+        from tuckertree.io.report import result_text
+
+        return result_text(self)
+
+    def save(
+        self, path: str | Path, *, overwrite: bool = False, report: Mapping[str, Any] | None = None
+    ) -> Path:
+        """Write the saved folder: ``config.json``, ``model.safetensors``, ``report.json``.
+
+        Parameters
+        ----------
+        path
+            The folder. It appears whole or not at all.
+        overwrite
+            Whether a saved folder that is there already may be replaced.
+        report
+            More to be kept in ``report.json``, such as accuracies.
+
+        Raises
+        ------
+        TuckertreeError
+            If the folder exists and may not be replaced, or cannot be written.
+        """
+        return save_folder(
+            path,
+            self.model,
+            self.plan,
+            architecture=self.architecture,
+            input_size=self.input_size,
+            report={**self.summary(), **(report or {})},
+            overwrite=overwrite,
+        )
+
+    def summary(self) -> dict[str, Any]:
+        """What was measured, as JSON data: sizes before and after, errors, seconds."""
+        return {
+            "parameters": list(self.plan.parameters),
+            "macs": list(self.plan.macs),
+            "relative_error": self.relative_error,
+            "errors": dict(self.errors),
+            "seconds": dict(self.seconds),
+            **({"latency": asdict(self.plan.latency)} if self.plan.latency else {}),
+        }
+
+
+def compress(
+    model: nn.Module,
+    example_inputs: ExampleInputs,
+    rule: AnyRule | None = None,
+    *,
+    energy: float | None = None,
+    include: str | Sequence[str] | Choice = ("*",),
+    exclude: str | Sequence[str] | Choice = (),
+    first: str = "svd",
+    round_to: int | None = None,
+    calibration: Source | None = None,
+    objective: str | None = None,
+    progress: bool | None = None,
+) -> CompressionResult:
+    """Compress a trained network by hierarchical Tucker-2 decomposition.
+
+    Parameters
+    ----------
+    model
+        Any torch model; it is not changed. One that is compressed already is multiplied out first
+        (:func:`tuckertree.to_dense`) and compressed anew: sizes and budgets count against the dense network,
+        errors and calibration against the weights and outputs of the model given.
+    example_inputs
+        What the model is called with once, to see its layers at work: a tensor, a sequence of positional or
+        a mapping of keyword arguments. MACs are counted at its size.
+    rule
+        ``Energy(0.9)`` (the paper), ``Error(0.1)``, ``Ranks({...})``, ``Budget(macs=0.5, params="2x")`` or
+        ``Budget(latency="2x", runtime="onnxruntime", threads=2)``, which times layers and networks;
+        ``energy=0.9`` means the first.
+    include, exclude
+        Layers by name: a shell pattern, several of them, or a predicate on a
+        :class:`~tuckertree.planning.Layer`.
+    first
+        The first convolution: ``svd`` of the T-mode (the paper), ``ht2``, or left ``dense``.
+    round_to
+        Round ranks up to a multiple of this (8 or 16 suits most processors). By default 1; for a budget of
+        latency 16, 8 or 4 by the width of the layer.
+    calibration
+        A few hundred unlabelled inputs (a tensor or array, a data set, a DataLoader, a list of batches or of single
+        images), in the form of the example: factors are then fitted to the layers' outputs on them, layer after
+        layer, each making up for what those before it have lost. What a batch has beyond the example, such as
+        labels, is dropped. Layers that stay dense are fitted to what they get by then, and means and BatchNorm
+        statistics are corrected; layers that are left out (``include``, ``exclude``), parameters that are frozen
+        (``requires_grad=False`` where others are not) and BatchNorms behind them stay as they are, to the bit.
+    objective
+        What a budget makes small: ``outputs``, the change of the network's output (default with
+        calibration), predicted from derivatives; ``sensitivity``, the same, measured by trying each layer
+        alone; ``moments``, the sum of the layers' relative output errors; ``weight``, that of their relative
+        weight errors (default without).
+    progress
+        Draw a progress bar on stderr; by default where stderr is a terminal.
+
+    Returns
+    -------
+    CompressionResult
+        Layers that would not get smaller stay dense, with the reason in the plan.
+
+    Raises
+    ------
+    UsageError
+        If the rule is missing or given twice, or an option has a value it cannot have.
+    UnreachableTargetError
+        If no layer can be compressed, or a budget cannot be met; the message says why, or what can.
+    TuckertreeError
+        If the model is no torch module with layers and weights, cannot be copied, does not run on the inputs, or a
+        weight holds NaN or infinite values.
+    """
+    if (rule is None) == (energy is None):
+        raise UsageError("give either a rule or an energy, such as energy=0.9")
+    rule = rule or Energy(cast("float", energy))
+    timed = isinstance(rule, Budget) and rule.latency is not None
+    round_to = 1 if round_to is None and not timed else round_to
+    options = Options(_patterns(include), _patterns(exclude), first, round_to)
+    images = None if calibration is None else Calibration(calibration, example=example_inputs)
+    asked = objective is not None
+    objective = check_objective(rule, objective, calibrated=images is not None)
+    clock = Clock()
+    check_model(model)
+    if is_compressed(model):
+        model = to_dense(model)
+    with progress_bar(progress) as tick, preserved(model) as state:
+        inventory = take_inventory(model, example_inputs)
+        options = options.among(inventory.layers)
+        clock.lap("inventory")
+        inventory = probe(model, inventory, example_inputs, options, state=state)
+        clock.lap("probe")
+        if images is not None:
+            check_images(model, images, example_inputs)
+            clock.lap("images")
+        if isinstance(rule, NetworkRule):
+            target = timer = None
+            if timed:
+                target = LatencyTarget.of_model(model, example_inputs, cast("Budget", rule))
+                inventory, timer = target.measure(inventory, options, tick=tick)
+                clock.lap("times")
+            known: dict[str, Any] = {"timer": timer, "tick": tick}
+            if asked:
+                candidates = survey_network(model, inventory, options, objective, images, **known)
+            else:
+                candidates, objective = survey_by_default(model, inventory, options, images, **known)
+            if target is not None:
+                plan = target.plan(inventory, candidates, options, tick=tick)
+            else:
+                plan = make_plan(inventory, candidates, rule, options)
+            plan = replace(plan, rule={**plan.rule, "objective": objective})
+            spectra = (
+                {name: found.spectra for name, found in candidates.items()} if objective == "weight" else None
+            )
+        else:
+            spectra = survey(model, inventory, options, tick=tick)
+            plan = make_plan(inventory, spectra, rule, options)
+        if not plan.compressed:
+            raise UnreachableTargetError(nothing_to_compress(plan))
+        clock.lap("plan")
+        state.restore()
+        if images is None:
+            compressed = apply(model, plan, spectra=spectra, tick=tick)
+            clock.lap("factors")
+        else:
+            notes: dict[str, str] = {}
+            compressed = calibrate(model, plan, images, notes=notes, tick=tick)
+            plan = plan.noted(notes)
+            clock.lap("calibration")
+        check_result(compressed, plan, example_inputs)
+        errors, relative_error = measure_errors(model, compressed, inventory.layers)
+        clock.lap("errors")
+    return CompressionResult(
+        model=compressed,
+        plan=plan,
+        errors=errors,
+        relative_error=relative_error,
+        seconds=clock.seconds,
+        architecture=getattr(model, "architecture_name", None),
+        input_size=size_of(example_inputs),
+    )
+
+
+class Clock:
+    """Seconds of each station of the way."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, station: str) -> None:
+        """End a station."""
+        now = time.perf_counter()
+        self.seconds[station] = round(now - self._last, 4)
+        self._last = now
+
+
+def _patterns(wanted: str | Sequence[str] | Choice) -> Sequence[str] | Choice:
+    return (wanted,) if isinstance(wanted, str) else wanted
+
+
+def measure_errors(
+    model: nn.Module, compressed: nn.Module, layers: Sequence[Layer]
+) -> tuple[dict[str, float], float]:
+    """True relative errors of the weights of chains, by layer, and of all layers' weights together."""
+
+    def work(layer: Layer) -> tuple[float | None, float]:
+        if peculiarity(model.get_submodule(layer.name)):
+            return None, 0.0  # no tensor of numbers: it stays as it is, and has no norm here
+        weight = cast("Tensor", model.get_submodule(layer.name).weight).detach()
+        norm = float(torch.linalg.vector_norm(weight.to(torch.promote_types(weight.dtype, torch.float32))))
+        chain = compressed.get_submodule(layer.name)
+        if not isinstance(chain, Chain):
+            return None, norm
+        return chain.factors().relative_error(LayerSpec.kernel(chain.dense, weight)), norm
+
+    measured = spread(work, layers)
+    errors = {layer.name: e for layer, (e, _) in zip(layers, measured, strict=True) if e is not None}
+    total = sum(norm**2 for _, norm in measured)
+    lost = sum((e or 0) ** 2 * norm**2 for e, norm in measured)
+    return errors, (lost / total) ** 0.5 if total else 0.0
+
+
+def nothing_to_compress(plan: Plan) -> str:
+    """Say why a plan leaves everything as it is."""
+    if not plan.layers:
+        return "nothing to compress: the model has no torch convolution or linear layer"
+    reasons = list_reasons(layer.reason for layer in plan.layers if layer.method == DENSE)
+    return f"nothing to compress: all {len(plan.layers)} layers stay dense ({reasons})"

@@ -1,0 +1,1 @@
+"""Decomposition and layers: tensors in, factors and chains out; torch alone."""

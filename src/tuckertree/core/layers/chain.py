@@ -1,0 +1,215 @@
+"""A dense torch layer to its factored chain, and back."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from tuckertree._base.errors import TuckertreeError
+from tuckertree.core.decomposition import Factors, Spectra, decompose, feasible_ranks, method_cuts
+from tuckertree.core.decomposition.matricization import kernel_from_row, modes_in_row
+from tuckertree.core.layers.interface import LayerInterface
+from tuckertree.core.layers.spec import DENSE_TYPES, LayerSpec
+from tuckertree.core.layers.stages import chain_stages
+
+
+class Chain(LayerInterface, nn.Sequential):
+    """A factored layer: plain torch layers one after the other, under the names of its stages.
+
+    For HT-2 of a two-dimensional convolution these are ``reduce`` (1x1), ``vertical`` (D1x1), ``horizontal``
+    (1xD2) and ``expand`` (1x1, with the bias). Made by :func:`factorize`, or with uninitialised weights by
+    :func:`empty_chain`. A chain that has been contracted keeps ``method`` and has fewer ``cuts`` than it
+    (:func:`~tuckertree.core.layers.contract_chain`). What else is asked of it, as of the dense layer, is in
+    :class:`~tuckertree.core.layers.interface.LayerInterface`.
+
+    Attributes
+    ----------
+    dense
+        Structure of the layer this stands for.
+    method
+        How it was factored.
+    cuts, ranks
+        The bonds that are cut in the kernel's row of modes, and the rank at each.
+    stages
+        Structure of each layer of the chain.
+    """
+
+    def __init__(
+        self,
+        dense: LayerSpec,
+        method: str,
+        ranks: Sequence[int],
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype | None = None,
+        *,
+        cuts: Sequence[int] | None = None,
+    ) -> None:
+        if cuts is None:
+            cuts = method_cuts(method, len(dense.essential_modes))
+            ranks = feasible_ranks(dense.essential_shape, cuts, ranks)
+        stages = chain_stages(dense, cuts, ranks)
+        super().__init__(OrderedDict((stage.name, stage.spec.build(device, dtype)) for stage in stages))
+        self.method, self.cuts, self.ranks = method, tuple(cuts), tuple(ranks)
+        self.stand_for(dense, stages)
+
+    def factors(self) -> Factors:
+        """Read the factors off the weights, in the weights' own type.
+
+        Raises
+        ------
+        TuckertreeError
+            If a stage has become something else, as by quantisation.
+        """
+        cores = []
+        for number, (name, layer) in enumerate(self.named_children()):
+            if not isinstance(layer, DENSE_TYPES):
+                raise TuckertreeError(
+                    f"the stage {name} of this chain is a {type(layer).__name__}, which has no factor"
+                )
+            weight = cast("Tensor", layer.weight)
+            row = modes_in_row(LayerSpec.of(layer).kernel(weight))
+            row = row.unsqueeze(1) if number == 0 else row
+            cores.append(row.unsqueeze(-1) if number == len(self) - 1 else row)
+        return Factors(tuple(cores))
+
+    @torch.no_grad()
+    def set_factors(self, factors: Factors) -> None:
+        """Copy factors of the same ranks into the weights, in the weights' own type."""
+        for number, (layer, core) in enumerate(zip(self, factors, strict=True)):
+            row = core.flatten(1, 2) if number == 0 else core
+            row = row.flatten(-2) if number == len(self) - 1 else row
+            cast("Tensor", layer.weight).copy_(LayerSpec.of(layer).weight(kernel_from_row(row)))
+
+
+class TransposedChain(Chain):
+    """The chain of a transposed convolution, which may be asked for the size of its output."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._order = self.dense.order
+        self._moves = [[axis in stage.axes for axis in range(self._order)] for stage in self.stages]
+
+    def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:  # noqa: A002
+        """Run the stages; ``output_size`` as in :class:`torch.nn.ConvTranspose2d`. TorchScript can read this."""
+        for number, layer in enumerate(self):
+            if output_size is not None and hasattr(
+                layer, "_output_padding"
+            ):  # transposed, so it moves over axes
+                wanted = output_size[-self._order :]
+                size = [
+                    wanted[axis] if self._moves[number][axis] else input.shape[axis - self._order]
+                    for axis in range(self._order)
+                ]
+                input = layer(input, output_size=size)  # noqa: A001
+            else:
+                input = layer(input)  # noqa: A001
+        return input
+
+
+def empty_chain(
+    dense: LayerSpec,
+    method: str,
+    ranks: Sequence[int],
+    *,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype | None = None,
+) -> Chain:
+    """Build the chain of a layer with uninitialised weights.
+
+    Raises
+    ------
+    UsageError
+        If the method does not exist for this layer or there is not one positive rank for each cut.
+    """
+    return (TransposedChain if dense.transposed else Chain)(dense, method, ranks, device, dtype)
+
+
+def factorize(
+    module: nn.Module,
+    method: str,
+    ranks: Sequence[int],
+    *,
+    spectra: Spectra | None = None,
+    factors: Factors | None = None,
+) -> Chain:
+    """Factor a dense layer into its chain.
+
+    The chain is on the layer's device, in its type, memory format, training mode and ``requires_grad``, and
+    shares no memory with it. Nothing else is approximated: at full ranks it computes what the layer does.
+
+    Parameters
+    ----------
+    module
+        ``nn.Conv1d/2d/3d``, ``nn.ConvTranspose1d/2d/3d`` or ``nn.Linear``.
+    method
+        ``ht2``, ``tucker2``, ``spatial`` or ``svd``.
+    ranks
+        One for each cut of the method; for HT-2 of a two-dimensional convolution ``(R1, R13, R3)``.
+    spectra
+        Spectra of the layer's kernel at the method's cuts, if they are at hand.
+    factors
+        Factors of these ranks to put in the chain, instead of decomposing the weight.
+
+    Raises
+    ------
+    TuckertreeError
+        If the weight holds NaN or infinite values.
+    UsageError
+        If the method or the ranks do not fit the layer.
+    """
+    dense = LayerSpec.of(module)
+    weight, bias = cast("Tensor", module.weight), cast("Tensor | None", module.bias)
+    chain = empty_chain(dense, method, ranks, device=weight.device, dtype=weight.dtype)
+    if factors is None:
+        cuts = method_cuts(method, len(dense.essential_modes))
+        factors = decompose(dense.kernel(weight), chain.ranks, cuts, spectra)
+    chain.set_factors(factors)
+    take_over(chain, [weight], bias)
+    return chain.train(module.training)
+
+
+def take_over(chain: Chain, weights: Sequence[Tensor], bias: Tensor | None) -> None:
+    """Give a chain the bias of the layer or chain it is made from, its ``requires_grad`` and memory format."""
+    if bias is not None:
+        _copy_bias(bias, chain[-1])
+    for layer in chain:
+        cast("Tensor", layer.weight).requires_grad_(weights[0].requires_grad)
+    _keep_memory_format(chain, weights)
+
+
+def _keep_memory_format(module: nn.Module, weights: Sequence[Tensor]) -> None:
+    """Go over to channels-last where one of the weights is; a 1x1 kernel is in both formats."""
+    channels_last = {4: torch.channels_last, 5: torch.channels_last_3d}.get(weights[0].ndim)
+    if channels_last and any(
+        not weight.is_contiguous() and weight.is_contiguous(memory_format=channels_last) for weight in weights
+    ):
+        module.to(memory_format=channels_last)
+
+
+def densify(chain: Chain) -> nn.Module:
+    """Multiply a chain out into the dense layer it stands for: the inverse of :func:`factorize`.
+
+    Exact up to rounding: the product is taken in float64 and returned in the chain's own type.
+    """
+    weights, last = [cast("Tensor", layer.weight) for layer in chain], chain[-1]
+    first = weights[0]
+    module = chain.dense.build(first.device, first.dtype)
+    weight = cast("Tensor", module.weight)
+    with torch.no_grad():
+        weight.copy_(chain.dense.weight(chain.factors().to(torch.float64).kernel()))
+    weight.requires_grad_(first.requires_grad)
+    if chain.dense.bias:
+        _copy_bias(cast("Tensor", last.bias), module)
+    _keep_memory_format(module, weights)
+    return module.train(chain.training)
+
+
+@torch.no_grad()
+def _copy_bias(bias: Tensor, module: nn.Module) -> None:
+    own = cast("Tensor", module.bias)
+    own.copy_(bias)
+    own.requires_grad_(bias.requires_grad)

@@ -1,0 +1,144 @@
+"""The forms a chain can be run in without changing its function: runs of neighbouring stages merged.
+
+The factors are one thing and the way they are run another. Four small layers have the fewest multiply-
+accumulates, but each of them reads and writes its activations. Merging neighbours multiplies their cores out:
+fewer layers, more multiply-accumulates, the same function. As the stages are the blocks of modes between cuts,
+merging two of them is leaving out the cut between them, and a form is a subset of the chain's cuts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from tuckertree.core.decomposition import Factors
+from tuckertree.core.layers.chain import Chain, densify, take_over
+from tuckertree.core.layers.spec import LayerSpec
+from tuckertree.core.layers.stages import Stage, chain_macs, chain_parameters, chain_stages
+
+
+@dataclass(frozen=True)
+class Form:
+    """One way to run a factored layer.
+
+    Attributes
+    ----------
+    cuts, ranks
+        The bonds that stay cut, and the rank at each; none for the dense layer.
+    stages
+        Structure of each layer; for the dense form of the one layer.
+    """
+
+    cuts: tuple[int, ...]
+    ranks: tuple[int, ...]
+    stages: tuple[Stage, ...]
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether everything is merged."""
+        return not self.cuts
+
+    @property
+    def name(self) -> str:
+        """The kernels in their order, ``1x1, 3x3, 1x1``, or ``dense``; for linear layers their number."""
+        if self.is_dense:
+            return "dense"
+        if not self.stages[0].spec.order:
+            return f"{len(self.stages)} linear"
+        return ", ".join("x".join(map(str, stage.spec.kernel_size)) for stage in self.stages)
+
+    @property
+    def parameters(self) -> int:
+        """Weights, biases not counted."""
+        return chain_parameters(self.stages)
+
+    def macs(self, size_in: Sequence[int], size_out: Sequence[int]) -> int:
+        """Multiply-accumulates for one sample with the given spatial sizes.
+
+        For a linear layer the sizes hold the number of positions it is applied to.
+        """
+        return chain_macs(self.stages, size_in, size_out)
+
+
+def forms(spec: LayerSpec, cuts: Sequence[int], ranks: Sequence[int]) -> tuple[Form, ...]:
+    """List every form of a layer factored at ``cuts``: ``2^n`` for ``n`` cuts.
+
+    For HT-2 of a two-dimensional convolution, cut at bonds 0, 1, 2 with ranks ``(R1, R13, R3)``:
+
+    ===========  =======================  ==========================================
+    cuts kept    layers                   merged
+    ===========  =======================  ==========================================
+    0, 1, 2      1x1, D1x1, 1xD2, 1x1     nothing
+    1, 2         D1x1, 1xD2, 1x1          ``U1 G1``
+    0, 1         1x1, D1x1, 1xD2          ``G2 U3``
+    0, 2         1x1, D1xD2, 1x1          ``G1 G2``: the Tucker-2 form
+    1            D1x1, 1xD2               ``U1 G1`` and ``G2 U3``: two layers
+    0            1x1, D1xD2               ``G1 G2 U3``
+    2            D1xD2, 1x1               ``U1 G1 G2``
+    none         D1xD2                    everything: the dense layer
+    ===========  =======================  ==========================================
+
+    Returns
+    -------
+    tuple of Form
+        The chain as it is first, then ever fewer layers; the dense form is the last.
+    """
+    found = []
+    for count in range(len(cuts), -1, -1):
+        for kept in combinations(range(len(cuts)), count):
+            some_cuts, some_ranks = tuple(cuts[i] for i in kept), tuple(ranks[i] for i in kept)
+            found.append(Form(some_cuts, some_ranks, chain_stages(spec, some_cuts, some_ranks)))
+    return tuple(found)
+
+
+def contract_chain(chain: Chain, form: Form) -> nn.Module:
+    """Run a chain in another form: new modules with the same function up to rounding.
+
+    The products of the cores are taken in float64 and kept in the chain's own type, on its device, in its
+    memory format, training mode and ``requires_grad``. Nothing is shared with the chain.
+
+    Parameters
+    ----------
+    form
+        One of :func:`forms` of this chain: a subset of its cuts.
+
+    Returns
+    -------
+    torch.nn.Module
+        A :class:`Chain`, or for the dense form the layer that the chain stands for.
+
+    Raises
+    ------
+    ValueError
+        If the form is not one of this chain.
+    """
+    if form not in forms(chain.dense, chain.cuts, chain.ranks):
+        raise ValueError(f"a chain cut at {chain.cuts} with ranks {chain.ranks} has no form {form.name!r}")
+    if form.is_dense:
+        return densify(chain)
+    weights = [cast("Tensor", layer.weight) for layer in chain]
+    contracted = type(chain)(
+        chain.dense, chain.method, form.ranks, weights[0].device, weights[0].dtype, cuts=form.cuts
+    )
+    with torch.no_grad():
+        contracted.set_factors(_merged(chain.factors().to(torch.float64), chain.cuts, form.cuts))
+    take_over(contracted, weights, cast("Tensor | None", chain[-1].bias))
+    return contracted.train(chain.training)
+
+
+def _merged(factors: Factors, cuts: Sequence[int], kept: Sequence[int]) -> Factors:
+    """Multiply neighbouring cores out wherever the cut between them is not kept."""
+    merged = [factors.cores[0]]
+    for cut, core in zip(cuts, factors.cores[1:], strict=True):
+        if cut in kept:
+            merged.append(core)
+        else:
+            left = merged[-1]
+            product = left.flatten(1, -2) @ core.flatten(2)
+            merged[-1] = product.reshape(*left.shape[:-1], *core.shape[2:])
+    return Factors(tuple(merged))

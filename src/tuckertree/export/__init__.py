@@ -1,6 +1,0 @@
-"""Networks as files that need no tuckertree: ONNX, torch.export and OpenVINO, each compared before it is kept."""
-
-from tuckertree.export.exporting import FORMATS, Exported, check_target, export
-from tuckertree.export.quantisation import FileNetwork
-
-__all__ = ["FORMATS", "Exported", "FileNetwork", "check_target", "export"]

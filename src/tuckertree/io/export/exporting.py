@@ -1,0 +1,299 @@
+"""One way for all formats: convert, write, read back, compare with PyTorch, and only then keep the file."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tuckertree._base.atomic import atomic_files, check_free_file
+from tuckertree._base.errors import TuckertreeError, UsageError
+from tuckertree._base.extras import require_extra
+from tuckertree.io.export.quantisation import quantise
+from tuckertree.measure import ExampleInputs, copy_for_inference
+from tuckertree.measure import run as run_once
+from tuckertree.measure.forward import describe
+from tuckertree.runtimes import Dynamic, get_runtime, to_onnx
+from tuckertree.runtimes.onnx_model import dynamic_shapes, quiet_export, traceable
+from tuckertree.runtimes.runtime import reference_outputs, tensors_of
+
+FORMATS = {"onnx": ".onnx", "pt2": ".pt2", "openvino": ".xml"}
+"""Formats, and how the names of their files end."""
+_TOLERANCES = {torch.float16: 1e-2, torch.bfloat16: 5e-2, torch.float64: 1e-9}
+_TOLERANCE_INT8 = 0.5
+_LARGEST_PROTOBUF = 2**31 - 2**20
+Compute = Callable[[Sequence[Tensor]], list[Tensor]]
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A file that was written and found to compute what the model does.
+
+    Attributes
+    ----------
+    path
+        The file; OpenVINO's weights lie in a ``.bin`` beside it.
+    to
+        Its format.
+    size
+        Bytes, with what lies beside it.
+    difference
+        Largest difference to PyTorch's outputs, relative to the largest of them, over all inputs compared.
+    tolerance
+        What it was allowed to be.
+    compared
+        Shapes of the inputs it was compared on.
+    unquantised
+        For a quantised file the difference before it was, on the same inputs.
+    """
+
+    path: Path
+    to: str
+    size: int
+    difference: float
+    tolerance: float
+    compared: tuple[tuple[tuple[int, ...], ...], ...]
+    unquantised: float | None = None
+
+
+def export(
+    model: nn.Module,
+    path: str | Path,
+    example_inputs: ExampleInputs,
+    *,
+    to: str | None = None,
+    dynamic: Dynamic = "batch",
+    calibration: Iterable[Tensor] | None = None,
+    tolerance: float | None = None,
+    overwrite: bool = False,
+) -> Exported:
+    """Write a network to a file that needs no tuckertree, and make sure that the file computes the same.
+
+    The file is read back by its own runtime (ONNX Runtime, OpenVINO, ``torch.export.load``) and compared with
+    the model on the example inputs, on random inputs of their shape and, where sizes are free, on other sizes.
+    What was compared is what is kept; if it differs, nothing is written.
+
+    Parameters
+    ----------
+    model
+        On any device, in single, half or double precision; exported on the CPU, in evaluation mode. Not changed.
+    path
+        Where to write.
+    example_inputs
+        One tensor or a sequence of tensors, batch first.
+    to
+        ``onnx``, ``pt2`` or ``openvino``; by default what the ending of the path says.
+    dynamic
+        Sizes that stay free: ``"none"``, ``"batch"``, or ``"size"`` for the batch and all spatial sizes.
+    calibration
+        Batches of inputs to quantise an ONNX file by, to 8 bits; the network has one input then. The file is
+        compared before it is quantised, and again after it on the first batch, where 0.5 is allowed: rounding to
+        8 bits does change the outputs, and only labelled data say what that costs.
+    tolerance
+        Largest difference allowed, relative to the largest output: by default 1e-4 in single precision.
+    overwrite
+        Replace a file that is there.
+
+    Raises
+    ------
+    TuckertreeError
+        If the model cannot be exported, the file computes something else, or it cannot be written.
+    UsageError
+        If an argument has a value that it cannot have.
+    """
+    path = Path(path)
+    to = check_target(path, to, overwrite=overwrite)
+    if tolerance is not None and not tolerance >= 0:
+        raise UsageError(f"the tolerance is 0 or more, not {tolerance}")
+    inputs = _positional(example_inputs)
+    if calibration is not None and (to != "onnx" or len(inputs) != 1):
+        raise UsageError("quantisation is for ONNX files of networks with one input")
+    run_once(model, inputs)  # what does not run is said before anything else
+    model = copy_for_inference(model).cpu()
+    inputs = tuple(x.detach().cpu() for x in inputs)
+    allowed = _TOLERANCES.get(inputs[0].dtype, 1e-4) if tolerance is None else tolerance
+    samples = [inputs, *_others(inputs, dynamic)]
+    for sample in samples[2:]:
+        run_once(model, sample, "inputs of another size, which is to be free:")
+    with atomic_files(path, overwrite=overwrite) as new:
+        compute = _WRITERS[to](model, inputs, dynamic, new)
+        before = allowed if calibration is None else _TOLERANCES.get(inputs[0].dtype, 1e-4)
+        difference, unquantised = _check(f"the {to} file", model, compute, samples, before), None
+        if calibration is not None:
+            batches = _of_batch(calibration, len(inputs[0])) if dynamic == "none" else calibration
+            exact = compute
+            sample, compute = quantise(new, batches, inputs)
+            samples, allowed = [sample], _TOLERANCE_INT8 if tolerance is None else tolerance
+            unquantised = _difference(model, exact, sample)
+            difference = _check("the file in 8 bits", model, compute, samples, allowed)
+            del exact
+        size = sum(file.stat().st_size for file in new.parent.iterdir())
+        del compute  # a file that is still open cannot be moved everywhere
+    shapes = tuple(tuple(tuple(x.shape) for x in sample) for sample in samples)
+    return Exported(path, to, size, difference, allowed, shapes, unquantised)
+
+
+def _of_batch(batches: Iterable[Tensor], count: int) -> Iterator[Tensor]:
+    """The same samples in batches that a file without free sizes takes; what does not fill one is left out."""
+    return (part for batch in batches for part in batch.split(count) if len(part) == count)
+
+
+def _check(
+    what: str, model: nn.Module, compute: Compute, samples: Sequence[Sequence[Tensor]], allowed: float
+) -> float:
+    difference = max(_difference(model, compute, sample) for sample in samples)
+    if not difference <= allowed:
+        raise TuckertreeError(
+            f"{what} computes something else than the model: the outputs differ by {difference:.2g} of their largest, "
+            f"{allowed:.2g} is allowed (--tolerance); nothing was written"
+        )
+    return difference
+
+
+def check_target(path: Path, to: str | None, *, overwrite: bool) -> str:
+    """Find the format of a file to be written; refuse, before any work is done, what cannot be.
+
+    Raises
+    ------
+    UsageError
+        If there is no such format, or the ending of the path is that of another.
+    TuckertreeError
+        If the path may not be written.
+    """
+    ending = path.suffix.lower()
+    if to is None:
+        to = next((name for name, suffix in FORMATS.items() if suffix == ending), None)
+        if to is None:
+            raise UsageError(f"{path} does not say by its ending what to export: {_known()}")
+    if to not in FORMATS:
+        raise UsageError(f"unknown format {to!r}; known: {', '.join(FORMATS)}")
+    if ending != FORMATS[to]:
+        raise UsageError(f"a file of the format {to} ends with {FORMATS[to]}, {path} does not")
+    check_free_file(path, overwrite=overwrite)
+    return to
+
+
+def _known() -> str:
+    return ", ".join(f"{suffix} ({name})" for name, suffix in FORMATS.items())
+
+
+def _positional(inputs: ExampleInputs) -> tuple[Tensor, ...]:
+    listed = (inputs,) if isinstance(inputs, Tensor) else inputs
+    if isinstance(listed, Mapping) or not all(isinstance(x, Tensor) and x.ndim for x in listed) or not listed:
+        raise UsageError(f"export needs tensors as positional inputs, batch first, not {describe(inputs)}")
+    return tuple(listed)
+
+
+def _others(inputs: Sequence[Tensor], dynamic: Dynamic) -> list[tuple[Tensor, ...]]:
+    """Random inputs of the same shape; then of other sizes, where these are free."""
+    traceable(inputs, dynamic)  # refuses what is not known
+    shapes = [[tuple(x.shape) for x in inputs]]
+    if dynamic != "none":
+        batch = len(inputs[0]) + 2
+        shapes.append([(batch, *x.shape[1:]) for x in inputs])
+    if dynamic == "size":
+        shapes.append([(len(x), *x.shape[1:2], *(n + n // 2 for n in x.shape[2:])) for x in inputs])
+    generator = torch.Generator().manual_seed(0)
+    return [
+        tuple(_random(shape, x, generator) for shape, x in zip(some, inputs, strict=True)) for some in shapes
+    ]
+
+
+def _random(shape: tuple[int, ...], like: Tensor, generator: torch.Generator) -> Tensor:
+    """Noise of a shape; of integers and truth values only the example knows which there may be."""
+    if like.is_floating_point():
+        return torch.randn(shape, generator=generator).to(like.dtype)
+    for axis, size in enumerate(shape):
+        like = like.index_select(axis, torch.arange(size) % like.shape[axis])
+    return like
+
+
+def _difference(model: nn.Module, compute: Compute, inputs: Sequence[Tensor]) -> float:
+    expected = reference_outputs(model, inputs)
+    try:
+        found = compute(inputs)
+    except TuckertreeError:
+        raise
+    except Exception as error:  # the runtime's own, of many types
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise TuckertreeError(
+            f"the exported file does not run on inputs {describe(inputs)}: {first}; where the exporter has fixed a size, "
+            'leave no axis free (--free none, dynamic="none")'
+        ) from error
+    if [tuple(y.shape) for y in expected] != [tuple(y.shape) for y in found]:
+        raise TuckertreeError(
+            f"the exported file gives outputs {describe(found)} where the model gives {describe(expected)}"
+        )
+    worst = 0.0
+    for a, b in zip(expected, found, strict=True):
+        scale = float(a.abs().max()) if a.numel() else 0.0
+        gap = float((a.double() - b.double()).abs().max()) if a.numel() else 0.0
+        ratio = gap / scale if scale else gap
+        worst = max(worst, ratio if ratio == ratio else float("inf"))  # NaN is no agreement
+    return worst
+
+
+def _write_onnx(model: nn.Module, inputs: Sequence[Tensor], dynamic: Dynamic, path: Path) -> Compute:
+    onnx = require_extra("onnx", extra="onnx")
+    runtime = get_runtime("onnxruntime")
+    proto = to_onnx(model, inputs, dynamic)
+    if proto.ByteSize() > _LARGEST_PROTOBUF:
+        raise TuckertreeError("the model is larger than the 2 GiB that one ONNX file can hold")
+    path.write_bytes(proto.SerializeToString())
+    try:
+        onnx.checker.check_model(str(path), full_check=True)
+    except Exception as error:
+        first = str(error).strip().splitlines()[0]
+        raise TuckertreeError(f"the ONNX model is not valid: {first}") from error
+    return runtime.open(path).run
+
+
+def _write_pt2(model: nn.Module, inputs: Sequence[Tensor], dynamic: Dynamic, path: Path) -> Compute:
+    with quiet_export("pt2"), torch.no_grad():
+        program = torch.export.export(
+            model, traceable(inputs, dynamic), dynamic_shapes=dynamic_shapes(model, inputs, dynamic)
+        )
+        content = io.BytesIO()
+        torch.export.save(program, content)
+    path.write_bytes(content.getbuffer())  # torch's own writer ends the process where the disk is full
+    with quiet_export("pt2"):
+        loaded = torch.export.load(path).module()
+
+    def compute(some: Sequence[Tensor]) -> list[Tensor]:
+        with quiet_export("pt2"), torch.no_grad():
+            return tensors_of(loaded(*some))
+
+    return compute
+
+
+@contextmanager
+def _disk_errors() -> Iterator[None]:
+    """What OpenVINO's writer raises where others raise an OSError, as one: the model is read already."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise OSError(str(error).strip().splitlines()[-1]) from error
+
+
+def _write_openvino(model: nn.Module, inputs: Sequence[Tensor], dynamic: Dynamic, path: Path) -> Compute:
+    openvino: Any = require_extra("openvino", extra="openvino")
+    runtime = get_runtime("openvino")
+    proto = to_onnx(model, inputs, dynamic)
+    with quiet_export("openvino"):
+        read = openvino.Core().read_model(proto.SerializeToString())
+    with _disk_errors():
+        openvino.save_model(read, str(path), compress_to_fp16=False)
+    return runtime.open(path).run
+
+
+_WRITERS: dict[str, Callable[[nn.Module, Sequence[Tensor], Dynamic, Path], Compute]] = {
+    "onnx": _write_onnx,
+    "pt2": _write_pt2,
+    "openvino": _write_openvino,
+}

@@ -1,0 +1,31 @@
+"""Showing what was done."""
+
+from tuckertree.io.report.fitting import FittingTable
+from tuckertree.io.report.speed import bench_table, contraction_table
+from tuckertree.io.report.tables import (
+    curve_table,
+    history_table,
+    inventory_table,
+    plan_table,
+    ratio,
+    result_text,
+    short,
+    totals,
+)
+from tuckertree.io.report.verdict import is_fitted, warnings_of
+
+__all__ = [
+    "FittingTable",
+    "bench_table",
+    "contraction_table",
+    "curve_table",
+    "history_table",
+    "inventory_table",
+    "is_fitted",
+    "plan_table",
+    "ratio",
+    "result_text",
+    "short",
+    "totals",
+    "warnings_of",
+]

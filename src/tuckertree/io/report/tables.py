@@ -1,0 +1,207 @@
+"""Tables for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from io import StringIO
+from typing import Any
+
+from rich.console import Console
+
+from tuckertree.core.layers import Form, LayerSpec, chain_stages
+from tuckertree.io.report.fitting import FittingTable
+from tuckertree.io.report.verdict import Compressed, bounds_hold, is_fitted, objective_of, warnings_of
+from tuckertree.planning import DENSE, Inventory, LayerPlan, Plan, TradeOff
+
+
+def result_text(result: Compressed) -> str:
+    """Table of a compression: layers, totals, error and time, as plain text."""
+    return _plain(plan_table(result)) + "\n".join(totals(result))
+
+
+def totals(result: Compressed, *, warned: bool = True) -> list[str]:
+    """Lines that sum a compression up, its warnings last."""
+    plan = result.plan
+    return [
+        f"parameters  {ratio(plan.parameters)}",
+        f"MACs        {ratio(plan.macs)}",
+        f"error       {result.relative_error:.4f} of the norm of all layers' weights",
+        *_optimality(plan),
+        *_planned(result),
+        *_latency(plan),
+        f"time        {sum(result.seconds.values()):.2f} s",
+        *(f"warning     {warning}" for warning in warnings_of(result) if warned),
+    ]
+
+
+def _optimality(plan: Plan) -> list[str]:
+    if plan.optimality is None:
+        return []
+    found = plan.optimality
+    return [f"budget      predicted loss {found.loss:.4g}, at most {found.gap:.2%} above the best possible"]
+
+
+def _planned(result: Compressed) -> list[str]:
+    if (objective := objective_of(result)) != "weight":
+        return [
+            f"planned     error in the metric of the objective ({objective}), which that of the weight need not follow"
+        ]
+    if is_fitted(result):
+        return ["planned     error of the weight before the factors were fitted to images"]
+    return []
+
+
+def _latency(plan: Plan) -> list[str]:
+    if plan.latency is None:
+        return []
+    found = plan.latency
+    return [
+        f"latency     {1 / found.measured:.2f}x faster measured ({1 / found.high:.2f}x to {1 / found.low:.2f}x), "
+        f"{1 / found.target:.3g}x asked for, {1 / found.predicted:.2f}x predicted from layers",
+        f"runtime     {found.runtime}, {found.threads} threads, batch {found.batch}; "
+        f"dense {found.seconds * 1e3:.3g} ms",
+    ]
+
+
+def plan_table(result: Compressed) -> FittingTable:
+    """Table of a plan with the true errors of the weights, beside what was planned for them.
+
+    The error planned bounds that of the weight, unless a budget had another metric or the factors were fitted to images.
+    """
+    plan = result.plan
+    hold = bounds_hold(result)
+    error, bound = ("error", "bound") if hold else ("weight\nerror", "planned\nerror")
+    columns: tuple[str, ...] = (
+        "layer",
+        "kind",
+        "kernel",
+        "method",
+        ">ranks",
+        ">parameters",
+        ">MACs",
+        f">{error}",
+        f">{bound}",
+        "reason",
+    )
+    rows: list[tuple[str, ...]] = []
+    for layer in plan.layers:
+        dense = layer.method == DENSE
+        rows.append(
+            (
+                layer.name,
+                layer.kind,
+                kernel_text(layer),
+                layer.method,
+                "/".join(map(str, layer.ranks)),
+                short(layer.parameters[0]) if dense else change(layer.parameters),
+                short(layer.macs[0]) if dense else change(layer.macs),
+                f"{result.errors[layer.name]:.3f}" if layer.name in result.errors else "",
+                "" if dense else f"{layer.bound:.3f}",
+                layer.reason,
+            )
+        )
+        if plan.latency is not None:
+            rows[-1] = (*rows[-1][:-1], form_text(layer), _times(layer), layer.reason)
+    if plan.latency is not None:
+        columns = (*columns[:-1], "run as", ">predicted\nms", columns[-1])
+    first, last = (bound, error) if hold else (error, bound)
+    expendable = ("kind", "kernel", first, "parameters", last, "MACs", "method")
+    return FittingTable(columns, rows, expendable, note="reason")
+
+
+def form_text(layer: LayerPlan) -> str:
+    """The kernels of the layers that a planned chain is run as: ``1x1, 3x3``."""
+    if layer.form is None:
+        return ""
+    filters, channels, *size = layer.kernel
+    ones, zeros = (1,) * len(size), (0,) * len(size)
+    spec = LayerSpec(channels, filters, tuple(size), ones, zeros, ones, zeros)
+    ranks = (1,) * len(layer.form)
+    return Form(layer.form, ranks, chain_stages(spec, layer.form, ranks)).name
+
+
+def _times(layer: LayerPlan) -> str:
+    if layer.seconds is None:
+        return ""
+    before, after = (f"{seconds * 1e3:.3g}" for seconds in layer.seconds)
+    return before if layer.method == DENSE else f"{before} > {after}"
+
+
+def inventory_table(inventory: Inventory) -> FittingTable:
+    """Table of a model's layers, in the order of the forward."""
+    columns = ("layer", "kind", "kernel", ">groups", "stride", ">parameters", ">MACs", "note")
+    rows = [
+        (
+            layer.name,
+            layer.spec.kind,
+            "x".join(map(str, layer.spec.kernel_shape)),
+            str(layer.spec.groups),
+            "x".join(map(str, layer.spec.stride)),
+            short(layer.spec.weights),
+            short(layer.macs),
+            layer.refusal or ("first convolution" if layer.is_first else ""),
+        )
+        for layer in inventory.layers
+    ]
+    return FittingTable(columns, rows, ("kind", "stride", "groups", "kernel"), note="note")
+
+
+def curve_table(points: Sequence[TradeOff]) -> FittingTable:
+    """Table of predicted loss against budget, the largest network first."""
+    whole = points[-1]
+    rows = [
+        (
+            f"{point.parameters / whole.parameters:.3f}",
+            short(point.parameters),
+            f"{point.macs / whole.macs:.3f}",
+            short(point.macs),
+            f"{point.loss:.4g}",
+        )
+        for point in reversed(points)
+    ]
+    return FittingTable((">params", ">parameters", ">macs", ">MACs", ">predicted loss"), rows)
+
+
+def history_table(history: Sequence[Mapping[str, Any]]) -> FittingTable:
+    """Table of the epochs of a training run; twenty at most, the last among them."""
+    step = -(-len(history) // 20)
+    rows = [
+        [str(row["epoch"])]
+        + [f"{row[name]:.4g}" if name in row else "" for name in ("learning_rate", "train_loss")]
+        + [f"{row[name]:.2f}" if name in row else "" for name in ("train_top1", "validation_top1")]
+        for row in reversed(history[::-1][::step])
+    ]
+    columns = (">epoch", ">learning rate", ">loss", ">top-1 (training)", ">top-1 (validation)")
+    return FittingTable(columns, rows)
+
+
+def kernel_text(layer: LayerPlan) -> str:
+    """Kernel shape, with the number of groups where there are several: ``8 x 64x4x3x3``."""
+    shape = "x".join(map(str, layer.kernel))
+    return shape if layer.groups == 1 else f"{layer.groups} x {shape}"
+
+
+def ratio(pair: tuple[int, int]) -> str:
+    """Before, after and how many times less: ``25.6M -> 10.1M (2.53x)``."""
+    before, after = pair
+    return f"{short(before)} -> {short(after)} ({before / max(after, 1):.2f}x)"
+
+
+def change(pair: tuple[int, int]) -> str:
+    """Before and after: ``36.9k > 17.8k``."""
+    return f"{short(pair[0])} > {short(pair[1])}"
+
+
+def short(number: float) -> str:
+    """A number in three digits and a prefix: ``25.6M``."""
+    for prefix in ("", "k", "M", "G"):
+        if number < 999.5:
+            return f"{number:.0f}" if not prefix else f"{number:.3g}{prefix}"
+        number /= 1000
+    return f"{number:.3g}T"
+
+
+def _plain(content: FittingTable) -> str:
+    text = StringIO()
+    Console(file=text, width=200, color_system=None).print(content)
+    return "\n".join(line.rstrip() for line in text.getvalue().splitlines()) + "\n"

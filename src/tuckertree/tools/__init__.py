@@ -1,0 +1,1 @@
+"""Around the library: data, models, training, benchmarks, recipes, the demo, the command line."""

@@ -1,0 +1,75 @@
+"""`tuckertree bench`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tuckertree._base.errors import UsageError
+from tuckertree.tools.cli.app import app, print_json, print_table, stdout
+from tuckertree.tools.cli.options import (
+    AsJson,
+    BuiltBy,
+    Device,
+    InputSize,
+    InputValues,
+    Models,
+    parse_sizes,
+    parse_values,
+)
+
+
+@app.command()
+def bench(
+    models: Models,
+    runtime: Annotated[
+        str, typer.Option(help="Runtimes, with commas: onnxruntime,openvino,torch,torch-compile.")
+    ] = "onnxruntime",
+    threads: Annotated[int | None, typer.Option(help="Threads a run may use.", min=1)] = None,
+    batch: Annotated[int, typer.Option(help="Samples in one run.", min=1)] = 1,
+    rounds: Annotated[int, typer.Option(help="Timed runs of each network.", min=5)] = 25,
+    memory: Annotated[bool, typer.Option(help="Measure the memory, in processes of their own.")] = True,
+    plot: Annotated[Path | None, typer.Option(help="Draw a bar chart: FILE.svg.")] = None,
+    architecture: BuiltBy = None,
+    input_size: InputSize = None,
+    input_values: InputValues = None,
+    device: Device = "cpu",
+    as_json: AsJson = False,
+) -> None:
+    """Time networks against the first of them, in turns, beside the work and the memory they need."""
+    from tuckertree._base.atomic import write_atomically
+    from tuckertree._base.progress import progress_bar
+    from tuckertree.io.report import bench_table
+    from tuckertree.measure import environment
+    from tuckertree.runtimes import get_runtime
+    from tuckertree.tools.bench import bar_chart, open_subject
+    from tuckertree.tools.bench import bench as measure
+
+    if plot is not None and plot.suffix.lower() != ".svg":
+        raise UsageError(f"a chart is written as SVG; {plot} does not end with .svg")
+    runtimes = [get_runtime(name.strip(), threads=threads, device=device) for name in runtime.split(",")]
+    size, values = parse_sizes(input_size), parse_values(input_values)
+    subjects = [
+        open_subject(name, batch=batch, architecture=architecture, input_size=size, input_values=values)
+        for name in models
+    ]
+    with progress_bar() as tick:
+        rows = measure(subjects, runtimes, repeats=rounds, memory=memory, tick=tick)
+    if plot is not None:
+        write_atomically(plot, bar_chart(rows))
+    if as_json:
+        found = [{**asdict(row), "throughput": row.throughput, "realised": row.realised} for row in rows]
+        print_json({"rows": found, "environment": environment()})
+        return
+    print_table(bench_table(rows))
+    stdout.print(
+        "ms: one run, the least in each group of five, median over the groups; faster, fewer MACs: against the first "
+        "network; realised: the first of them over the second; memory: peak of a process of its own, above its packages",
+        soft_wrap=True,
+        highlight=False,
+    )
+    if plot is not None:
+        stdout.print(f"saved       {plot}", soft_wrap=True)

@@ -1,0 +1,212 @@
+"""`tuckertree compress`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tuckertree._base.errors import UsageError
+from tuckertree.tools.cli.app import app, print_json, print_table, show_warning, stdout
+from tuckertree.tools.cli.options import (
+    AsJson,
+    BuiltBy,
+    Calibration,
+    Channels,
+    Device,
+    InputSize,
+    InputValues,
+    Mean,
+    Model,
+    Overwrite,
+    Scale,
+    Std,
+    Weights,
+    calibration_images_of,
+    is_onnx,
+    onnx_images_of,
+    parse_sizes,
+    parse_values,
+    prepared,
+    refuse_options,
+    refuse_torch_options,
+)
+
+if TYPE_CHECKING:
+    from tuckertree.compression import CompressionResult
+    from tuckertree.compression.objectives import AnyRule
+    from tuckertree.onnx_models import OnnxResult
+
+
+@app.command()
+def compress(
+    model: Model,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder to save to; for an ONNX model a file.")
+    ],
+    energy: Annotated[float | None, typer.Option(help="Share of energy kept at each cut, in (0, 1].")] = None,
+    error: Annotated[
+        float | None, typer.Option(help="Bound of each layer's relative error, in [0, 1).")
+    ] = None,
+    params: Annotated[
+        str | None, typer.Option(help="Budget of parameters: a share, 0.4, or a factor, 2.5x.")
+    ] = None,
+    macs: Annotated[str | None, typer.Option(help="Budget of MACs: a share, 0.5, or a factor, 2x.")] = None,
+    latency: Annotated[
+        str | None, typer.Option(help="Budget of measured time: a share, 0.5, or a factor, 2x.")
+    ] = None,
+    runtime: Annotated[
+        str | None,
+        typer.Option(help="With --latency: onnxruntime (default), openvino, torch, torch-compile."),
+    ] = None,
+    threads: Annotated[int | None, typer.Option(help="With --latency: threads a run may use.", min=1)] = None,
+    batch: Annotated[int | None, typer.Option(help="With --latency: samples in one run.", min=1)] = None,
+    best_effort: Annotated[
+        bool, typer.Option("--best-effort", help="With --latency: keep the nearest plan if none reaches it.")
+    ] = False,
+    calibration: Calibration = None,
+    calibration_images: Annotated[
+        int | None,
+        typer.Option(help="Look at this many calibration images; 1024, for ONNX 128.", min=1),
+    ] = None,
+    objective: Annotated[
+        str | None, typer.Option(help="What a budget makes small: outputs, sensitivity, moments or weight.")
+    ] = None,
+    include: Annotated[
+        list[str] | None, typer.Option(help="Compress only layers of this name pattern.")
+    ] = None,
+    exclude: Annotated[
+        list[str] | None, typer.Option(help="Leave layers of this name pattern dense.")
+    ] = None,
+    first: Annotated[str, typer.Option(help="The first convolution: svd, ht2 or dense.")] = "svd",
+    round_to: Annotated[
+        int | None, typer.Option(help="Round ranks to a multiple of this. [1; with --latency 16, 8 or 4]")
+    ] = None,
+    weights: Weights = None,
+    architecture: BuiltBy = None,
+    input_size: InputSize = None,
+    input_values: InputValues = None,
+    mean: Mean = None,
+    std: Std = None,
+    scale: Scale = None,
+    channels: Channels = None,
+    device: Device = "cpu",
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> None:
+    """Compress a model and save it as a folder; an ONNX model becomes another ONNX model.
+
+    A folder that is compressed already is multiplied out and compressed anew; sizes and budgets count against the
+    dense network.
+    """
+    import tuckertree
+    from tuckertree.io import check_output
+    from tuckertree.tools.opening import open_model
+
+    images_as: dict[str, Any] = {"mean": mean, "std": std, "scale": scale, "channels": channels}
+    if calibration is None:
+        refuse_options("belongs to --calibration", calibration_images=calibration_images, **images_as)
+    timing = {"runtime": runtime, "threads": threads, "batch": batch, "best_effort": best_effort or None}
+    rule = _rule(energy, error, params, macs, latency, timing)
+    if is_onnx(model):
+        refuse_torch_options(weights, architecture, device)
+        size, values = parse_sizes(input_size), parse_values(input_values)
+        from tuckertree.onnx_models import compress_onnx
+
+        smaller = compress_onnx(
+            model,
+            output,
+            rule,
+            input_size=size,
+            input_values=values,
+            calibration=onnx_images_of(
+                calibration,
+                model,
+                calibration_images or 128,
+                input_size=size,
+                **images_as,
+            ),
+            objective=objective,
+            include=include or ("*",),
+            exclude=exclude or (),
+            first=first,
+            round_to=round_to,
+            overwrite=overwrite,
+        )
+        _show(smaller, output, smaller.lines(warned=False), as_json=as_json)
+        return
+    refuse_options("belongs to an ONNX model", input_values=input_values)
+    if output.suffix.lower() == ".onnx":
+        raise UsageError(
+            f"{output}: a torch network is saved as a folder; `tuckertree export` makes an ONNX file of it"
+        )
+    check_output(output, overwrite=overwrite)
+    opened = open_model(
+        model, weights=weights, architecture=architecture, input_size=parse_sizes(input_size), device=device
+    )
+    images = calibration_images_of(calibration, prepared(opened, **images_as), calibration_images or 1024)
+    result = tuckertree.compress(
+        opened.model,
+        opened.example_inputs,
+        rule,
+        include=include or ("*",),
+        exclude=exclude or (),
+        first=first,
+        round_to=round_to,
+        calibration=images,
+        objective=objective,
+    )
+    result.save(output, overwrite=overwrite)
+    more = [f"images      {len(images)} of {images.source}"] if images else []
+    more += [f"from        {model}, compressed already: multiplied out first"] if opened.plan else []
+    _show(result, output, more, as_json=as_json)
+
+
+def _show(
+    result: CompressionResult | OnnxResult, output: Path, more: Sequence[str], *, as_json: bool
+) -> None:
+    """Print a result, and more lines after its totals; warnings on stderr, where all are."""
+    from tuckertree.io.report import plan_table, totals, warnings_of
+
+    found = result.summary()
+    warnings = [*found.get("warnings", ()), *warnings_of(result)]
+    if as_json:
+        print_json({**found, "warnings": warnings, "plan": result.plan.to_json(), "output": str(output)})
+        return
+    print_table(plan_table(result))
+    for line in [*totals(result, warned=False), *more]:
+        stdout.print(line, soft_wrap=True)
+    for warning in warnings:
+        show_warning(warning)
+    stdout.print(f"saved       {output}", soft_wrap=True)
+
+
+def _rule(
+    energy: float | None,
+    error: float | None,
+    params: str | None,
+    macs: str | None,
+    latency: str | None,
+    timing: dict[str, Any],
+) -> AnyRule:
+    """The one rule that the options name."""
+    import tuckertree
+
+    rules: list[AnyRule] = []
+    if energy is not None:
+        rules.append(tuckertree.Energy(energy))
+    if error is not None:
+        rules.append(tuckertree.Error(error))
+    given = {option: value for option, value in timing.items() if value is not None}
+    if latency is None and given:
+        option = next(iter(given)).replace("_", "-")
+        raise UsageError(f"--{option} belongs to --latency; give a target such as --latency 2x")
+    if params is not None or macs is not None or latency is not None:
+        rules.append(tuckertree.Budget(params=params, macs=macs, latency=latency, **given))
+    if len(rules) != 1:
+        raise UsageError(
+            "give one of --energy, --error, or a budget: --params, --macs or both, or --latency 2x"
+        )
+    return rules[0]

@@ -1,0 +1,97 @@
+"""`tuckertree evaluate`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tuckertree.tools.cli.app import app, print_json, stdout
+from tuckertree.tools.cli.options import (
+    AsJson,
+    BuiltBy,
+    Channels,
+    Device,
+    InputSize,
+    Mean,
+    Model,
+    Scale,
+    Std,
+    Weights,
+    chosen_preprocessing,
+    is_onnx,
+    parse_size,
+    prepared,
+    refuse_torch_options,
+)
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from tuckertree.tools.data import ImageSet
+    from tuckertree.tools.onnx_images import OnnxImages
+
+
+@app.command()
+def evaluate(
+    model: Model,
+    data: Annotated[str, typer.Option(help="Images: folder, .parquet file or demo.")],
+    split: Annotated[
+        str | None, typer.Option(help="Part of the data; by default test or validation.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(help="Look at this many images only.", min=1)] = None,
+    batch_size: Annotated[int, typer.Option(help="Images at a time.", min=1)] = 128,
+    weights: Weights = None,
+    architecture: BuiltBy = None,
+    input_size: InputSize = None,
+    mean: Mean = None,
+    std: Std = None,
+    scale: Scale = None,
+    channels: Channels = None,
+    device: Device = "cpu",
+    as_json: AsJson = False,
+) -> None:
+    """Measure the accuracy of a model, compressed or not, or of an ONNX file, on labelled images."""
+    from tuckertree._base.progress import progress_bar
+    from tuckertree.io.report import short
+    from tuckertree.measure import count_macs, count_parameters
+    from tuckertree.measure import evaluate as measure
+    from tuckertree.tools.data import Preprocessing, batches, open_images
+    from tuckertree.tools.opening import open_model
+
+    size = parse_size(input_size)
+    images_as: dict[str, Any] = {"mean": mean, "std": std, "scale": scale, "channels": channels}
+    network: nn.Module
+    images: ImageSet | OnnxImages
+    if is_onnx(model):
+        from tuckertree.onnx_models import OnnxNetwork, onnx_inventory
+        from tuckertree.tools.onnx_images import open_onnx_images
+
+        refuse_torch_options(weights, architecture, device)
+        given = Preprocessing((1, 1), **chosen_preprocessing(**images_as))
+        images = open_onnx_images(model, data, given, input_size=size, split=split, limit=limit)
+        network = OnnxNetwork(model)
+        parts = images.batches(network.batch or batch_size)
+        inventory = onnx_inventory(model, input_size=size)
+        parameters, macs = inventory.parameters, inventory.macs
+    else:
+        opened = open_model(model, weights=weights, architecture=architecture, input_size=size, device=device)
+        opened = prepared(opened, **images_as)
+        network = opened.model
+        images = open_images(data, opened.preprocessing, split=split, limit=limit)
+        parts = batches(images, batch_size)
+        parameters, macs = count_parameters(network), count_macs(network, opened.example)
+    with progress_bar() as tick:
+        accuracy = measure(network, parts, device=device, images=len(images), tick=tick)
+    if as_json:
+        found = {**asdict(accuracy), "parameters": parameters, "macs": macs}
+        print_json({"model": model, "data": images.source, **found})
+        return
+    stdout.print(f"model       {model}", soft_wrap=True)
+    stdout.print(f"data        {images.source}", soft_wrap=True)
+    stdout.print(f"images      {accuracy.images}")
+    stdout.print(f"top-1       {accuracy.top1:.2f} %")
+    stdout.print(f"top-5       {accuracy.top5:.2f} %")
+    stdout.print(f"parameters  {short(parameters)}")
+    stdout.print(f"MACs        {short(macs)}")

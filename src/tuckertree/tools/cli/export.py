@@ -1,0 +1,188 @@
+"""`tuckertree export`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from math import inf, isfinite
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, cast
+
+import typer
+
+from tuckertree._base.errors import UsageError
+from tuckertree.tools.cli.app import app, print_json, print_table, stderr, stdout
+from tuckertree.tools.cli.options import (
+    AsJson,
+    BuiltBy,
+    Calibration,
+    CalibrationImages,
+    Channels,
+    InputSize,
+    Mean,
+    Scale,
+    Std,
+    TorchModel,
+    Weights,
+    calibration_images_of,
+    parse_size,
+    prepared,
+    refuse_options,
+)
+
+if TYPE_CHECKING:
+    from tuckertree.io.export import Exported
+
+_POINTS, _DISTANCE = 1.0, 0.2
+"""Loss of top-1, and difference of outputs in 8 bits, from which on a file comes with a warning."""
+_ENDINGS = {"onnx": ".onnx", "pt2": ".pt2", "openvino": ".xml"}
+
+
+@app.command()
+def export(
+    model: TorchModel,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="File to write; by default beside the folder, named as it."),
+    ] = None,
+    to: Annotated[
+        str | None, typer.Option(help="Format: onnx, pt2 or openvino; by default by the file's ending.")
+    ] = None,
+    free: Annotated[
+        str, typer.Option(help="Sizes of the input that stay free: none, batch, or size (and batch).")
+    ] = "batch",
+    contract: Annotated[
+        str | None,
+        typer.Option(
+            help="First give each layer the form fastest on: onnxruntime, openvino, torch, torch-compile."
+        ),
+    ] = None,
+    threads: Annotated[int | None, typer.Option(help="Threads that --contract measures with.", min=1)] = None,
+    batch: Annotated[int | None, typer.Option(help="Batch that --contract measures with. [1]", min=1)] = None,
+    quantize: Annotated[
+        str | None, typer.Option(help="int8: quantise an ONNX file by the --calibration images.")
+    ] = None,
+    calibration: Calibration = None,
+    calibration_images: CalibrationImages = None,
+    data: Annotated[
+        str | None, typer.Option(help="Labelled images to measure the accuracy of model and ONNX file on.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(help="Look at this many of them only.", min=1)] = None,
+    tolerance: Annotated[
+        float | None, typer.Option(help="Largest difference of the outputs, relative to their largest.")
+    ] = None,
+    weights: Weights = None,
+    architecture: BuiltBy = None,
+    input_size: InputSize = None,
+    mean: Mean = None,
+    std: Std = None,
+    scale: Scale = None,
+    channels: Channels = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace the file if it exists.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write a model as ONNX, torch.export or OpenVINO, and compare the file with the model."""
+    from tuckertree._base.progress import progress_bar
+    from tuckertree.io.export import FileNetwork, check_target
+    from tuckertree.io.export import export as export_model
+    from tuckertree.io.report import contraction_table
+    from tuckertree.measure import evaluate
+    from tuckertree.runtimes import ContractedLayer, Dynamic, get_runtime
+    from tuckertree.runtimes import contract as contract_model
+    from tuckertree.tools.data import batches as batches_of
+    from tuckertree.tools.data import open_images
+    from tuckertree.tools.opening import open_model
+
+    if output is None:
+        output = Path(model.rstrip("/").replace(":", "_") + _ENDINGS.get(to or "onnx", ""))
+    to = check_target(output, to, overwrite=overwrite)
+    if quantize not in (None, "int8"):
+        raise UsageError(f"networks can be quantised to int8, not {quantize!r}")
+    if (quantize is None) != (calibration is None):
+        raise UsageError("--quantize int8 and the images it needs, --calibration, belong together")
+    if (quantize or data) and to != "onnx":
+        raise UsageError("--quantize and --data are for ONNX files")
+    if contract is None:
+        refuse_options("belongs to --contract", threads=threads, batch=batch)
+    if calibration is None:
+        refuse_options("belongs to --calibration", calibration_images=calibration_images)
+    if data is None:
+        refuse_options("belongs to --data", limit=limit)
+    if tolerance is not None and not tolerance >= 0:
+        raise UsageError(f"--tolerance is 0 or more, not {tolerance:g}")
+    runtime = None if contract is None else get_runtime(contract, threads=threads)
+    images_as: dict[str, Any] = {"mean": mean, "std": std, "scale": scale, "channels": channels}
+    if calibration is None and data is None:
+        refuse_options("belongs to --calibration and --data", **images_as)
+    opened = open_model(model, weights=weights, architecture=architecture, input_size=parse_size(input_size))
+    opened = prepared(opened, **images_as)
+    network, layers = opened.model, tuple[ContractedLayer, ...]()
+    if runtime is not None:
+        with progress_bar() as tick:
+            inputs = opened.example.expand(batch or 1, *opened.example.shape[1:]).contiguous()
+            contraction = contract_model(network, runtime, inputs, tick=tick)
+        network, layers = contraction.model, contraction.layers
+    images = calibration_images_of(calibration, opened, calibration_images or 256)
+    batches = None if images is None else (x for x, _ in batches_of(images, 32))
+    labelled = None if data is None else open_images(data, opened.preprocessing, limit=limit)
+    if quantize and labelled and tolerance is None:
+        tolerance = inf  # what 8 bits cost is measured on the labelled images, and said
+    written = export_model(
+        network,
+        output,
+        opened.example,
+        to=to,
+        dynamic=cast("Dynamic", free),
+        calibration=batches,
+        tolerance=tolerance,
+        overwrite=overwrite,
+    )
+    accuracy = dict[str, float]()
+    if labelled is not None:
+        for name, module in (("model", network), ("file", FileNetwork(output))):
+            accuracy[name] = evaluate(module, batches_of(labelled, 1 if free == "none" else 64)).top1
+    worse = _lost(written, accuracy)
+    if worse:
+        stderr.print(f"warning: {worse}", soft_wrap=True, highlight=False)
+    if as_json:
+        found = {**asdict(written), "path": str(written.path), "warnings": [worse] if worse else []}
+        if not isfinite(written.tolerance):
+            found["tolerance"] = None
+        print_json(
+            {
+                "model": model,
+                **found,
+                "top1": accuracy,
+                "contracted": {layer.name: layer.form.name for layer in layers},
+            }
+        )
+        return
+    if layers:
+        print_table(contraction_table(layers))
+    shapes = "; ".join(" ".join("x".join(map(str, shape)) for shape in sample) for sample in written.compared)
+    stdout.print(f"format      {written.to}")
+    stdout.print(f"size        {written.size / 2**20:.2f} MiB")
+    stdout.print(f"compared    inputs {shapes}", soft_wrap=True, highlight=False)
+    before = "" if written.unquantised is None else f"{written.unquantised:.2g} in float, in 8 bits "
+    allowed = f" ({written.tolerance:.0e} allowed)" if isfinite(written.tolerance) else ""
+    stdout.print(
+        f"difference  {before}{written.difference:.2g} of the largest output{allowed}",
+        soft_wrap=True,
+        highlight=False,
+    )
+    if accuracy:
+        stdout.print(f"top-1       {accuracy['model']:.2f} % -> {accuracy['file']:.2f} % in the file")
+    stdout.print(f"saved       {output}", soft_wrap=True)
+
+
+def _lost(written: Exported, accuracy: Mapping[str, float]) -> str | None:
+    """What an exported file has lost, if it is much."""
+    if accuracy and accuracy["file"] < accuracy["model"] - _POINTS:
+        fallen = accuracy["model"] - accuracy["file"]
+        return f"the file answers {fallen:.2f} points fewer of the images rightly than the model: do not use it unseen"
+    if not accuracy and written.unquantised is not None and written.difference > _DISTANCE:
+        return (
+            f"8 bits move the outputs by {written.difference:.2g} of their largest: give labelled images by --data to see "
+            "what that costs"
+        )
+    return None

@@ -1,0 +1,129 @@
+"""`tuckertree inspect`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.text import Text
+
+from tuckertree._base.errors import printable
+from tuckertree.tools.cli.app import app, print_json, print_table, stdout
+from tuckertree.tools.cli.options import (
+    AsJson,
+    BuiltBy,
+    Calibration,
+    CalibrationImages,
+    Channels,
+    Device,
+    InputSize,
+    InputValues,
+    Mean,
+    Model,
+    Scale,
+    Std,
+    Weights,
+    calibration_images_of,
+    is_onnx,
+    onnx_images_of,
+    parse_sizes,
+    parse_values,
+    prepared,
+    refuse_options,
+    refuse_torch_options,
+)
+
+if TYPE_CHECKING:
+    from tuckertree.planning import Inventory, TradeOff
+
+
+@app.command()
+def inspect(
+    model: Model,
+    weights: Weights = None,
+    architecture: BuiltBy = None,
+    input_size: InputSize = None,
+    input_values: InputValues = None,
+    device: Device = "cpu",
+    curve: Annotated[bool, typer.Option("--curve", help="Show the predicted loss at every budget.")] = False,
+    by: Annotated[
+        str | None, typer.Option(help="Budget of the curve: params, macs or both. [params]")
+    ] = None,
+    calibration: Calibration = None,
+    calibration_images: CalibrationImages = None,
+    mean: Mean = None,
+    std: Std = None,
+    scale: Scale = None,
+    channels: Channels = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the layers of a model, what they cost, and why some cannot be compressed; or its trade-off curve."""
+    from tuckertree.compression.objectives import trade_off_curve
+    from tuckertree.network.probing import probe
+    from tuckertree.planning import take_inventory
+    from tuckertree.tools.opening import open_model
+
+    images_as: dict[str, Any] = {"mean": mean, "std": std, "scale": scale, "channels": channels}
+    if not curve:
+        refuse_options("belongs to --curve", by=by, calibration=calibration)
+    if calibration is None:
+        refuse_options("belongs to --calibration", calibration_images=calibration_images, **images_as)
+    if is_onnx(model):
+        size, values = parse_sizes(input_size), parse_values(input_values)
+        from tuckertree.onnx_models import onnx_inventory, onnx_trade_off_curve
+
+        refuse_torch_options(weights, architecture, device)
+        if curve:
+            pictures = onnx_images_of(
+                calibration,
+                model,
+                calibration_images or 256,
+                input_size=size,
+                **images_as,
+            )
+            _show_curve(
+                onnx_trade_off_curve(
+                    model, input_size=size, input_values=values, by=by or "params", calibration=pictures
+                ),
+                as_json=as_json,
+            )
+        else:
+            _show_inventory(onnx_inventory(model, input_size=size, input_values=values), "", as_json=as_json)
+        return
+    refuse_options("belongs to an ONNX model", input_values=input_values)
+    opened = open_model(
+        model, weights=weights, architecture=architecture, input_size=parse_sizes(input_size), device=device
+    )
+    if curve:
+        images = calibration_images_of(calibration, prepared(opened, **images_as), calibration_images or 256)
+        points = trade_off_curve(opened.model, opened.example_inputs, by=by or "params", calibration=images)
+        _show_curve(points, as_json=as_json)
+        return
+    inputs = opened.example_inputs
+    named = inputs if isinstance(inputs, dict) else {"": inputs}
+    shape = ", ".join(f"{name} {'x'.join(map(str, x.shape))}".strip() for name, x in named.items())
+    inventory = probe(opened.model, take_inventory(opened.model, inputs), inputs)
+    _show_inventory(inventory, f" at input {shape}", as_json=as_json)
+
+
+def _show_curve(points: Sequence[TradeOff], *, as_json: bool) -> None:
+    from tuckertree.io.report import curve_table
+
+    if as_json:
+        print_json([asdict(point) for point in points])
+    else:
+        print_table(curve_table(points))
+
+
+def _show_inventory(inventory: Inventory, where: str, *, as_json: bool) -> None:
+    from tuckertree.io.report import inventory_table, short
+
+    if as_json:
+        print_json(asdict(inventory))
+        return
+    print_table(inventory_table(inventory))
+    for note in inventory.notes:
+        stdout.print(Text(printable(f"note: {note}")), soft_wrap=True)
+    stdout.print(f"{short(inventory.parameters)} parameters, {short(inventory.macs)} MACs{where}")

@@ -1,0 +1,129 @@
+"""Options of the commands that train, and the run they share."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tuckertree._base.errors import DivergedError, TuckertreeError
+from tuckertree.tools.cli.app import stdout
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from tuckertree.measure import Accuracy
+    from tuckertree.tools.data import ImageSet, Preprocessing
+    from tuckertree.tools.training import Outcome
+
+Data = Annotated[
+    str, typer.Option(help="Training images: folder, .parquet file, demo, hf:NAME or hf:NAME?streaming.")
+]
+Epochs = Annotated[int, typer.Option(help="Times that all training images are seen.")]
+BatchSize = Annotated[int, typer.Option(help="Images of one step, over all devices.")]
+Optimizer = Annotated[str, typer.Option(help="sgd or adamw.")]
+Lr = Annotated[float, typer.Option(help="The highest learning rate of the schedule.")]
+Schedule = Annotated[str, typer.Option(help="onecycle or cosine.")]
+WeightDecay = Annotated[float, typer.Option(help="Weight decay, not on norms and biases.")]
+LabelSmoothing = Annotated[float, typer.Option(help="Label smoothing of the cross-entropy.")]
+Precision = Annotated[str, typer.Option(help="32 or bf16.")]
+Clip = Annotated[float | None, typer.Option(help="The largest norm of the gradient.")]
+Ema = Annotated[float | None, typer.Option(help="Keep a running average of the weights with this decay.")]
+Augment = Annotated[str | None, typer.Option(help="flip-crop, cutout, imagenet or none.")]
+ChannelsLast = Annotated[bool, typer.Option(help="Hold images channel by channel.")]
+Compile = Annotated[bool, typer.Option(help="Use torch.compile.")]
+Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
+Validation = Annotated[float, typer.Option(help="Share of the training images held back for validation.")]
+LimitTrain = Annotated[int | None, typer.Option(help="Use this many training images, validation included.")]
+Workers = Annotated[int, typer.Option(help="Processes that decode images.")]
+Devices = Annotated[int, typer.Option(help="Number of devices to train on.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run that was interrupted.")]
+CheckpointSteps = Annotated[
+    int | None, typer.Option(help="Write a checkpoint after so many steps too, not each epoch alone.", min=1)
+]
+Test = Annotated[bool, typer.Option("--test", help="Measure the test split once, at the end.")]
+
+
+def default_augmentation(preprocessing: Preprocessing) -> str:
+    """What suits the size of the images."""
+    whole = preprocessing.resize in (None, min(preprocessing.size))
+    return "flip-crop" if whole else "imagenet"
+
+
+@contextlib.contextmanager
+def unfinished(output: Path, *, resume: bool, overwrite: bool) -> Iterator[Path]:
+    """The folder beside an output in which its run is kept until it is finished, or has diverged.
+
+    Raises
+    ------
+    TuckertreeError
+        If there is one already that is neither to be resumed nor to be replaced, or another program is at work in it.
+    """
+    from tuckertree._base.atomic import claimed
+
+    folder = output.with_name(output.name + ".partial")
+    if folder.exists() and not resume and not overwrite:
+        raise TuckertreeError(
+            f"{folder} holds an unfinished run; pass --resume to go on with it, or --overwrite to drop it"
+        )
+    with claimed(folder):
+        if not resume:
+            _clear(folder)
+        try:
+            yield folder
+        except DivergedError:
+            _clear(folder)
+            raise
+        _clear(folder)
+
+
+def _clear(folder: Path) -> None:
+    for entry in folder.iterdir():
+        shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+
+
+def tested(model: nn.Module, images: ImageSet | None, device: str) -> Accuracy | None:
+    """Accuracy on test images, if there are any, measured on a device; the model is on the CPU before and after."""
+    from tuckertree._base.progress import progress_bar
+    from tuckertree.measure import evaluate
+    from tuckertree.tools.data import batches
+
+    if images is None:
+        return None
+    with progress_bar() as tick:
+        found = evaluate(model.to(device), batches(images, 128), device=device, images=len(images), tick=tick)
+    model.cpu()
+    return found
+
+
+def fail_if_diverged(outcome: Outcome) -> None:
+    """End with the exit code 1 where the run did not come to its end; what it had is saved."""
+    if outcome.diverged:
+        raise typer.Exit(1)
+
+
+def summary(outcome: Outcome, test: Any, output: Path) -> dict[str, Any]:
+    """What a run gave, as JSON data."""
+    tested = {} if test is None else {"test_top1": test.top1, "test_images": test.images}
+    return {**outcome.record(), **tested, "output": str(output)}
+
+
+def print_totals(outcome: Outcome, test: Any, output: Path) -> None:
+    """The last lines for a person."""
+    last = outcome.history[-1]
+    stdout.print(f"data        {outcome.data}", soft_wrap=True, highlight=False)
+    stdout.print(f"distilled   {'yes' if outcome.distilled else 'no'}")
+    stdout.print(f"seconds     {outcome.seconds:.1f}")
+    if "validation_top1" in last:
+        stdout.print(f"validation  {last['validation_top1']:.2f} %")
+    if outcome.diverged:
+        stdout.print(
+            f"diverged    in epoch {len(outcome.history) + 1}; the weights of the epoch before are kept"
+        )
+    if test is not None:
+        stdout.print(f"test        {test.top1:.2f} % of {test.images} images")
+    stdout.print(f"saved       {output}", soft_wrap=True)

@@ -1,0 +1,45 @@
+"""The names of splits, and the choice of one."""
+
+from collections.abc import Iterable, Mapping
+from typing import TypeVar
+
+from tuckertree._base.errors import UsageError
+
+_Name = TypeVar("_Name", bound=str | None)
+_Split = TypeVar("_Split")
+
+ALIASES = {"test": "test", "validation": "val", "valid": "val", "val": "val", "train": "train"}
+"""The names a split goes by, and the one name for each that is used here."""
+
+BY_DEFAULT = ("test", "val", "train")
+"""The first of these that is present is taken when none is asked for: never train where there is a choice."""
+
+
+def choose_split(splits: Mapping[_Name, _Split], wanted: str | None, source: str) -> _Split:
+    """Return what stands for the split ``wanted``, or for the default one.
+
+    Raises
+    ------
+    UsageError
+        If the source has no such split, or several and none of them is a default. The message names them.
+    """
+    for name in BY_DEFAULT if wanted is None else (wanted,):
+        for present, found in splits.items():
+            if present is not None and canonical(present) == canonical(name):
+                return found
+    if wanted is None and len(splits) == 1:
+        return next(iter(splits.values()))
+    if wanted is None:
+        raise UsageError(f"{source} has the splits {_listed(splits)}; choose one of them")
+    if None in splits:
+        raise UsageError(f"{source} is not divided into splits; leave out the split {wanted!r}")
+    raise UsageError(f"{source} has no split {wanted!r}; it has {_listed(splits)}; give images that have it")
+
+
+def canonical(name: str | None) -> str | None:
+    """The one name that a split is known by here."""
+    return None if name is None else ALIASES.get(name, name)
+
+
+def _listed(names: Iterable[str | None]) -> str:
+    return ", ".join(sorted(str(name) for name in names))

@@ -25,7 +25,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from foreign import NETWORKS
-from foreign.way import ROUNDING, STATIONS, Row, travel
+from foreign.way import PHASES, ROUNDING, Row, travel
 from merging import merged, write_report
 from tuckertree.measure import environment
 
@@ -100,7 +100,7 @@ def in_a_process(name: str, seconds: int) -> Row:
             err.seek(0)
             last = (err.read().strip().splitlines() or [""])[-1]
         states = [json.loads(line) for line in record.read_text().splitlines() if line.startswith("{")]
-        row = states[-1] if states else {"network": name, "error": "", "station": STATIONS[0]}
+        row = states[-1] if states else {"network": name, "error": "", "station": PHASES[0]}
         if code or error:
             row["error"] = error or f"the process ended with {code}: {last[:300]}"
         return {**row, "seconds": round(time.perf_counter() - started, 1)}
@@ -132,7 +132,7 @@ def markdown(rows: list[Row]) -> str:
     lines = [
         "# Networks of others on the whole way",
         "",
-        f"{passed} of {len(rows)} pass every station. Random weights, BatchNorm statistics of random inputs,",
+        f"{passed} of {len(rows)} pass every phase. Random weights, BatchNorm statistics of random inputs,",
         "a budget of MACs (most often 0.6), factors fitted to two batches of random inputs; then",
         "",
         "- *output error*: ||y' - y|| / ||y|| on an input that took no part. Weights are random, so it says little;",

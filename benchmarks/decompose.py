@@ -109,7 +109,7 @@ def by_the_textbook(model: nn.Module, inventory: Inventory, energy: float) -> Ra
     found = {}
     for layer in inventory.layers:
         method = Options().method(layer)[0]
-        cuts = method_cuts(method, len(layer.spec.essential_modes))
+        cuts = method_cuts(method, len(layer.spec.nontrivial_modes))
         weight = cast("Tensor", model.get_submodule(layer.name).weight).detach()
         row = layer.spec.kernel(weight)[0].movedim(0, -1)
         ranks = tuple(textbook_rank(unfold(row, cut), energy) for cut in cuts)

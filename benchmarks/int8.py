@@ -1,6 +1,6 @@
 """8 bits and compression, alone and together: file size, time in ONNX Runtime, accuracy and agreement.
 
-Trained networks, compressed to half of their MACs with unlabelled CIFAR-10 training images, exported and quantised as
+Trained networks, compressed to half of their MACs with unlabelled CIFAR-10 training images, exported and quantized as
 `tuckertree export --quantize int8` does; accuracy on the whole test set. The four files run in turns.
 
     python benchmarks/int8.py DATA --output docs/results
@@ -25,7 +25,7 @@ from torch import Tensor, nn
 import tuckertree as tt
 from merging import merged, write_report
 from tuckertree._base.progress import progress_bar
-from tuckertree.calibration.gauge import rebalance
+from tuckertree.calibration.balancing import rebalance
 from tuckertree.io.export import FileNetwork, export
 from tuckertree.measure import environment
 from tuckertree.runtimes import get_runtime
@@ -110,8 +110,8 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
     runtime = get_runtime("onnxruntime", threads=options.threads)
     with tempfile.TemporaryDirectory() as folder:
         files = [Path(folder) / f"{number}.onnx" for number in range(len(networks))]
-        for (form, (network, quantised)), file in zip(networks.items(), files, strict=True):
-            ranges = images[:RANGES].split(32) if quantised else None
+        for (form, (network, quantized)), file in zip(networks.items(), files, strict=True):
+            ranges = images[:RANGES].split(32) if quantized else None
             written = export(network, file, example, calibration=ranges)
             found = answers(FileNetwork(file, runtime), labelled)
             rows.append(
@@ -189,7 +189,7 @@ RESULTS = (
     "# 8 bits and compression, alone and together",
     "",
     "Trained networks for CIFAR-10; compressed: a budget of MACs, factors fitted to unlabelled training images, no",
-    "fine-tuning; int8: quantised as `tuckertree export --quantize int8` does, ranges by 256 training images. Top-1 and",
+    "fine-tuning; int8: quantized as `tuckertree export --quantize int8` does, ranges by 256 training images. Top-1 and",
     "same (how often the answer is that of fp32) on test images, in ONNX Runtime. Files are whole ONNX files: the",
     "graph of a small network in 8 bits is a good part of its bytes. On x86 without VNNI instructions int8 may lose more.",
 )
@@ -197,7 +197,7 @@ VALIDATION = (
     "# 8 bits and compression on training images",
     "",
     "As [the results](int8.md), but measured on 4,096 training images that took no part in the calibration, and with",
-    "factors of equal norms (the same function) before quantisation. These gain at one budget less than they lose at",
+    "factors of equal norms (the same function) before quantization. These gain at one budget less than they lose at",
     "another, so they are not used. The networks know these images by heart: only the drops mean anything.",
 )
 TIMES = ("ms", "faster")

@@ -31,11 +31,11 @@ from torch import Tensor, nn
 from merging import merged, write_report
 from tuckertree import Budget, TuckertreeError
 from tuckertree.measure import Timing, compare_latency, environment
-from tuckertree.onnx_models import compress_onnx, read_onnx
-from tuckertree.onnx_models.agreement import compare_sessions
-from tuckertree.onnx_models.graph import Graph
-from tuckertree.onnx_models.inputs import as_feed
-from tuckertree.onnx_models.runtime import Session
+from tuckertree.network.onnx import compress_onnx, read_onnx
+from tuckertree.network.onnx.agreement import compare_sessions
+from tuckertree.network.onnx.graph import Graph
+from tuckertree.network.onnx.inputs import as_feed
+from tuckertree.network.onnx.runtime import Session
 from tuckertree.tools.data import Preprocessing, open_images
 from tuckertree.tools.onnx_images import Layout, OnnxImages
 

@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 import tuckertree
-from tuckertree.calibration.gauge import rebalance
+from tuckertree.calibration.balancing import rebalance
 from tuckertree.measure import count_macs, environment
 from tuckertree.tools.models import resolve
 from tuckertree.tools.training import Settings

@@ -1,4 +1,4 @@
-"""A plan is data: make it, change it, carry it out."""
+"""A plan is data: make it, change it, apply it."""
 
 from dataclasses import replace
 
@@ -9,7 +9,7 @@ import tuckertree as tt
 model = tt.build("demo")
 image = torch.zeros(1, 3, 32, 32)
 
-result = tt.compress(model, image, tt.Error(0.4), exclude="layer1.*")
+result = tt.compress(model, image, tt.ErrorBound(0.4), exclude="layer1.*")
 plan = result.plan
 print(plan.dumps())
 

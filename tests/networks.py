@@ -59,7 +59,7 @@ class RenamedConv2d(nn.Conv2d):
 
 
 class Unreached(nn.Module):
-    """A layer that the forward does not call."""
+    """A layer that the forward pass does not call."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The way of one network: built, compressed, saved, loaded, trained for a step, exported; compared at each station."""
+"""The way of one network: built, compressed, saved, loaded, trained for a step, exported; compared at each phase."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tuckertree.io.export import export
 from tuckertree.measure.nested import each_leaf, tensors
 from tuckertree.planning import DENSE, Options, take_inventory
 
-STATIONS = ("build", "compress", "full ranks", "load", "train", "onnx")
+PHASES = ("build", "compress", "full ranks", "load", "train", "onnx")
 SETTLING = 3
 """Passes that give BatchNorm its statistics."""
 BATCHES = 2
@@ -36,24 +36,24 @@ Row = dict[str, Any]
 
 
 def travel(name: str, network: Network) -> None:
-    """Take a network all the way; what is known is printed before each station and at the end, as a line of JSON."""
+    """Take a network all the way; what is known is printed before each phase and at the end, as a line of JSON."""
     torch.set_num_threads(1)
     row = Row(network=name, error="")
     with tempfile.TemporaryDirectory() as folder:
-        stations = way(network, Path(folder), row)
-        for station, step in zip(STATIONS, stations, strict=True):
-            row["station"] = station
+        phases = way(network, Path(folder), row)
+        for phase, step in zip(PHASES, phases, strict=True):
+            row["station"] = phase
             print(json.dumps(row), flush=True)
             started = time.perf_counter()
             try:
                 step()
             except Exception as error:
-                row.setdefault("errors", {})[station] = in_one_line(error)
-                if station in ("build", "compress"):
+                row.setdefault("errors", {})[phase] = in_one_line(error)
+                if phase in ("build", "compress"):
                     break  # there is nothing to go on with
             finally:
-                row.setdefault("times", {})[station] = round(time.perf_counter() - started, 1)
-    row["error"] = "; ".join(f"{station}: {text}" for station, text in row.get("errors", {}).items())
+                row.setdefault("times", {})[phase] = round(time.perf_counter() - started, 1)
+    row["error"] = "; ".join(f"{phase}: {text}" for phase, text in row.get("errors", {}).items())
     print(json.dumps(row), flush=True)
 
 
@@ -64,7 +64,7 @@ def in_one_line(error: Exception) -> str:
 
 
 def way(network: Network, folder: Path, row: Row) -> list[Callable[[], None]]:
-    """The stations; each leaves what it made for the next ones, and its figures in the row."""
+    """The phases; each leaves what it made for the next ones, and its figures in the row."""
     made: dict[str, Any] = {}
 
     def build() -> None:
@@ -173,7 +173,7 @@ def chains_everywhere(model: nn.Module, inputs: Any, plan: tt.Plan) -> tt.Plan:
     layers = []
     for layer, planned in zip(take_inventory(model, inputs).layers, plan.layers, strict=True):
         method, _ = Options().method(layer)
-        cuts = () if method == DENSE else method_cuts(method, len(layer.spec.essential_modes))
+        cuts = () if method == DENSE else method_cuts(method, len(layer.spec.nontrivial_modes))
         layers.append(replace(planned, method=method, ranks=tuple(2**31 for _ in cuts)))
     return replace(plan, layers=tuple(layers))
 

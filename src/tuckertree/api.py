@@ -10,7 +10,7 @@ from tuckertree.compression import CompressionResult, compress
 from tuckertree.core.layers import Chain, densify, factorize
 from tuckertree.io import load_folder
 from tuckertree.network.surgery import apply, to_dense
-from tuckertree.planning import Budget, Energy, Error, Layer, LayerPlan, Plan, Ranks
+from tuckertree.planning import Budget, Energy, ErrorBound, Layer, LayerPlan, Plan, Ranks
 from tuckertree.tools.models import build
 from tuckertree.tools.training import Outcome, Settings, finetune, train
 
@@ -46,7 +46,7 @@ __all__ = [
     "Chain",
     "CompressionResult",
     "Energy",
-    "Error",
+    "ErrorBound",
     "Layer",
     "LayerPlan",
     "Outcome",

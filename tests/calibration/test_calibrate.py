@@ -65,12 +65,12 @@ def test_full_ranks_change_nothing():
 
 @pytest.mark.parametrize("build", [networks.UNet, networks.SharedModule])
 @pytest.mark.filterwarnings("ignore:fewer calibration patches")
-def test_transposed_layers_shared_modules_and_several_layers_a_stage(build):
-    """With the activations of no image allowed, there is a pass over the images for each stage."""
+def test_transposed_layers_shared_modules_and_several_layers_a_pass(build):
+    """With the activations of no image allowed, there is more than one pass over the images."""
     torch.manual_seed(0)
     model = build().eval()
     plan = tt.compress(model, IMAGES[:1], energy=0.5).plan
-    plain, corrected = tt.apply(model, plan), calibrate(model, plan, IMAGES, per_stage=3)
+    plain, corrected = tt.apply(model, plan), calibrate(model, plan, IMAGES, layers_per_pass=3)
     assert distance(model, corrected) < distance(model, plain)
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from tests.calibration.cases import random_moment
 from tests.strategies import examples, factorings, kernels
 from tuckertree._base.errors import UsageError
-from tuckertree.calibration import Moment, fit, output_error
+from tuckertree.calibration import InputSecondMoment, fit, output_error
 from tuckertree.calibration.fit import whitened
 from tuckertree.core.decomposition import decompose, feasible_ranks
 
@@ -58,7 +58,7 @@ def test_the_error_is_that_of_the_output(factoring):
     kernel, _, cuts, ranks = factoring
     groups, size = len(kernel), kernel[0, 0].numel()
     patches = torch.randn(groups, 50, size, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    moment = Moment(patches.mT @ patches / 50, patches.mean(1), 1, 50)
+    moment = InputSecondMoment(patches.mT @ patches / 50, patches.mean(1), 1, 50)
     factors = decompose(kernel, ranks, cuts)
     before, after = (patches @ each.flatten(2).mT for each in (kernel, factors.kernel()))
     expected = torch.linalg.vector_norm(before - after) / torch.linalg.vector_norm(before)
@@ -70,8 +70,10 @@ def test_the_error_is_that_of_the_output(factoring):
 def test_inputs_without_structure_change_nothing_at_the_start(factoring):
     kernel, _, cuts, ranks = factoring
     size = kernel[0, 0].numel()
-    white = Moment(torch.eye(size).double().expand(len(kernel), -1, -1), torch.zeros(1, size), 1, 10)
-    white = Moment(white.patch, white.mean, size // kernel.shape[2], 10)
+    white = InputSecondMoment(
+        torch.eye(size).double().expand(len(kernel), -1, -1), torch.zeros(1, size), 1, 10
+    )
+    white = InputSecondMoment(white.patch, white.mean, size // kernel.shape[2], 10)
     torch.testing.assert_close(
         whitened(kernel, white, cuts, ranks).kernel(), decompose(kernel, ranks, cuts).kernel()
     )
@@ -79,7 +81,7 @@ def test_inputs_without_structure_change_nothing_at_the_start(factoring):
 
 def test_no_input_at_all_leaves_the_plain_decomposition():
     kernel = torch.randn(1, 6, 5, 3, 3, dtype=torch.float64)
-    moment = Moment(torch.zeros(1, 45, 45, dtype=torch.float64), torch.zeros(1, 45), 9, 10)
+    moment = InputSecondMoment(torch.zeros(1, 45, 45, dtype=torch.float64), torch.zeros(1, 45), 9, 10)
     expected = decompose(kernel, (2, 3, 2), (0, 1, 2)).kernel()
     torch.testing.assert_close(fit(kernel, moment, (0, 1, 2), (2, 3, 2)).kernel(), expected)
     assert output_error(kernel, decompose(kernel, (2, 3, 2), (0, 1, 2)), moment) == 0

@@ -118,7 +118,10 @@ class ChangedInPlace(FrozenBackbone):
     ("build", "message"),
     [
         (FrozenBackbone, "^a: no derivative of the outputs reaches this layer"),
-        (ChangedInPlace, "^the model's outputs cannot be derived: .* modified by an inplace operation"),
+        (
+            ChangedInPlace,
+            "^the model's outputs cannot be differentiated: .* modified by an inplace operation",
+        ),
     ],
 )
 def test_networks_that_cannot_be_derived_are_refused_in_one_line_with_advice(build, message):
@@ -153,7 +156,7 @@ class Recurrent(nn.Module):
 
 
 @pytest.mark.parametrize("kind", [nn.GRU, nn.Linear])
-def test_recurrent_networks_are_derived_without_cudnn(kind):
+def test_recurrent_networks_are_differentiated_without_cudnn(kind):
     model, x = Recurrent(kind), torch.randn(16, 5, 6)
     layers = take_inventory(model, x[:1]).layers
     collect_metrics(model, [layer for layer in layers if layer.name == "a"], x)

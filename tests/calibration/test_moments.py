@@ -19,7 +19,7 @@ IMAGES = torch.randn(24, 3, 16, 16, generator=generator())
 
 
 def moments(model, images, **options):
-    layers = [layer for layer in take_inventory(model, images[:1]).layers if not layer.refusal]
+    layers = [layer for layer in take_inventory(model, images[:1]).layers if not layer.skip_reason]
     return {layer.name: moment for layer, moment in collect_moments(model, layers, images, **options)}
 
 
@@ -54,7 +54,11 @@ def test_the_moment_gives_the_mean_squared_output_of_every_kind_of_layer(case):
 
 
 def moments_apply(layer) -> bool:
-    return not take_inventory(nn.Sequential(layer), input_of(layer)).layers[0].refusal.startswith("depthwise")
+    return (
+        not take_inventory(nn.Sequential(layer), input_of(layer))
+        .layers[0]
+        .skip_reason.startswith("depthwise")
+    )
 
 
 def input_of(layer):
@@ -137,7 +141,7 @@ class EndsEarly:
     [
         ([], TuckertreeError, "there are no calibration images"),
         (IMAGES[:0], TuckertreeError, "there are no calibration images"),
-        (iter([IMAGES]), UsageError, "gone through only once"),
+        (iter([IMAGES]), UsageError, "can be iterated only once"),
         (IMAGES[0, 0, 0], UsageError, r"this tensor is \[16\]"),
         (3, UsageError, "cannot come from a int"),
         (["cat.png"], TuckertreeError, "not str"),

@@ -117,7 +117,7 @@ def test_the_way_to_a_layer_is_that_of_its_rows(build):
     (one,), (two,), (three,) = (
         captured_inputs(network, layers, IMAGES[:4], ["a", "b", "fc"]) for network in (model, near, far)
     )
-    assert one.way == two.way != three.way
+    assert one.control_flow == two.control_flow != three.control_flow
 
 
 class Never(Rows):

@@ -119,7 +119,7 @@ def test_a_rule_is_needed_and_only_one():
     with pytest.raises(tt.UsageError, match="either a rule or an energy"):
         tt.compress(networks.small_cnn(), IMAGE)
     with pytest.raises(tt.UsageError, match="either a rule or an energy"):
-        tt.compress(networks.small_cnn(), IMAGE, tt.Error(0.1), energy=0.5)
+        tt.compress(networks.small_cnn(), IMAGE, tt.ErrorBound(0.1), energy=0.5)
 
 
 def test_nothing_to_compress_says_why():

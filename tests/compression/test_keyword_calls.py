@@ -44,7 +44,7 @@ def test_the_inventory_is_the_same():
     inventory = take_inventory(by_keyword, IMAGES[:2])
     assert inventory == take_inventory(by_position, IMAGES[:2])
     assert [layer.name for layer in inventory.layers] == ["stem", "deep", "up", "line", "head"]
-    assert all(layer.calls and not layer.refusal for layer in inventory.layers)
+    assert all(layer.calls and not layer.skip_reason for layer in inventory.layers)
 
 
 @pytest.mark.filterwarnings("ignore::tuckertree.calibration.moments.CalibrationWarning")

@@ -1,4 +1,4 @@
-"""A machine of known speed: times of forms by a formula, in place of a clock."""
+"""A machine of known speed: times of forms by a formula, in place of a benchmark."""
 
 import torch
 
@@ -17,9 +17,9 @@ def seconds_of(form, spec, call):
 
 
 def machine(spoilt=0):
-    """A clock, the first ``spoilt`` of whose measurements beside the dense one are far off, and unsteady."""
+    """A benchmark, the first ``spoilt`` of whose measurements beside the dense one are far off, and unsteady."""
 
-    def clock(shape, forms):
+    def benchmark(shape, forms):
         spec = forms[0].stages[0].spec
         size = tuple(shape[2:]) if spec.order else (shape[1] if len(shape) > 2 else 1,)
         call = Call(shape[0], size, _size_out(spec, shape) if spec.order else size)
@@ -33,7 +33,7 @@ def machine(spoilt=0):
                 times.append(CandidateTime(dense * ratio, Timing(ratio, ratio, ratio)))
         return times
 
-    return clock
+    return benchmark
 
 
 def _size_out(spec, shape):
@@ -41,11 +41,11 @@ def _size_out(spec, shape):
         return tuple(spec.build(device="meta")(torch.empty(shape, device="meta")).shape[2:])
 
 
-def timed(model, image, clock=None, seconds=5e-6, **options):
+def timed(model, image, benchmark=None, seconds=5e-6, **options):
     """Inventory with the network's time, candidates with theirs, and the time model."""
     options = Options(**{"round_to": 4, **options})
     inventory = take_inventory(model, image)
-    timer = TimeModel(clock or machine())
+    timer = TimeModel(benchmark or machine())
     candidates = survey_candidates(model, inventory, options, timer=timer)
     dense = sum(float(layer.seconds.max()) for layer in candidates.values())
     inventory = type(inventory)(inventory.layers, inventory.parameters, inventory.macs, dense + seconds)

@@ -13,7 +13,7 @@ from tests import networks
 from tests.latency.cases import timed
 from tuckertree._base.errors import TuckertreeError, UnreachableTargetError, UsageError
 from tuckertree.io.report.verdict import latency_warnings
-from tuckertree.latency import NetworkClock, meet_target, run_as_planned
+from tuckertree.latency import NetworkBenchmark, meet_target, run_as_planned
 from tuckertree.latency import network as network_module
 from tuckertree.latency import target as target_module
 from tuckertree.latency.target import TOO_FAST, TOO_SLOW, predicted_share
@@ -166,7 +166,7 @@ def test_a_target_that_takes_all_there_is_says_so(network):
     for target, fastest in ((most + 1e-4, True), ((1 + most) / 2, False)):
         plan = meet_target(inventory, candidates, Budget(latency=target), options, measure)
         assert plan.latency.fastest is fastest
-        assert any("look at what is left" in line for line in latency_warnings(plan)) is fastest
+        assert any("close to the fastest plan" in line for line in latency_warnings(plan)) is fastest
 
 
 def test_without_times_a_budget_of_latency_chooses_nothing():
@@ -233,12 +233,12 @@ def test_a_network_run_as_planned_computes_what_its_chains_do(network):
 
 def test_a_network_is_timed_at_the_batch_asked_for_and_left_alone():
     model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Flatten(), nn.Linear(8 * 36, 4)).train()
-    clock = NetworkClock(model, torch.randn(2, 3, 8, 8), get_runtime("torch", threads=1), batch=3)
-    assert (clock.batch, clock.example_batch) == (3, 2)
-    assert clock.seconds() > 0
+    benchmark = NetworkBenchmark(model, torch.randn(2, 3, 8, 8), get_runtime("torch", threads=1), batch=3)
+    assert (benchmark.batch, benchmark.example_batch) == (3, 2)
+    assert benchmark.seconds() > 0
     assert model.training
     with pytest.raises(UsageError, match="tensors by position"):
-        NetworkClock(model, {"x": IMAGE}, get_runtime("torch", threads=1))
+        NetworkBenchmark(model, {"x": IMAGE}, get_runtime("torch", threads=1))
 
 
 def test_compress_for_onnxruntime_measures_and_keeps_what_it_measured(tmp_path, monkeypatch):
@@ -268,7 +268,7 @@ def test_compress_for_onnxruntime_measures_and_keeps_what_it_measured(tmp_path, 
         assert torch.allclose(planned(x), loaded(x), atol=1e-3)
 
 
-def test_the_plan_of_one_machine_can_be_carried_out_without_a_clock(network):
+def test_the_plan_of_one_machine_can_be_applied_without_a_timer(network):
     model, inventory, candidates, _, options = network
     plan = make_plan(inventory, candidates, Budget(latency=0.7), options)
     again = tt.apply(model, Plan.loads(plan.dumps()))

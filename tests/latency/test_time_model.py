@@ -37,7 +37,7 @@ def test_every_form_is_timed_and_the_layer_is_called_as_it_is(module, shape):
     layer = layer_of(module, shape)
     found = sample_forms(layer.spec, rank_step(layer))
     assert found[0].is_dense
-    order = len(layer.spec.essential_modes)
+    order = len(layer.spec.nontrivial_modes)
     assert {form.cuts for form in found[1:]} == set(form_cuts(tuple(range(order + 1))))
     for form in found[1:]:
         assert form in forms(layer.spec, form.cuts, form.ranks)
@@ -51,7 +51,7 @@ def test_times_that_were_not_measured_are_found_though_some_measurements_are_far
     layer = layer_of(module, shape)
     call = layer.calls[0]
     model = TimeModel(machine(spoilt))
-    whole = form_cuts(tuple(range(len(layer.spec.essential_modes) + 1)))[-1]
+    whole = form_cuts(tuple(range(len(layer.spec.nontrivial_modes) + 1)))[-1]
     for form in forms(layer.spec, whole, (12,) * len(whole)):
         predicted = model.seconds(layer, form.cuts, torch.tensor([form.ranks]))
         assert float(predicted) == pytest.approx(seconds_of(form, layer.spec, call), rel=0.02)
@@ -118,7 +118,7 @@ def test_candidates_run_faster_than_the_dense_layer_each_in_its_fastest_form():
 def _cuts(method, spec):
     from tuckertree.core.decomposition import method_cuts
 
-    return method_cuts(method, len(spec.essential_modes))
+    return method_cuts(method, len(spec.nontrivial_modes))
 
 
 def test_each_form_belongs_to_the_method_of_the_fewest_cuts():

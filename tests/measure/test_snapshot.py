@@ -7,7 +7,7 @@ from tuckertree.measure import preserved
 
 
 class Grows(nn.Module):
-    """Changes sizes and values of its buffer in place, as observers of quantisation do."""
+    """Changes sizes and values of its buffer in place, as observers of quantization do."""
 
     def __init__(self):
         super().__init__()

@@ -34,7 +34,7 @@ def program():
     return torch.export.export(network(), (IMAGE,))
 
 
-def quantised():
+def quantized():
     model = nn.Sequential(nn.Flatten(), nn.Linear(432, 64)).eval()
     return torch.ao.quantization.quantize_dynamic(model, {nn.Linear})
 
@@ -62,7 +62,7 @@ REFUSED = {
         r"^0\.running_mean is on the meta",
     ),
     "lazy": (lambda: around(nn.LazyBatchNorm2d()), "^0 is lazy and has no weights yet; run the model once"),
-    "quantised": (quantised, r"^1 is quantised already \(Linear\); compress the module it was made from"),
+    "quantized": (quantized, r"^1 is quantized already \(Linear\); compress the module it was made from"),
     "state dict": (lambda: network().state_dict(), "this is a state dict$"),
     "function": (lambda: network().forward, "this is a method$"),
 }
@@ -107,7 +107,7 @@ def test_what_torch_wraps_around_layers_is_no_hindrance(kind):
 
 
 class Int8Tensor(torch.Tensor):
-    """A quantised weight as a tensor of its own kind: it knows a linear layer, and next to nothing else."""
+    """A quantized weight as a tensor of its own kind: it knows a linear layer, and next to nothing else."""
 
     @staticmethod
     def __new__(cls, values, scale):
@@ -191,7 +191,7 @@ def test_a_layer_whose_weight_is_another_kind_of_tensor_stays_dense_with_the_rea
 @pytest.mark.filterwarnings("ignore:Sparse CSR tensor support")
 def test_a_sparse_weight_stays_dense_with_the_reason():
     model = with_other_weight(lambda weight: nn.Parameter(weight.to_sparse_csr()))
-    assert take_inventory(model, IMAGE).layers[-1].refusal == "its weight is sparse_csr"
+    assert take_inventory(model, IMAGE).layers[-1].skip_reason == "its weight is sparse_csr"
 
 
 @pytest.mark.skipif(

@@ -75,10 +75,10 @@ def test_costs_and_errors_are_those_of_the_chain(make):
 def test_no_choice_of_method_and_ranks_betters_the_front(make):
     module = make()
     layer, kernel, candidates = candidates_of(module)
-    order = len(layer.spec.essential_modes)
+    order = len(layer.spec.nontrivial_modes)
     for method in methods_for(order) if order else ("svd",):
         cuts = method_cuts(method, order)
-        sizes = block_sizes(layer.spec.essential_shape, cuts)
+        sizes = block_sizes(layer.spec.nontrivial_shape, cuts)
         limits = [
             min(torch.tensor(sizes[: i + 1]).prod(), torch.tensor(sizes[i + 1 :]).prod())
             for i in range(len(cuts))

@@ -38,20 +38,20 @@ def test_layers_come_in_the_order_of_the_forward_and_their_macs_add_up():
     ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else None,
 )
 def test_a_layer_that_cannot_be_replaced_exactly_is_refused_with_the_reason(layer, reason):
-    refusal = by_name(nn.Sequential(layer))["0"].refusal
-    assert refusal.startswith(reason) if reason else refusal == ""
+    skip_reason = by_name(nn.Sequential(layer))["0"].skip_reason
+    assert skip_reason.startswith(reason) if reason else skip_reason == ""
 
 
 def test_old_weight_norm_is_refused():
     with pytest.warns(FutureWarning, match="weight_norm"):
         layer = torch.nn.utils.weight_norm(nn.Conv2d(3, 16, 3))
-    assert "has hooks" in by_name(nn.Sequential(layer))["0"].refusal
+    assert "has hooks" in by_name(nn.Sequential(layer))["0"].skip_reason
 
 
 def test_tied_weights_and_unreached_layers_are_refused():
     tied = by_name(networks.TiedWeights(), torch.zeros(1, 8, 6, 6))
-    assert tied["a"].refusal == tied["b"].refusal == "shares its weight with another layer"
-    assert by_name(networks.Unreached())["head"].refusal == "not called on the example input"
+    assert tied["a"].skip_reason == tied["b"].skip_reason == "shares its weight with another layer"
+    assert by_name(networks.Unreached())["head"].skip_reason == "not called on the example input"
 
 
 def test_weights_in_the_same_memory_are_shared_and_neighbours_are_not():
@@ -60,7 +60,9 @@ def test_weights_in_the_same_memory_are_shared_and_neighbours_are_not():
     model[1].weight = nn.Parameter(model[0].weight.detach().T)
     model[2].weight, model[3].weight = map(nn.Parameter, both.chunk(2))
     found = by_name(model, torch.zeros(1, 8))
-    assert [found[name].refusal for name in "0123"] == ["shares its weight with another layer"] * 2 + [""] * 2
+    assert [found[name].skip_reason for name in "0123"] == ["shares its weight with another layer"] * 2 + [
+        ""
+    ] * 2
 
 
 class InThreads(nn.Module):

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from tuckertree._base.errors import UsageError
 from tuckertree.core.decomposition import decompose, kernel_spectra
-from tuckertree.planning import Energy, Error, Ranks
+from tuckertree.planning import Energy, ErrorBound, Ranks
 
 KERNEL = torch.randn(1, 12, 10, 3, 3, generator=torch.Generator().manual_seed(1))
 CUTS = (0, 1, 2)
@@ -21,7 +21,7 @@ def bound(ranks):
 @settings(derandomize=True, deadline=None, max_examples=25)
 @given(st.floats(0.01, 0.99))
 def test_error_meets_its_bound_and_no_rank_can_be_lowered(error):
-    ranks = Error(error).ranks("layer", SPECTRA)
+    ranks = ErrorBound(error).ranks("layer", SPECTRA)
     assert bound(ranks) <= error
     assert decompose(KERNEL, ranks, CUTS, SPECTRA).relative_error(KERNEL) <= error
     for i, rank in enumerate(ranks):
@@ -39,7 +39,7 @@ def test_energy_is_exceeded_by_its_ranks_and_by_no_smaller_ones(energy):
 
 
 def test_energy_one_and_error_zero_are_full_ranks():
-    assert Energy(1).ranks("layer", SPECTRA) == Error(0).ranks("layer", SPECTRA) == (10, 30, 12)
+    assert Energy(1).ranks("layer", SPECTRA) == ErrorBound(0).ranks("layer", SPECTRA) == (10, 30, 12)
 
 
 def test_ranks_by_pattern_first_match_counts():
@@ -59,7 +59,7 @@ def test_energy_outside_its_range_is_refused(energy):
 @pytest.mark.parametrize("error", [-0.1, 1, float("nan")])
 def test_error_outside_its_range_is_refused(error):
     with pytest.raises(UsageError, match=r"error must be in \[0, 1\)"):
-        Error(error)
+        ErrorBound(error)
 
 
 @pytest.mark.parametrize(

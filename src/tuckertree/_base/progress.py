@@ -12,7 +12,7 @@ import torch
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-Tick = Callable[[str, int, int], None]
+ProgressCallback = Callable[[str, int, int], None]
 """Called with what is being done, how much of it is done, and how much there is."""
 
 
@@ -21,8 +21,8 @@ def no_progress(doing: str, done: int, total: int) -> None:
 
 
 @contextmanager
-def progress_bar(show: bool | None = None) -> Iterator[Tick]:
-    """Give a :data:`Tick` that draws a bar on stderr; ``None`` shows it where stderr is a terminal."""
+def progress_bar(show: bool | None = None) -> Iterator[ProgressCallback]:
+    """Give a :data:`ProgressCallback` that draws a bar on stderr; ``None`` shows it where stderr is a terminal."""
     if not (sys.stderr.isatty() if show is None else show):
         yield no_progress
         return
@@ -47,12 +47,12 @@ def say(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
 
-def spread(
+def parallel_map(
     work: Callable[[Item], Result],
     items: Sequence[Item],
     *,
     doing: str = "",
-    tick: Tick = no_progress,
+    tick: ProgressCallback = no_progress,
     size: Callable[[Item], float] | None = None,
 ) -> list[Result]:
     """Map ``work`` over items, one thread of the processor for each, and keep their order.

@@ -1,24 +1,24 @@
 """Fitting a compressed network to unlabelled images; the structure never changes."""
 
+from tuckertree.calibration.balancing import balance, rebalance
 from tuckertree.calibration.batchnorm import reestimate, reestimate_if_better
 from tuckertree.calibration.check import check_images
 from tuckertree.calibration.correct import calibrate
 from tuckertree.calibration.distances import output_distances
 from tuckertree.calibration.fit import fit, output_error
-from tuckertree.calibration.gauge import balance, rebalance
-from tuckertree.calibration.metrics import KernelMetric, UnderivableError, collect_metrics
-from tuckertree.calibration.moment import Moment
+from tuckertree.calibration.metrics import KroneckerMetric, NotDifferentiableError, collect_metrics
+from tuckertree.calibration.moment import InputSecondMoment
 from tuckertree.calibration.moments import collect_moments
 from tuckertree.calibration.sensitivity import measure_sensitivity
-from tuckertree.calibration.sources import Calibration, CalibrationWarning, Source
+from tuckertree.calibration.sources import Calibration, CalibrationData, CalibrationWarning
 
 __all__ = [
     "Calibration",
+    "CalibrationData",
     "CalibrationWarning",
-    "KernelMetric",
-    "Moment",
-    "Source",
-    "UnderivableError",
+    "InputSecondMoment",
+    "KroneckerMetric",
+    "NotDifferentiableError",
     "balance",
     "calibrate",
     "check_images",

@@ -11,7 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from tuckertree._base.errors import TuckertreeError
 from tuckertree.calibration.batches import batch_size
 from tuckertree.calibration.distances import output_distances
-from tuckertree.calibration.sources import Calibration, CalibrationWarning, Source, to_model
+from tuckertree.calibration.sources import Calibration, CalibrationData, CalibrationWarning, to_model
 from tuckertree.measure import call, copy_model, evaluating
 
 HELD_OUT = 0.25
@@ -19,7 +19,7 @@ HELD_OUT = 0.25
 
 def reestimate(
     model: nn.Module,
-    images: Source | Calibration,
+    images: CalibrationData | Calibration,
     *,
     start: int = 0,
     stop: int | None = None,
@@ -62,7 +62,7 @@ def reestimate(
 def reestimate_if_better(
     model: nn.Module,
     reference: nn.Module,
-    images: Source | Calibration,
+    images: CalibrationData | Calibration,
     *,
     held_out: float = HELD_OUT,
     only: Collection[str] | None = None,

@@ -1,6 +1,6 @@
 r"""Calibration of a whole network: factors, means and BatchNorm statistics, from unlabelled images.
 
-With correction, layers are fitted in the order of the forward, in stages. The inputs ``z`` of a stage's
+With correction, layers are fitted in the order of the forward pass, in passes. The inputs ``z`` of a pass's
 layers come from the network as compressed so far, the outputs they are to give from the original layers in
 the original network, ``W x`` (Zhang et al., arXiv 1505.06798): so a layer makes up for what was lost before
 it. The mean of what is left is put where it costs nothing: in the layer's bias, or in the running mean of the
@@ -16,32 +16,32 @@ from typing import Any
 from torch import nn
 
 from tuckertree._base.errors import TuckertreeError
-from tuckertree._base.progress import Tick, no_progress
+from tuckertree._base.progress import ProgressCallback, no_progress
 from tuckertree.calibration.batchnorm import reestimate_if_better
 from tuckertree.calibration.distances import NO_NEARER, nearer
 from tuckertree.calibration.fitting import Fitter, default_ridge, let_answer
 from tuckertree.calibration.kept import Changeable, changeable
 from tuckertree.calibration.moments import MEMORY, POSITIONS, chunks_within, warn_of_few
 from tuckertree.calibration.pairs import collect_pairs, gather_pairs
-from tuckertree.calibration.sources import Calibration, Source, to_model
+from tuckertree.calibration.sources import Calibration, CalibrationData, to_model
 from tuckertree.calibration.suspended import OtherWayError, advance, can_suspend, live_bytes, suspended
 from tuckertree.measure import ExampleInputs, copy_model
 from tuckertree.network.surgery import apply
 from tuckertree.planning import Inventory, Layer, Plan, take_inventory
 
-PER_STAGE = 1
+LAYERS_PER_PASS = 1
 ACTIVATIONS = 4 * 2**30
 
 
 def calibrate(
     model: nn.Module,
     plan: Plan,
-    images: Source | Calibration,
+    images: CalibrationData | Calibration,
     *,
     correction: bool = True,
     means: bool = True,
     batch_norm: bool = True,
-    per_stage: int = PER_STAGE,
+    layers_per_pass: int = LAYERS_PER_PASS,
     dense: bool = True,
     ridge: float | None = None,
     memory: int = MEMORY,
@@ -49,12 +49,12 @@ def calibrate(
     positions: int = POSITIONS,
     seed: int = 0,
     notes: MutableMapping[str, str] | None = None,
-    tick: Tick = no_progress,
+    tick: ProgressCallback = no_progress,
 ) -> nn.Module:
     """Carry out a plan with factors fitted to images.
 
     A layer is fitted to what it sees in both networks if it is known that the same rows belong together there
-    (:mod:`tuckertree.calibration.ways`), and otherwise to what it sees in the original one. Where it sees nothing
+    (:mod:`tuckertree.measure.control_flow`), and otherwise to what it sees in the original one. Where it sees nothing
     that can be used it stays as decomposed. If all this does not bring the network's outputs nearer to the
     original's, the plain decomposition is given.
 
@@ -73,13 +73,13 @@ def calibrate(
     batch_norm
         Take BatchNorm statistics anew where that brings the outputs nearer to the original's on the last
         quarter of the images.
-    per_stage
+    layers_per_pass
         With correction: how many layers, one after the other, are fitted between two passes over the images,
         where these are needed. One, the default, measures best.
     activations
         Bytes for activations. Where all images' fit, both networks run once, suspended at each layer in turn
         (:mod:`tuckertree.calibration.suspended`); otherwise, or where a module keeps an activation for later,
-        there is a pass over the images for each stage.
+        there is more than one pass over the images.
     dense
         With correction: fit the layers that stay dense, too, to the inputs they get.
     ridge
@@ -119,7 +119,7 @@ def calibrate(
     fitting = [layer for chunk in chunks_within(layers, memory, copies) for layer in chunk]
     planned = [layer.name for layer in plan.compressed]
     following = list(dict.fromkeys([*planned, *(layer.name for layer in fitting)]))
-    in_one_pass = correction and _has_room(fitting, len(images), per_stage, activations)
+    in_one_pass = correction and _has_room(fitting, len(images), layers_per_pass, activations)
     batches = list(images) if in_one_pass else []
     left: Sequence[Layer] = fitting
     if in_one_pass and can_suspend(model, fitting, batches):
@@ -128,9 +128,9 @@ def calibrate(
         let_answer(result.get_submodule(layer.name), model.get_submodule(layer.name))
     compressed = result if correction else None
     for chunk in chunks_within(left, memory, copies):
-        size = per_stage if correction else len(chunk)
-        for stage in (chunk[start : start + size] for start in range(0, len(chunk), size)):
-            fitter.fit(stage, collect_pairs(model, compressed, stage, images, following=following, **options))
+        size = layers_per_pass if correction else len(chunk)
+        for some in (chunk[start : start + size] for start in range(0, len(chunk), size)):
+            fitter.fit(some, collect_pairs(model, compressed, some, images, following=following, **options))
     fitter.check()
     warn_of_few(fitter.few)
     if batch_norm:
@@ -158,7 +158,7 @@ def _to_fit(layers: Sequence[Layer], plan: Plan, free: Changeable, *, dense: boo
     planned = {layer.name for layer in plan.compressed}
     chosen: list[Layer] = []
     for layer in layers:
-        is_alone = not layer.refusal and len(layer.calls) == 1 and layer.name in free.kernels
+        is_alone = not layer.skip_reason and len(layer.calls) == 1 and layer.name in free.kernels
         if layer.calls and (layer.name in planned or (dense and chosen and is_alone)):
             chosen.append(layer)
     return chosen
@@ -175,10 +175,10 @@ def _unfitted(plan: Plan, layers: Sequence[Layer], fitting: Sequence[Layer]) -> 
     }
 
 
-def _has_room(layers: Sequence[Layer], images: int, per_stage: int, activations: int) -> bool:
+def _has_room(layers: Sequence[Layer], images: int, layers_per_pass: int, activations: int) -> bool:
     """A module that is called twice must be fitted to both calls, so its first call cannot go on before."""
     once = all(len(layer.calls) == 1 for layer in layers)
-    return once and per_stage == 1 and live_bytes(layers, images) <= activations
+    return once and layers_per_pass == 1 and live_bytes(layers, images) <= activations
 
 
 def _fit_in_one_pass(
@@ -191,9 +191,9 @@ def _fit_in_one_pass(
     *,
     positions: int,
     seed: int,
-    tick: Tick,
+    tick: ProgressCallback,
 ) -> Sequence[Layer]:
-    """Fit layers one after the other; those that are left where forwards part are returned."""
+    """Fit layers one after the other; those that are left where forward passes part are returned."""
     with (
         suspended(model, layers, batches, following) as ours,
         suspended(result, layers, batches, following) as theirs,

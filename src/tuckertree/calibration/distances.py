@@ -9,7 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from tuckertree._base.errors import TuckertreeError
-from tuckertree.calibration.sources import Calibration, CalibrationWarning, Source, floating_outputs, to_model
+from tuckertree.calibration.sources import (
+    Calibration,
+    CalibrationData,
+    CalibrationWarning,
+    floating_outputs,
+    to_model,
+)
 from tuckertree.measure import ExampleInputs, run
 
 NO_NEARER = "fitting does not bring the outputs nearer to the original's"
@@ -21,7 +27,11 @@ class IncomparableError(TuckertreeError):
 
 
 def output_distances(
-    reference: nn.Module, models: tuple[nn.Module, ...], images: Source | Calibration, *, start: int = 0
+    reference: nn.Module,
+    models: tuple[nn.Module, ...],
+    images: CalibrationData | Calibration,
+    *,
+    start: int = 0,
 ) -> list[float]:
     """Relative distance of each model's outputs from the reference's on the images from ``start`` on.
 

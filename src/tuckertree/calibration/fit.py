@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from tuckertree._base.errors import UsageError
-from tuckertree.calibration.moment import Moment
+from tuckertree.calibration.moment import InputSecondMoment
 from tuckertree.calibration.refine import SWEEPS, TOLERANCE, alternate
 from tuckertree.core.decomposition import Factors, decompose, feasible_ranks
 from tuckertree.core.decomposition.matricization import block_sizes
@@ -23,7 +23,7 @@ from tuckertree.core.decomposition.spectra import in_working_precision
 
 def fit(
     kernel: Tensor,
-    moment: Moment,
+    moment: InputSecondMoment,
     cuts: Sequence[int],
     ranks: Sequence[int],
     *,
@@ -35,7 +35,7 @@ def fit(
     Parameters
     ----------
     kernel
-        ``W[g, T, C, D1, ..., DN]``, essential modes alone (``LayerSpec.kernel``).
+        ``W[g, T, C, D1, ..., DN]``, nontrivial modes alone (``LayerSpec.kernel``).
     moment
         Of the layer's inputs.
     cuts, ranks
@@ -84,7 +84,7 @@ def fit(
     )
 
 
-def whitened(kernel: Tensor, moment: Moment, cuts: Sequence[int], ranks: Sequence[int]) -> Factors:
+def whitened(kernel: Tensor, moment: InputSecondMoment, cuts: Sequence[int], ranks: Sequence[int]) -> Factors:
     """Decompose ``W`` times ``S`` on mode C and put ``S^-1`` in the first core, ``S`` the channel root."""
     kernel = in_working_precision(kernel)
     root, inverse = (matrix.to(kernel.device) for matrix in moment.channel_roots())
@@ -92,7 +92,7 @@ def whitened(kernel: Tensor, moment: Moment, cuts: Sequence[int], ranks: Sequenc
     return Factors((torch.einsum("gcd,grd...->grc...", inverse, first).contiguous(), *rest))
 
 
-def output_error(kernel: Tensor, factors: Factors, moment: Moment) -> float:
+def output_error(kernel: Tensor, factors: Factors, moment: InputSecondMoment) -> float:
     """Relative error of the layer's output, ``||(W - W^) Sigma^(1/2)||_F / ||W Sigma^(1/2)||_F``.
 
     Raises
@@ -132,7 +132,7 @@ def _as_matrix(kernel: Tensor) -> Tensor:
     return kernel.flatten(2).mT
 
 
-def _check_fit(kernel: Tensor, moment: Moment) -> None:
+def _check_fit(kernel: Tensor, moment: InputSecondMoment) -> None:
     groups, _, *columns = kernel.shape
     if moment.patch.shape[:2] != (groups, prod(columns)):
         raise UsageError(

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from tuckertree._base.errors import TuckertreeError
-from tuckertree._base.progress import spread
+from tuckertree._base.progress import parallel_map
 from tuckertree.calibration.fit import fit
 from tuckertree.calibration.kept import Changeable
 from tuckertree.calibration.moment import NOT_CALLED
@@ -73,7 +73,7 @@ class Fitter:
         def work(layer: Layer) -> tuple[Factors | Tensor, Tensor]:
             return self._fit_one(layer, found[layer.name])
 
-        fitted = spread(work, chosen, size=lambda layer: layer.spec.weights)
+        fitted = parallel_map(work, chosen, size=lambda layer: layer.spec.weights)
         for layer, (weights, shift) in zip(chosen, fitted, strict=True):
             module = self.result.get_submodule(layer.name)
             _put(module, layer, weights)
@@ -123,7 +123,7 @@ class Fitter:
         planned = self._planned.get(layer.name)
         fitted: Factors | Tensor = target if _is_near(target, kernel) else kernel
         if planned is not None:
-            cuts = method_cuts(planned.method, len(layer.spec.essential_modes))
+            cuts = method_cuts(planned.method, len(layer.spec.nontrivial_modes))
             fitted = fit(target, pair.moment, cuts, planned.ranks)
             if not _is_near(fitted.kernel(), kernel):
                 fitted = decompose(kernel, planned.ranks, cuts)

@@ -44,7 +44,7 @@ class Changeable:
 
 
 def changeable(model: nn.Module, plan: Plan, layers: Sequence[Layer], first: ExampleInputs) -> Changeable:
-    """See by one forward of the original model what may be changed in the compressed one.
+    """See by one forward pass of the original model what may be changed in the compressed one.
 
     Raises
     ------

@@ -27,10 +27,10 @@ import torch
 from torch import Tensor, nn
 
 from tuckertree._base.errors import TuckertreeError
-from tuckertree._base.progress import Tick, no_progress
+from tuckertree._base.progress import ProgressCallback, no_progress
 from tuckertree.calibration.batches import batch_size
 from tuckertree.calibration.moment import shrinkage, symmetric_roots
-from tuckertree.calibration.sources import Calibration, Source, floating_outputs, to_model
+from tuckertree.calibration.sources import Calibration, CalibrationData, floating_outputs, to_model
 from tuckertree.core.layers.product import is_transformed
 from tuckertree.measure import ExampleInputs, call, evaluating, watch_input
 from tuckertree.planning import Layer
@@ -44,7 +44,7 @@ are shrunk to little else by the images that there are."""
 
 
 @dataclass(frozen=True)
-class KernelMetric:
+class KroneckerMetric:
     """Roots for the modes of one layer's kernel.
 
     Attributes
@@ -76,13 +76,13 @@ def weigh(root: Tensor, tensor: Tensor, mode: int) -> Tensor:
 def collect_metrics(
     model: nn.Module,
     layers: Sequence[Layer],
-    images: Source | Calibration,
+    images: CalibrationData | Calibration,
     *,
     gradients: bool = True,
     count: int = IMAGES,
     seed: int = 0,
-    tick: Tick = no_progress,
-) -> dict[str, KernelMetric]:
+    tick: ProgressCallback = no_progress,
+) -> dict[str, KroneckerMetric]:
     """Gather the metrics of layers in one pass, by name.
 
     Parameters
@@ -94,7 +94,7 @@ def collect_metrics(
     images
         Without labels.
     gradients
-        Whether to use derivatives; otherwise a forward suffices and the metric is the root of the second
+        Whether to use derivatives; otherwise a forward pass suffices and the metric is the root of the second
         moment of the layer's input channels, on mode C alone.
     count
         So many images are looked at.
@@ -105,15 +105,15 @@ def collect_metrics(
     ------
     TuckertreeError
         If the model does not run on the images, or no activation is finite.
-    UnderivableError
-        If an output cannot be derived by a layer's weight.
+    NotDifferentiableError
+        If an output cannot be differentiated by a layer's weight.
     """
     if not layers:
         return {}
     images = Calibration(images).in_batches(_BATCH)
     sums: dict[str, Any] = {layer.name: (GradientSum if gradients else InputSum)(layer) for layer in layers}
     gather = _gradients(model, sums, seed) if gradients else _inputs(model, sums)
-    # In evaluation mode cuDNN does not derive recurrent layers.
+    # In evaluation mode cuDNN does not differentiate recurrent layers.
     recurrent = gradients and any(isinstance(module, nn.RNNBase) for module in model.modules())
     cudnn = torch.backends.cudnn.flags(enabled=False) if recurrent else nullcontext()
     seen = 0
@@ -127,7 +127,7 @@ def collect_metrics(
     return {name: each.metric() for name, each in sums.items()}
 
 
-class UnderivableError(TuckertreeError):
+class NotDifferentiableError(TuckertreeError):
     """A network's outputs have no derivatives by the weights of its layers."""
 
 
@@ -146,18 +146,20 @@ class GradientSum:
         self._sums = [a + b for a, b in zip(self._sums, found, strict=True)] if self._sums else found
         self.images += images
 
-    def metric(self) -> KernelMetric:
-        """The metric of the network's output; raises UnderivableError if nothing or NaN was added."""
+    def metric(self) -> KroneckerMetric:
+        """The metric of the network's output; raises NotDifferentiableError if nothing or NaN was added."""
         trouble = "no derivative of the outputs reaches this layer" if not self._sums else ""
         if not all(each.isfinite().all() for each in self._sums):
             trouble = "the derivatives of the outputs by this layer are NaN or infinite"
         if trouble:
-            raise UnderivableError(f"{self.layer.name}: {trouble}; exclude it or use the objective moments")
+            raise NotDifferentiableError(
+                f"{self.layer.name}: {trouble}; exclude it or use the objective moments"
+            )
         repeated = self.layer.spec.kernel_shape[0] // self._sums[0].shape[-1]  # 1 but for a wide mode
         whole = repeated * self._sums[0].diagonal(dim1=1, dim2=2).sum(1) / self.images
         share = whole.clamp_min(torch.finfo(whole.dtype).tiny) ** (1 / len(self._sums) - 1)
         means = (each / self.images * share[:, None, None] for each in self._sums)
-        return KernelMetric(tuple(_root(mean, self.images) for mean in means))
+        return KroneckerMetric(tuple(_root(mean, self.images) for mean in means))
 
 
 class InputSum:
@@ -187,11 +189,11 @@ class InputSum:
         self.images += x.shape[0]
         self.is_blind |= not bool(gram.isfinite().all())
 
-    def metric(self) -> KernelMetric:
+    def metric(self) -> KroneckerMetric:
         """The metric of the layer's own output; that of its weight if the layer saw nothing that can be used."""
         if self._sum is None or self.is_blind:
-            return KernelMetric((None, torch.ones(self.layer.spec.groups, 1, 1, dtype=torch.float64)))
-        return KernelMetric((None, _root(self._sum / self._columns, self.images)))
+            return KroneckerMetric((None, torch.ones(self.layer.spec.groups, 1, 1, dtype=torch.float64)))
+        return KroneckerMetric((None, _root(self._sum / self._columns, self.images)))
 
 
 def _moment(columns: Tensor) -> Tensor:
@@ -225,7 +227,7 @@ def _gradients(model: nn.Module, sums: Mapping[str, GradientSum], seed: int) -> 
         returned = call(model, inputs, "the calibration images")
         outputs = [y for y in floating_outputs(returned) if y.requires_grad]
         if not outputs:
-            raise UnderivableError(
+            raise NotDifferentiableError(
                 "no derivative leads from the model's outputs to its weights; use the objective moments"
             )
         directions = [_direction(y, generator) for y in outputs]
@@ -233,8 +235,8 @@ def _gradients(model: nn.Module, sums: Mapping[str, GradientSum], seed: int) -> 
             found = torch.autograd.grad(outputs, weights, directions, allow_unused=True)
         except RuntimeError as error:
             complaint = str(error).strip().splitlines()[0]
-            raise UnderivableError(
-                f"the model's outputs cannot be derived: {complaint}; exclude layers or use the objective moments"
+            raise NotDifferentiableError(
+                f"the model's outputs cannot be differentiated: {complaint}; exclude layers or use the objective moments"
             ) from error
         for total, gradient in zip(sums.values(), found, strict=True):
             if gradient is not None:

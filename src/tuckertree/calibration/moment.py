@@ -23,7 +23,7 @@ ROUNDING = 1e-10
 
 
 @dataclass(frozen=True)
-class Moment:
+class InputSecondMoment:
     """Second moment of a layer's input patches.
 
     Attributes
@@ -67,12 +67,12 @@ class Moment:
         """Whether there were fewer patches than unknowns."""
         return self.samples < self.patch.shape[-1]
 
-    def centred(self) -> Moment:
+    def centred(self) -> InputSecondMoment:
         """The covariance: right where the mean of the output is corrected by itself (a bias)."""
         outer = _outer(self.mean, self.mean)
         return replace(self, patch=self.patch - outer, mean=torch.zeros_like(self.mean))
 
-    def above_rounding(self, whole: Moment) -> Moment:
+    def above_rounding(self, whole: InputSecondMoment) -> InputSecondMoment:
         """A trace of the identity added, above what rounding leaves of ``whole`` once the mean is taken away.
 
         It is nothing beside what varies, and where nothing does, all directions count the same.
@@ -80,7 +80,7 @@ class Moment:
         level = ROUNDING * whole.patch.diagonal(dim1=1, dim2=2).mean(1)[:, None, None]
         return replace(self, patch=self.patch + level * torch.eye(self.patch.shape[-1]).to(level))
 
-    def shrunk(self) -> Moment:
+    def shrunk(self) -> InputSecondMoment:
         """Shrink towards the channel moment at every tap, as far as the number of patches asks for.
 
         ``(1 - rho) Sigma + rho (Sigma_C x I)`` with the intensity of :func:`shrinkage`, and then a little
@@ -157,7 +157,7 @@ class MomentSum:
             sum_ += total.to(device)
         self._samples += patches.shape[1]
 
-    def result(self, name: str) -> Moment:
+    def result(self, name: str) -> InputSecondMoment:
         """The means: ``E[z x^T]`` with the mean of ``x``, ``z`` the other one.
 
         Raises
@@ -176,7 +176,7 @@ class MomentSum:
         covariance = self._products / self._samples - _outer(deviations[-1], deviations[0])
         patch = covariance + _outer(means[-1], means[0])
         patch = channels_first(channels_first(patch, taps, 1), taps, 2)
-        return Moment(patch, channels_first(means[0], taps, 1), taps, self._samples)
+        return InputSecondMoment(patch, channels_first(means[0], taps, 1), taps, self._samples)
 
 
 def _outer(rows: Tensor, columns: Tensor) -> Tensor:

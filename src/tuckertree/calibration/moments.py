@@ -12,18 +12,18 @@ from zlib import crc32
 import torch
 from torch import Tensor, nn
 
-from tuckertree._base.progress import Tick, no_progress
-from tuckertree.calibration.moment import Moment, MomentSum, moment_bytes
+from tuckertree._base.progress import ProgressCallback, no_progress
+from tuckertree.calibration.moment import InputSecondMoment, MomentSum, moment_bytes
 from tuckertree.calibration.patches import (
     choose_positions,
     input_patches,
     output_sizes,
 )
-from tuckertree.calibration.sources import Calibration, CalibrationWarning, Source, to_model
-from tuckertree.calibration.ways import Way, followed, way_here
+from tuckertree.calibration.sources import Calibration, CalibrationData, CalibrationWarning, to_model
 from tuckertree.core.layers import LayerSpec
 from tuckertree.core.layers.product import is_transformed
 from tuckertree.measure import ExampleInputs, run, watch_call
+from tuckertree.measure.control_flow import ControlFlow, control_flow_here, followed
 from tuckertree.planning import Layer
 
 MEMORY = 512 * 2**20
@@ -34,13 +34,13 @@ _BLOCK = 2**23  # patches are made at most so many numbers at a time: 32 MiB in 
 def collect_moments(
     model: nn.Module,
     layers: Sequence[Layer],
-    images: Source | Calibration,
+    images: CalibrationData | Calibration,
     *,
     memory: int = MEMORY,
     positions: int = POSITIONS,
     seed: int = 0,
-    tick: Tick = no_progress,
-) -> Iterator[tuple[Layer, Moment]]:
+    tick: ProgressCallback = no_progress,
+) -> Iterator[tuple[Layer, InputSecondMoment]]:
     """Gather the moments of layers, a chunk of layers in each pass over the images.
 
     Parameters
@@ -89,13 +89,13 @@ def collect_moments(
 def moment_chunks(
     model: nn.Module,
     layers: Sequence[Layer],
-    images: Source | Calibration,
+    images: CalibrationData | Calibration,
     *,
     memory: int = MEMORY,
     positions: int = POSITIONS,
     seed: int = 0,
-    tick: Tick = no_progress,
-) -> Iterator[list[tuple[Layer, Moment]]]:
+    tick: ProgressCallback = no_progress,
+) -> Iterator[list[tuple[Layer, InputSecondMoment]]]:
     """Gather moments as :func:`collect_moments` does, a chunk at a time, as they are: not shrunk."""
     images = Calibration(images)
     chunks = chunks_within(layers, memory)
@@ -188,25 +188,25 @@ class Captured(NamedTuple):
         Its input.
     size_out
         Spatial sizes of its output; for a linear layer the number of positions.
-    way
-        Digest of the way that the forward had taken (:mod:`~tuckertree.calibration.ways`); 0 if nobody asked.
+    control_flow
+        Digest of the control flow of the forward pass so far (:mod:`~tuckertree.measure.control_flow`); 0 if nobody asked.
     """
 
     name: str
     x: Tensor
     size_out: tuple[int, ...]
-    way: int = 0
+    control_flow: int = 0
 
 
 def captured_inputs(
     model: nn.Module, layers: Sequence[Layer], inputs: ExampleInputs, following: Collection[str] = ()
 ) -> list[Captured]:
-    """Inputs and output sizes of layers at every call, by one forward that ends after the last of them.
+    """Inputs and output sizes of layers at every call, by one forward pass that ends after the last of them.
 
     Parameters
     ----------
     following
-        All layers that may differ between two networks, if the ways that their forwards take matter.
+        All layers that may differ between two networks, if the control flow of their forward passes matters.
 
     Raises
     ------
@@ -221,7 +221,7 @@ def captured_inputs(
             if is_transformed() or x.is_nested:
                 return  # its values cannot be had
             x = x.detach().clone()  # what follows may change it in place
-            calls.append(Captured(layer.name, x, output_sizes(output, layer.spec), way_here()))
+            calls.append(Captured(layer.name, x, output_sizes(output, layer.spec), control_flow_here()))
             left[layer.name] -= 1
             if all(count <= 0 for count in left.values()):
                 raise _EnoughError
@@ -234,10 +234,10 @@ def captured_inputs(
         ending.enter_context(suppress(_EnoughError))
         if following:
             ending.enter_context(followed(model, following))
-            ending.enter_context(Way())
+            ending.enter_context(ControlFlow())
         run(model, to_model(inputs, model), "the calibration images")
     return calls
 
 
 class _EnoughError(BaseException):
-    """Ends a forward; no ``except Exception`` of the model's own may take it for a failure."""
+    """Ends a forward pass; no ``except Exception`` of the model's own may take it for a failure."""

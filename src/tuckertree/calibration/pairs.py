@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from tuckertree._base.errors import TuckertreeError
-from tuckertree._base.progress import Tick, no_progress
-from tuckertree.calibration.moment import Moment, MomentSum
+from tuckertree._base.progress import ProgressCallback, no_progress
+from tuckertree.calibration.moment import InputSecondMoment, MomentSum
 from tuckertree.calibration.moments import (
     POSITIONS,
     Captured,
@@ -45,14 +45,14 @@ class Pair:
         What there is to say of it.
     """
 
-    moment: Moment
+    moment: InputSecondMoment
     cross: Tensor
     mean: Tensor
     gram: Tensor
     note: str = ""
 
     @classmethod
-    def alike(cls, moment: Moment) -> Pair:
+    def alike(cls, moment: InputSecondMoment) -> Pair:
         """The pair where the two networks are one."""
         return cls(moment, moment.patch, moment.mean, moment.patch)
 
@@ -72,7 +72,7 @@ def collect_pairs(
     following: Collection[str] = (),
     positions: int = POSITIONS,
     seed: int = 0,
-    tick: Tick = no_progress,
+    tick: ProgressCallback = no_progress,
     doing: str = "moments",
 ) -> dict[str, Pair | str]:
     """Run both networks on the same images and gather the pairs of layers, by name, in one pass.
@@ -192,7 +192,7 @@ class PairSum:
 def _see_the_same_rows(before: Sequence[Captured], after: Sequence[Captured]) -> bool:
     """Whether it is known that rows in the same place belong together."""
     return len(before) == len(after) and all(
-        (one.way, one.x.shape, one.size_out) == (other.way, other.x.shape, other.size_out)
+        (one.control_flow, one.x.shape, one.size_out) == (other.control_flow, other.x.shape, other.size_out)
         for one, other in zip(before, after, strict=True)
     )
 

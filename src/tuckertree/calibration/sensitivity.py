@@ -1,7 +1,7 @@
 """Measured sensitivity: how much the network's output changes when one layer alone is compressed.
 
 A few candidates of each layer are tried in the network, on a few images; between them the change is
-interpolated over the candidates' errors. Nothing is assumed about the network, and it takes a forward for each
+interpolated over the candidates' errors. Nothing is assumed about the network, and it takes a forward pass for each
 try.
 """
 
@@ -16,10 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from tuckertree._base.errors import TuckertreeError
-from tuckertree._base.progress import Tick, no_progress
+from tuckertree._base.progress import ProgressCallback, no_progress
 from tuckertree.calibration.distances import IncomparableError, output_distances
-from tuckertree.calibration.metrics import KernelMetric, weigh
-from tuckertree.calibration.sources import Calibration, Source
+from tuckertree.calibration.metrics import KroneckerMetric, weigh
+from tuckertree.calibration.sources import Calibration, CalibrationData
 from tuckertree.core.decomposition import Factors, decompose, method_cuts
 from tuckertree.core.layers import Chain, LayerSpec, factorize
 from tuckertree.network.surgery import replace_layers
@@ -34,12 +34,12 @@ def measure_sensitivity(
     model: nn.Module,
     layers: Sequence[Layer],
     candidates: Mapping[str, Candidates],
-    metrics: Mapping[str, KernelMetric],
-    images: Source | Calibration,
+    metrics: Mapping[str, KroneckerMetric],
+    images: CalibrationData | Calibration,
     *,
     errors: Sequence[float] = ERRORS,
     count: int = IMAGES,
-    tick: Tick = no_progress,
+    tick: ProgressCallback = no_progress,
 ) -> dict[str, Candidates]:
     """Candidates whose loss is the squared relative change of the network's output, measured.
 
@@ -95,7 +95,7 @@ def picks_near(candidates: Candidates, errors: Sequence[float]) -> list[int]:
 
 
 def whitened_chain(
-    model: nn.Module, layer: Layer, method: str, ranks: Sequence[int], metric: KernelMetric
+    model: nn.Module, layer: Layer, method: str, ranks: Sequence[int], metric: KroneckerMetric
 ) -> Chain:
     """A layer's chain, decomposed in the metric of its inputs."""
     module = model.get_submodule(layer.name)

@@ -1,4 +1,4 @@
-"""Calibration images: whatever holds them, gone through again and again, their labels dropped."""
+"""Calibration images: whatever holds them, iterated as often as needed, their labels dropped."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tuckertree.calibration.batches import as_inputs, batch_size, is_single, joi
 from tuckertree.measure import ExampleInputs
 from tuckertree.measure.nested import each_leaf, results
 
-Source = Tensor | np.ndarray[Any, Any] | Iterable[Any] | Dataset[Any]
+CalibrationData = Tensor | np.ndarray[Any, Any] | Iterable[Any] | Dataset[Any]
 """A tensor ``[images, ...]``, a data set, or batches: a list, a DataLoader, whatever iterates twice."""
 
 UNREADABLE = 0.1
@@ -45,11 +45,14 @@ class Calibration:
     Raises
     ------
     UsageError
-        If the source can be gone through only once, or is of no use as one.
+        If the source can be iterated only once, or is of no use as one.
     """
 
     def __init__(
-        self, source: Source | Calibration, batch_size: int = 64, example: ExampleInputs | None = None
+        self,
+        source: CalibrationData | Calibration,
+        batch_size: int = 64,
+        example: ExampleInputs | None = None,
     ) -> None:
         self.source: Tensor | Iterable[Any]
         self.batch_size, self.example = batch_size, example
@@ -63,7 +66,7 @@ class Calibration:
             raise UsageError(f"calibration images are [images, ...]; this tensor is {list(source.shape)}")
         if isinstance(source, Iterator):
             raise UsageError(
-                "the calibration source can be gone through only once; give a list of batches, a DataLoader "
+                "the calibration source can be iterated only once; give a list of batches, a DataLoader "
                 "or a tensor"
             )
         if isinstance(source, IterableDataset):

@@ -1,9 +1,9 @@
 """Forwards that stop at every watched layer, all batches together, and go on when told to.
 
 Fitting layer after layer needs each layer's input in the network as it is by then. Running all images anew
-for each layer costs a forward for each layer; suspending every batch's forward at the layer costs one forward
+for each layer costs a forward pass for each layer; suspending every batch's forward pass at the layer costs one forward pass
 in all, and the memory of the activations that are alive there. Nothing need be known of the network's graph:
-each forward is a thread of its own, of which only one runs at a time.
+each forward pass is a thread of its own, of which only one runs at a time.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from tuckertree.calibration.batches import batch_size, narrow
 from tuckertree.calibration.moments import Captured
 from tuckertree.calibration.patches import output_sizes
 from tuckertree.calibration.sources import to_model
-from tuckertree.calibration.ways import Way, followed, way_here
 from tuckertree.measure import ExampleInputs, call, evaluating, layer_input
+from tuckertree.measure.control_flow import ControlFlow, control_flow_here, followed
 from tuckertree.planning import Layer
 
 _ROUNDING = 1e-3
@@ -62,7 +62,7 @@ class SuspendedForward(Thread):
         return self._captured
 
     def end(self) -> None:
-        """End the forward where it is."""
+        """End the forward pass where it is."""
         self._stop_wanted = True
         self._go.release()
         self.join()
@@ -72,11 +72,11 @@ class SuspendedForward(Thread):
         self._go.acquire()
         try:
             if not self._stop_wanted:
-                with torch.no_grad(), Way():
+                with torch.no_grad(), ControlFlow():
                     call(self._model, to_model(self._inputs, self._model), "the calibration images")
         except _StopError:
             pass
-        except BaseException as error:  # raised again where the forward is advanced
+        except BaseException as error:  # raised again where the forward pass is advanced
             self._error = error
         self._captured = None
         self._here.release()
@@ -91,7 +91,7 @@ class SuspendedForward(Thread):
 
 
 class _StopError(BaseException):
-    """Ends a forward that is no longer wanted."""
+    """Ends a forward pass that is no longer wanted."""
 
 
 def can_suspend(model: nn.Module, layers: Sequence[Layer], batches: Sequence[ExampleInputs]) -> bool:
@@ -108,7 +108,7 @@ def can_suspend(model: nn.Module, layers: Sequence[Layer], batches: Sequence[Exa
             return all(
                 all(map(_are_alike, inputs, wanted)) for inputs, *wanted in zip(together, *alone, strict=True)
             )
-    except Exception:  # if it is not for the turns, it is raised where forwards run to their ends
+    except Exception:  # if it is not for the turns, it is raised where forward passes run to their ends
         return False
 
 
@@ -143,7 +143,7 @@ def suspended(
         thread, layer = current_thread(), watched[module]
         assert isinstance(thread, SuspendedForward)
         x, size_out = layer_input(args, kwargs), output_sizes(output, layer.spec)
-        thread.pause(Captured(layer.name, x, size_out, way_here()))
+        thread.pause(Captured(layer.name, x, size_out, control_flow_here()))
         answer: Tensor = module.forward(*args, **kwargs)
         return answer
 
@@ -161,12 +161,12 @@ def suspended(
 
 
 def advance(forward: SuspendedForward, name: str) -> Captured:
-    """Advance a forward to the layer of that name, which must be the next.
+    """Advance a forward pass to the layer of that name, which must be the next.
 
     Raises
     ------
     OtherWayError
-        If it is not: the network takes different ways for different images.
+        If it is not: the control flow of the network differs between images.
     """
     captured = forward.advance()
     if captured is None or captured.name != name:

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from tuckertree._base.errors import UnreachableTargetError, UsageError
-from tuckertree._base.progress import progress_bar, spread
+from tuckertree._base.progress import parallel_map, progress_bar
 from tuckertree.calibration import (
     Calibration,
-    Source,
+    CalibrationData,
     calibrate,
     check_images,
 )
@@ -61,7 +61,7 @@ class CompressionResult:
     relative_error
         The same over all convolutions and linear layers together, dense ones included.
     seconds
-        Time of the stations ``inventory``, ``probe``, ``images``, ``times``, ``plan``, ``factors`` or
+        Time of the phases ``inventory``, ``probe``, ``images``, ``times``, ``plan``, ``factors`` or
         ``calibration``, and ``errors``.
     architecture
         Name from which :func:`tuckertree.build` makes the original architecture, if it has one.
@@ -134,7 +134,7 @@ def compress(
     exclude: str | Sequence[str] | Choice = (),
     first: str = "svd",
     round_to: int | None = None,
-    calibration: Source | None = None,
+    calibration: CalibrationData | None = None,
     objective: str | None = None,
     progress: bool | None = None,
 ) -> CompressionResult:
@@ -150,7 +150,7 @@ def compress(
         What the model is called with once, to see its layers at work: a tensor, a sequence of positional or
         a mapping of keyword arguments. MACs are counted at its size.
     rule
-        ``Energy(0.9)`` (the paper), ``Error(0.1)``, ``Ranks({...})``, ``Budget(macs=0.5, params="2x")`` or
+        ``Energy(0.9)`` (the paper), ``ErrorBound(0.1)``, ``Ranks({...})``, ``Budget(macs=0.5, params="2x")`` or
         ``Budget(latency="2x", runtime="onnxruntime", threads=2)``, which times layers and networks;
         ``energy=0.9`` means the first.
     include, exclude
@@ -200,25 +200,25 @@ def compress(
     images = None if calibration is None else Calibration(calibration, example=example_inputs)
     asked = objective is not None
     objective = check_objective(rule, objective, calibrated=images is not None)
-    clock = Clock()
+    stopwatch = Stopwatch()
     check_model(model)
     if is_compressed(model):
         model = to_dense(model)
     with progress_bar(progress) as tick, preserved(model) as state:
         inventory = take_inventory(model, example_inputs)
         options = options.among(inventory.layers)
-        clock.lap("inventory")
+        stopwatch.lap("inventory")
         inventory = probe(model, inventory, example_inputs, options, state=state)
-        clock.lap("probe")
+        stopwatch.lap("probe")
         if images is not None:
             check_images(model, images, example_inputs)
-            clock.lap("images")
+            stopwatch.lap("images")
         if isinstance(rule, NetworkRule):
             target = timer = None
             if timed:
                 target = LatencyTarget.of_model(model, example_inputs, cast("Budget", rule))
                 inventory, timer = target.measure(inventory, options, tick=tick)
-                clock.lap("times")
+                stopwatch.lap("times")
             known: dict[str, Any] = {"timer": timer, "tick": tick}
             if asked:
                 candidates = survey_network(model, inventory, options, objective, images, **known)
@@ -237,41 +237,41 @@ def compress(
             plan = make_plan(inventory, spectra, rule, options)
         if not plan.compressed:
             raise UnreachableTargetError(nothing_to_compress(plan))
-        clock.lap("plan")
+        stopwatch.lap("plan")
         state.restore()
         if images is None:
             compressed = apply(model, plan, spectra=spectra, tick=tick)
-            clock.lap("factors")
+            stopwatch.lap("factors")
         else:
             notes: dict[str, str] = {}
             compressed = calibrate(model, plan, images, notes=notes, tick=tick)
             plan = plan.noted(notes)
-            clock.lap("calibration")
+            stopwatch.lap("calibration")
         check_result(compressed, plan, example_inputs)
         errors, relative_error = measure_errors(model, compressed, inventory.layers)
-        clock.lap("errors")
+        stopwatch.lap("errors")
     return CompressionResult(
         model=compressed,
         plan=plan,
         errors=errors,
         relative_error=relative_error,
-        seconds=clock.seconds,
+        seconds=stopwatch.seconds,
         architecture=getattr(model, "architecture_name", None),
         input_size=size_of(example_inputs),
     )
 
 
-class Clock:
-    """Seconds of each station of the way."""
+class Stopwatch:
+    """Seconds of each phase of the way."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
         self._last = time.perf_counter()
 
-    def lap(self, station: str) -> None:
-        """End a station."""
+    def lap(self, phase: str) -> None:
+        """End a phase."""
         now = time.perf_counter()
-        self.seconds[station] = round(now - self._last, 4)
+        self.seconds[phase] = round(now - self._last, 4)
         self._last = now
 
 
@@ -294,7 +294,7 @@ def measure_errors(
             return None, norm
         return chain.factors().relative_error(LayerSpec.kernel(chain.dense, weight)), norm
 
-    measured = spread(work, layers)
+    measured = parallel_map(work, layers)
     errors = {layer.name: e for layer, (e, _) in zip(layers, measured, strict=True) if e is not None}
     total = sum(norm**2 for _, norm in measured)
     lost = sum((e or 0) ** 2 * norm**2 for e, norm in measured)

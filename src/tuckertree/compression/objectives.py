@@ -7,12 +7,12 @@ from warnings import warn
 from torch import nn
 
 from tuckertree._base.errors import UsageError
-from tuckertree._base.progress import Tick, no_progress, progress_bar
+from tuckertree._base.progress import ProgressCallback, no_progress, progress_bar
 from tuckertree.calibration import (
     Calibration,
+    CalibrationData,
     CalibrationWarning,
-    Source,
-    UnderivableError,
+    NotDifferentiableError,
     collect_metrics,
     measure_sensitivity,
 )
@@ -44,7 +44,7 @@ def survey_network(
     images: Calibration | None = None,
     *,
     timer: Timer | None = None,
-    tick: Tick = no_progress,
+    tick: ProgressCallback = no_progress,
 ) -> dict[str, Candidates]:
     """Candidates of all layers with their losses in an objective (:func:`compress`), by name.
 
@@ -82,7 +82,7 @@ def survey_by_default(
     images: Calibration | None,
     *,
     timer: Timer | None = None,
-    tick: Tick = no_progress,
+    tick: ProgressCallback = no_progress,
 ) -> tuple[dict[str, Candidates], str]:
     """Candidates as :func:`survey_network` gives them, in the objective that nobody asked for, and its name.
 
@@ -101,7 +101,7 @@ def survey_by_default(
     objective = "weight" if images is None else "outputs"
     try:
         found = survey_network(model, inventory, options, objective, images, timer=timer, tick=tick)
-    except UnderivableError as error:
+    except NotDifferentiableError as error:
         said = str(error).rpartition(";")[0]
         warn(f"{said}; the objective is moments instead", CalibrationWarning, stacklevel=3)
         objective = "moments"
@@ -115,7 +115,7 @@ def trade_off_curve(
     *,
     by: str = "params",
     points: int = 25,
-    calibration: Source | None = None,
+    calibration: CalibrationData | None = None,
     progress: bool | None = None,
 ) -> tuple[TradeOff, ...]:
     """Predict what every budget would cost, without compressing anything.

@@ -44,7 +44,7 @@ class SavedConfig:
     tensors
         Name of the safetensors file in the folder.
     plan
-        The plan that was carried out.
+        The plan that was applied.
     input_size
         Size of the inputs it was compressed with; None in folders that do not say.
     """

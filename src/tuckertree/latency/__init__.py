@@ -1,15 +1,15 @@
 """Latency as a target: layers timed, a plan chosen, the whole network measured, the plan corrected."""
 
-from tuckertree.latency.network import NetworkClock, PlanClock, random_as_planned, run_as_planned
+from tuckertree.latency.network import NetworkBenchmark, PlanBenchmark, random_as_planned, run_as_planned
 from tuckertree.latency.target import LatencyTarget, meet_target
-from tuckertree.latency.time_model import Clock, RuntimeClock, TimeModel
+from tuckertree.latency.time_model import LayerBenchmark, RuntimeBenchmark, TimeModel
 
 __all__ = [
-    "Clock",
     "LatencyTarget",
-    "NetworkClock",
-    "PlanClock",
-    "RuntimeClock",
+    "LayerBenchmark",
+    "NetworkBenchmark",
+    "PlanBenchmark",
+    "RuntimeBenchmark",
     "TimeModel",
     "meet_target",
     "random_as_planned",

@@ -43,7 +43,7 @@ def work(spec: LayerSpec, call: Call, cuts: Sequence[int], ranks: Tensor) -> Ten
 
 def _reach(spec: LayerSpec, stage: Stage) -> int:
     """0 for a pointwise stage, 1 for the first axis, 2 for another or several, 3 for all."""
-    axes, all_axes = stage.spec.essential_modes, spec.essential_modes
+    axes, all_axes = stage.spec.nontrivial_modes, spec.nontrivial_modes
     if not axes:
         return 0
     return 3 if axes == all_axes else 1 if axes == all_axes[:1] else 2

@@ -48,7 +48,7 @@ def run_as_planned(model: nn.Module, plan: Plan) -> nn.Module:
     return replace_layers(model, contracted)
 
 
-class PlanClock(ABC):
+class PlanBenchmark(ABC):
     """Times plans for a network on a runtime against the dense network, which is made ready once.
 
     Parameters
@@ -86,7 +86,7 @@ class PlanClock(ABC):
         return ratio
 
 
-class NetworkClock(PlanClock):
+class NetworkBenchmark(PlanBenchmark):
     """Times plans for a network of torch.
 
     Parameters
@@ -116,7 +116,7 @@ class NetworkClock(PlanClock):
         super().__init__(runtime, dense, batch or len(inputs[0]), len(inputs[0]))
 
     def planned(self, plan: Plan) -> Callable[[], object]:
-        """As :meth:`PlanClock.planned`."""
+        """As :meth:`PlanBenchmark.planned`."""
         return self.runtime.load(random_as_planned(self._model, plan), self._inputs).bind(self._inputs)
 
 

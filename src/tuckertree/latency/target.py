@@ -9,9 +9,9 @@ from math import floor
 from torch import nn
 
 from tuckertree._base.errors import UnreachableTargetError
-from tuckertree._base.progress import Tick, no_progress
-from tuckertree.latency.network import NetworkClock, PlanClock
-from tuckertree.latency.time_model import Clock, RuntimeClock, TimeModel
+from tuckertree._base.progress import ProgressCallback, no_progress
+from tuckertree.latency.network import NetworkBenchmark, PlanBenchmark
+from tuckertree.latency.time_model import LayerBenchmark, RuntimeBenchmark, TimeModel
 from tuckertree.measure import ExampleInputs, Timing
 from tuckertree.planning import DENSE, Budget, Candidates, Inventory, Latency, Options, Plan, make_plan
 from tuckertree.runtimes import Runtime, get_runtime
@@ -38,7 +38,7 @@ class LatencyTarget:
         Times forms of its layers, on the same runtime.
     """
 
-    def __init__(self, rule: Budget, network: PlanClock, layers: Clock) -> None:
+    def __init__(self, rule: Budget, network: PlanBenchmark, layers: LayerBenchmark) -> None:
         self.rule = rule
         self._network, self._layers = network, layers
 
@@ -54,12 +54,12 @@ class LatencyTarget:
             If the runtime is not installed or cannot run the network.
         """
         runtime = runtime_of(rule, model)
-        network = NetworkClock(model, example_inputs, runtime, rule.batch)
+        network = NetworkBenchmark(model, example_inputs, runtime, rule.batch)
         dtype = next(p.dtype for p in model.parameters() if p.is_floating_point())
-        return cls(rule, network, RuntimeClock(runtime, dtype))
+        return cls(rule, network, RuntimeBenchmark(runtime, dtype))
 
     def measure(
-        self, inventory: Inventory, options: Options, *, tick: Tick = no_progress
+        self, inventory: Inventory, options: Options, *, tick: ProgressCallback = no_progress
     ) -> tuple[Inventory, TimeModel]:
         """The inventory with the time of the network, and the times of the layers that may be compressed."""
         model = TimeModel(self._layers, (self._network.batch, self._network.example_batch))
@@ -72,7 +72,7 @@ class LatencyTarget:
         candidates: Mapping[str, Candidates],
         options: Options,
         *,
-        tick: Tick = no_progress,
+        tick: ProgressCallback = no_progress,
     ) -> Plan:
         """A plan that was measured to keep the target; as :func:`meet_target`."""
         plan = meet_target(inventory, candidates, self.rule, options, self._network, tick=tick)
@@ -109,7 +109,7 @@ def meet_target(
     options: Options,
     measure: Callable[[Plan], Timing],
     *,
-    tick: Tick = no_progress,
+    tick: ProgressCallback = no_progress,
 ) -> Plan:
     """Choose by the layers' times, measure the network, correct, and choose again.
 

@@ -9,7 +9,7 @@ from math import prod
 import torch
 from torch import Tensor, nn
 
-from tuckertree._base.progress import Tick, no_progress
+from tuckertree._base.progress import ProgressCallback, no_progress
 from tuckertree.core.decomposition import feasible_ranks
 from tuckertree.core.decomposition.matricization import mode_sizes
 from tuckertree.core.layers import Form, LayerSpec, chain_stages
@@ -18,7 +18,7 @@ from tuckertree.planning import Call, Layer
 from tuckertree.planning.timing import form_cuts, rank_step
 from tuckertree.runtimes import CandidateTime, Runtime, time_candidates
 
-Clock = Callable[[tuple[int, ...], Sequence[Form]], Sequence[CandidateTime]]
+LayerBenchmark = Callable[[tuple[int, ...], Sequence[Form]], Sequence[CandidateTime]]
 """Times forms of a layer, the dense one first, on an input of the given shape."""
 
 
@@ -39,17 +39,17 @@ class TimeModel:
 
     Parameters
     ----------
-    clock
+    benchmark
         Measures.
     batch
-        Samples now, and in the inventory's forward, where the two differ.
+        Samples now, and in the inventory's forward pass, where the two differ.
     """
 
-    def __init__(self, clock: Clock, batch: tuple[int, int] = (1, 1)) -> None:
-        self._clock, self._batch = clock, batch
+    def __init__(self, benchmark: LayerBenchmark, batch: tuple[int, int] = (1, 1)) -> None:
+        self._benchmark, self._batch = benchmark, batch
         self._fitted: dict[tuple[LayerSpec, Call], _Fitted] = {}
 
-    def measure(self, layers: Sequence[Layer], *, tick: Tick = no_progress) -> None:
+    def measure(self, layers: Sequence[Layer], *, tick: ProgressCallback = no_progress) -> None:
         """Time all distinct layers now."""
         distinct = {(layer.spec, call): layer for layer in layers for call in map(self._now, layer.calls)}
         for number, ((spec, call), layer) in enumerate(distinct.items()):
@@ -72,7 +72,7 @@ class TimeModel:
     def _fit(self, spec: LayerSpec, call: Call, step: int) -> _Fitted:
         if (spec, call) not in self._fitted:
             forms = sample_forms(spec, step)
-            times = self._clock(input_shape(spec, call), forms)
+            times = self._benchmark(input_shape(spec, call), forms)
             rows = [work(spec, call, form.cuts, torch.tensor([form.ranks])) for form in forms]
             ratios = torch.tensor([time.ratio.median for time in times], dtype=torch.float64)
             spread = [(time.ratio.high - time.ratio.low) / time.ratio.median for time in times]
@@ -88,7 +88,7 @@ def sample_forms(spec: LayerSpec, step: int) -> list[Form]:
     two cuts either is once the larger one, so that the stages can be told apart. A layer of a single other form
     has it timed three times: two that are off would not be noticed.
     """
-    row = mode_sizes(spec.essential_shape)
+    row = mode_sizes(spec.nontrivial_shape)
     limits = [
         min(prod(row[: n + 1]), prod(row[n + 1 :]), max(spec.kernel_shape[:2])) for n in range(len(row) - 1)
     ]
@@ -98,7 +98,7 @@ def sample_forms(spec: LayerSpec, step: int) -> list[Form]:
             rounded = [
                 max(step, int(s * limits[cut]) // step * step) for s, cut in zip(shares, cuts, strict=True)
             ]
-            ranks = feasible_ranks(spec.essential_shape, cuts, rounded)
+            ranks = feasible_ranks(spec.nontrivial_shape, cuts, rounded)
             found[cuts + ranks] = Form(cuts, ranks, chain_stages(spec, cuts, ranks))
     return list(found.values())
 
@@ -119,7 +119,7 @@ def input_shape(spec: LayerSpec, call: Call) -> tuple[int, ...]:
     return (call.samples, *(n for n in call.size_in if n > 1), spec.in_channels)
 
 
-class RuntimeClock:
+class RuntimeBenchmark:
     """Times forms as modules with random weights on a runtime (:func:`~tuckertree.runtimes.time_candidates`)."""
 
     def __init__(self, runtime: Runtime, dtype: torch.dtype, *, repeats: int = 15) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from tuckertree._base.errors import TuckertreeError
-from tuckertree._base.progress import Tick, no_progress
+from tuckertree._base.progress import ProgressCallback, no_progress
 from tuckertree.measure.forward import describe, evaluating
 
 
@@ -36,7 +36,7 @@ def evaluate(
     *,
     device: torch.device | str = "cpu",
     images: int = 0,
-    tick: Tick = no_progress,
+    tick: ProgressCallback = no_progress,
 ) -> Accuracy:
     """Measure a classifier on labelled batches.
 

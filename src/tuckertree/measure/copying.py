@@ -18,7 +18,7 @@ from tuckertree.measure.reach import overlapping, reach
 def copy_model(model: nn.Module, replaced: Mapping[nn.Module, nn.Module] | None = None) -> nn.Module:
     """Deep copy of a model in which some modules are others; the modules replaced are never copied.
 
-    Results of a forward that the model keeps, wherever it does, are copied without the graph that hangs on them;
+    Results of a forward pass that the model keeps, wherever it does, are copied without the graph that hangs on them;
     tensors that share memory share it in the copy, too. The copy's modules are in the modes of the model's.
 
     Raises

@@ -19,7 +19,7 @@ def count_parameters(model: nn.Module) -> int:
 
 
 def count_macs(model: nn.Module, example_inputs: ExampleInputs) -> int:
-    """Multiply-accumulates of one forward at the example inputs, by torch's own counter (FLOPs / 2).
+    """Multiply-accumulates of one forward pass at the example inputs, by torch's own counter (FLOPs / 2).
 
     Raises
     ------

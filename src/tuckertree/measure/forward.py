@@ -22,7 +22,7 @@ ExampleInputs = Tensor | Sequence[Any] | Mapping[str, Any]
 def evaluating(model: nn.Module, *, as_written: bool = False) -> Iterator[None]:
     """Put every module in evaluation mode, without gradients, and restore each one's own mode after.
 
-    ``as_written``, what is compiled runs as :func:`uncompiled` has it: for forwards that are watched by hooks.
+    ``as_written``, what is compiled runs as :func:`uncompiled` has it: for forward passes that are watched by hooks.
     """
     modes = modes_of(model)
     try:
@@ -72,7 +72,7 @@ def run(model: nn.Module, example_inputs: ExampleInputs, what: str = "the exampl
 def call(model: nn.Module, inputs: ExampleInputs, what: str) -> Any:
     """Call the model as it is; ``what`` the inputs are is said where it does not run on them.
 
-    The model gets copies of the tensors, so that a forward that changes its inputs in place changes nobody else's.
+    The model gets copies of the tensors, so that a forward pass that changes its inputs in place changes nobody else's.
 
     Raises
     ------

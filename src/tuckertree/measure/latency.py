@@ -1,4 +1,4 @@
-"""Time of a forward, measured fairly: the same work, in turns, on a machine that may be busy."""
+"""Time of a forward pass, measured fairly: the same work, in turns, on a machine that may be busy."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from statistics import median, quantiles
 import torch
 from torch import Tensor, nn
 
-from tuckertree._base.progress import Tick, no_progress
+from tuckertree._base.progress import ProgressCallback, no_progress
 from tuckertree.measure.forward import evaluating
 
 _LONG = 0.1
@@ -20,7 +20,7 @@ _BLOCK, _SETTLED, _PATIENCE = 5, 1.1, 4
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds of a forward over repeated runs, or its ratio to another in the same rounds.
+    """Seconds of a forward pass over repeated runs, or its ratio to another in the same rounds.
 
     Attributes
     ----------
@@ -78,7 +78,7 @@ def compare_latency(
         Timed runs of each model, and runs before them that are not.
     """
     synchronise = synchroniser(inputs.device)
-    inputs = inputs.clone()  # a forward may change them in place
+    inputs = inputs.clone()  # a forward pass may change them in place
 
     def forward(model: nn.Module) -> None:
         with evaluating(model):
@@ -98,7 +98,7 @@ def time_in_turns(
     shortest: float = 0.0,
     settle: bool = False,
     pause: float = 0.0,
-    tick: Tick = no_progress,
+    tick: ProgressCallback = no_progress,
 ) -> list[list[float]]:
     """Time functions against each other: each has its turn in every round, so that all share a disturbance.
 
@@ -145,7 +145,7 @@ def time_until_steady(
     repeats: int = 25,
     shortest: float = 0.0,
     pause: float = 0.0,
-    tick: Tick = no_progress,
+    tick: ProgressCallback = no_progress,
 ) -> list[tuple[float, Timing]]:
     """Time functions in turns against the first of them, for longer where the machine is restless.
 

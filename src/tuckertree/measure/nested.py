@@ -39,7 +39,7 @@ def tensors(value: Any) -> list[Tensor]:
 def results(value: Any, seen: set[int] | None = None) -> Iterator[Any]:
     """What a model has returned, for comparison: the leaves, and the tensors in objects of its own classes.
 
-    Tensors are ordinary ones: sparse and quantised ones with all their values, nested ones taken apart.
+    Tensors are ordinary ones: sparse and quantized ones with all their values, nested ones taken apart.
     """
     seen = set() if seen is None else seen
     for leaf in leaves(value):

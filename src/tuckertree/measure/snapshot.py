@@ -1,4 +1,4 @@
-"""The state of a model, kept and put back: whatever a forward writes on the way."""
+"""The state of a model, kept and put back: whatever a forward pass writes on the way."""
 
 from __future__ import annotations
 

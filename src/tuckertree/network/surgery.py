@@ -1,4 +1,4 @@
-"""Putting chains in a model: a plan carried out, or its structure alone; and taking them out again."""
+"""Putting chains in a model: a plan applied, or its structure alone; and taking them out again."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import cast
 from torch import Tensor, nn
 
 from tuckertree._base.errors import TuckertreeError
-from tuckertree._base.progress import Tick, no_progress, spread
+from tuckertree._base.progress import ProgressCallback, no_progress, parallel_map
 from tuckertree.core.decomposition import Spectra
 from tuckertree.core.layers import DENSE_TYPES, Chain, LayerSpec, densify, empty_chain, factorize
 from tuckertree.measure import copy_model
@@ -16,7 +16,11 @@ from tuckertree.planning import LayerPlan, Plan
 
 
 def apply(
-    model: nn.Module, plan: Plan, *, spectra: Mapping[str, Spectra] | None = None, tick: Tick = no_progress
+    model: nn.Module,
+    plan: Plan,
+    *,
+    spectra: Mapping[str, Spectra] | None = None,
+    tick: ProgressCallback = no_progress,
 ) -> nn.Module:
     """Carry out a plan on a copy of a model.
 
@@ -43,7 +47,7 @@ def apply(
         except TuckertreeError as error:
             raise TuckertreeError(f"{layer.name}: {error}") from error
 
-    chains = spread(work, plan.compressed, doing="factors", tick=tick, size=lambda p: p.parameters[0])
+    chains = parallel_map(work, plan.compressed, doing="factors", tick=tick, size=lambda p: p.parameters[0])
     return copy_model(
         model, {layers[p.name]: chain for p, chain in zip(plan.compressed, chains, strict=True)}
     )

@@ -6,7 +6,7 @@ from tuckertree.planning.candidates import Candidates, layer_candidates
 from tuckertree.planning.inventory import Call, Inventory, Layer, take_inventory
 from tuckertree.planning.plan import DENSE, Latency, LayerPlan, Optimality, Plan
 from tuckertree.planning.planner import Metric, Options, make_plan, survey, survey_candidates
-from tuckertree.planning.rules import Allocation, Energy, Error, NetworkRule, Ranks, Rule
+from tuckertree.planning.rules import Allocation, Energy, ErrorBound, NetworkRule, Ranks, Rule
 from tuckertree.planning.timing import Timer
 
 __all__ = [
@@ -16,7 +16,7 @@ __all__ = [
     "Call",
     "Candidates",
     "Energy",
-    "Error",
+    "ErrorBound",
     "Inventory",
     "Latency",
     "Layer",

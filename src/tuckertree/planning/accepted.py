@@ -19,7 +19,7 @@ def check_model(model: object) -> None:
     ------
     TuckertreeError
         If it is no module; if it, or a part of it, is a program of ``torch.export``; if it is TorchScript or
-        quantised, with no layer that is not; if a parameter or buffer is lazy or on the meta device.
+        quantized, with no layer that is not; if a parameter or buffer is lazy or on the meta device.
     """
     if not isinstance(model, nn.Module):
         kind = "a state dict" if isinstance(model, Mapping) else _one(type(model).__name__)
@@ -74,4 +74,4 @@ def _converted(model: nn.Module) -> Iterator[tuple[str, str, str]]:
         if isinstance(module, torch.jit.ScriptModule):
             yield name, "TorchScript, whose layers cannot be replaced", "and script or trace the result"
         elif type(module).__module__.startswith(("torch.ao.nn.quantized", "torch.nn.quantized")):
-            yield name, f"quantised already ({type(module).__name__})", "and quantise the result"
+            yield name, f"quantized already ({type(module).__name__})", "and quantize the result"

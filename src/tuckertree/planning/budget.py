@@ -203,7 +203,7 @@ def _fixed_layers(inventory: Inventory, candidates: Collection[str]) -> str:
     fixed = [layer for layer in inventory.layers if layer.name not in candidates]
     if not fixed:
         return ""
-    reasons = list_reasons(layer.refusal or "left out" for layer in fixed)
+    reasons = list_reasons(layer.skip_reason or "left out" for layer in fixed)
     return f"; {len(fixed)} of {len(inventory.layers)} layers stay dense ({reasons})"
 
 

@@ -109,7 +109,7 @@ def layer_candidates(
     layer
         Says what each stage costs.
     kernel
-        ``W[g, T, C, ...]`` with the essential modes alone, or that kernel in any other metric: the errors are
+        ``W[g, T, C, ...]`` with the nontrivial modes alone, or that kernel in any other metric: the errors are
         relative to the norm of what is given.
     round_to
         Ranks are multiples of this, or as many as there can be. None: what suits a processor's vectors
@@ -136,7 +136,7 @@ def layer_candidates(
     for method in methods:
         method_cuts(method, 2)
     round_to = rank_step(layer) if round_to is None else round_to
-    order = len(layer.spec.essential_modes)
+    order = len(layer.spec.nontrivial_modes)
     if order:
         tables, spectra = _tables_of_convolution(layer.spec, kernel, round_to, methods)
     else:
@@ -163,11 +163,11 @@ class _Grid:
         cls, layer: Layer, method: str, ranks: Sequence[Tensor], squared: Tensor, squared_norm: float
     ) -> _Grid:
         """Work out the costs of a method on the product of some values of each rank."""
-        cuts = method_cuts(method, len(layer.spec.essential_modes))
+        cuts = method_cuts(method, len(layer.spec.nontrivial_modes))
         mesh = [values.flatten() for values in torch.meshgrid(*ranks, indexing="ij")]
         # Whatever the bound says, what projections lose is never more than the whole.
         error = (squared.flatten() / squared_norm if squared_norm else squared.flatten()).clamp(max=1).cpu()
-        mesh = _feasible(mesh, block_sizes(layer.spec.essential_shape, cuts))
+        mesh = _feasible(mesh, block_sizes(layer.spec.nontrivial_shape, cuts))
         stages = chain_stages(layer.spec, cuts, [1] * len(cuts))
         macs = torch.zeros(len(stages), dtype=torch.int64)
         for call in layer.calls:
@@ -188,7 +188,7 @@ class _Grid:
 
     def cuts(self, layer: Layer) -> tuple[int, ...]:
         """The bonds that the method cuts."""
-        return () if self.method == DENSE else method_cuts(self.method, len(layer.spec.essential_modes))
+        return () if self.method == DENSE else method_cuts(self.method, len(layer.spec.nontrivial_modes))
 
     def timed(self, layer: Layer, timer: Timer, forms: Sequence[tuple[int, ...]]) -> _Grid:
         """The same grid with times."""
@@ -220,7 +220,7 @@ def _tables_of_convolution(
     spec: LayerSpec, kernel: Tensor, round_to: int, methods: Sequence[str]
 ) -> tuple[dict[str, tuple[list[Tensor], Tensor]], Spectra]:
     """For each method the values of its ranks and the squared errors on their grid."""
-    order = len(spec.essential_modes)
+    order = len(spec.nontrivial_modes)
     leaves = kernel_spectra(kernel, (0, order))
     core = rotated_core(kernel, leaves)
     inner = core_bonds(core, range(1, order))

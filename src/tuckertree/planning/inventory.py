@@ -47,18 +47,18 @@ class Layer:
     spec
         Its structure.
     calls
-        Its uses in one forward, in order.
-    refusal
+        Its uses in one forward pass, in order.
+    skip_reason
         Why it cannot be factored, or an empty string.
     is_first
-        Whether it is the first convolution that the forward meets.
+        Whether it is the first convolution that the forward pass meets.
     """
 
     name: str
     aliases: tuple[str, ...]
     spec: LayerSpec
     calls: tuple[Call, ...]
-    refusal: str
+    skip_reason: str
     is_first: bool
 
     @property
@@ -73,14 +73,14 @@ class Layer:
 
 @dataclass(frozen=True)
 class Inventory:
-    """The layers of a model in the order of the forward (unreached ones last), and the model's totals.
+    """The layers of a model in the order of the forward pass (unreached ones last), and the model's totals.
 
     Attributes
     ----------
     parameters, macs
         Of the whole model, other layers included; MACs at the example inputs.
     seconds
-        Time of one forward on the runtime that a budget names, where it has been measured.
+        Time of one forward pass on the runtime that a budget names, where it has been measured.
     notes
         What is not among the layers, and other things to know of the model.
     """
@@ -93,7 +93,7 @@ class Inventory:
 
 
 def take_inventory(model: nn.Module, example_inputs: ExampleInputs) -> Inventory:
-    """List a model's convolutions and linear layers by one forward at the example inputs.
+    """List a model's convolutions and linear layers by one forward pass at the example inputs.
 
     The model is left as it was: it runs in evaluation mode without gradients, and its modes are restored.
 
@@ -104,7 +104,7 @@ def take_inventory(model: nn.Module, example_inputs: ExampleInputs) -> Inventory
     """
     check_model(model)
     names = _names_by_module(model)
-    # A subclass of a dense type is listed too, so that its refusal can be read.
+    # A subclass of a dense type is listed too, so that its skip reason can be read.
     dense = {module: places for module, places in names.items() if isinstance(module, DENSE_TYPES)}
     with _recording(dense) as calls:
         macs = count_macs(model, example_inputs)
@@ -117,7 +117,7 @@ def take_inventory(model: nn.Module, example_inputs: ExampleInputs) -> Inventory
             aliases=tuple(dense[module][1:]),
             spec=LayerSpec.of(module),
             calls=tuple(calls.get(module, ())),
-            refusal=_refusal(module, uses, is_called=module in calls),
+            skip_reason=_skip_reason(module, uses, is_called=module in calls),
             is_first=module is first,
         )
         for module in order
@@ -171,7 +171,7 @@ def _call(module: nn.Module, x: Tensor, y: Tensor) -> Call:
     return Call(samples, tuple(x.shape[-order:]), tuple(y.shape[-order:]))
 
 
-def _refusal(module: nn.Module, uses: Counter[int], *, is_called: bool) -> str:
+def _skip_reason(module: nn.Module, uses: Counter[int], *, is_called: bool) -> str:
     """Why a layer cannot be replaced by a chain that does exactly the same, or ''."""
     dense_type = next(kind for kind in DENSE_TYPES if isinstance(module, kind))
     weight = next(module.parameters(recurse=False), None)

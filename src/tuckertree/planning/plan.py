@@ -112,7 +112,7 @@ class Latency:
     rounds
         Plans that were measured until one kept the target.
     fastest
-        Whether no plan is predicted to be faster by much: the layers gave all they could, whatever was lost by it.
+        Whether no plan is predicted to be faster by much: this is close to the fastest plan there is.
     missed
         Whether the target was not kept, and this is the nearest plan (:attr:`Budget.best_effort
         <tuckertree.planning.Budget.best_effort>`).

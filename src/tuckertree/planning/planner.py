@@ -10,7 +10,7 @@ from typing import Any, TypeVar, cast, overload
 from torch import Tensor, nn
 
 from tuckertree._base.errors import TuckertreeError, UsageError
-from tuckertree._base.progress import Tick, no_progress, spread
+from tuckertree._base.progress import ProgressCallback, no_progress, parallel_map
 from tuckertree.core.decomposition import METHODS, Spectra, feasible_ranks, kernel_spectra, method_cuts
 from tuckertree.core.decomposition.matricization import mode_sizes
 from tuckertree.core.layers import chain_parameters, chain_stages
@@ -87,17 +87,17 @@ class Options:
             return DENSE, EXCLUDED
         if not _fits(layer, self.include):
             return DENSE, NOT_INCLUDED
-        if layer.refusal:
-            return DENSE, layer.refusal
+        if layer.skip_reason:
+            return DENSE, layer.skip_reason
         if layer.is_first:
             return self.first, "first convolution"
-        if not layer.spec.essential_modes:
+        if not layer.spec.nontrivial_modes:
             return "svd", "linear" if layer.spec.kind == "linear" else "pointwise"
         return "ht2", ""
 
 
 def survey(
-    model: nn.Module, inventory: Inventory, options: Options, *, tick: Tick = no_progress
+    model: nn.Module, inventory: Inventory, options: Options, *, tick: ProgressCallback = no_progress
 ) -> dict[str, Spectra]:
     """Spectra of every layer that is to be compressed, by name; the weights are only read.
 
@@ -108,7 +108,7 @@ def survey(
     """
 
     def spectra(layer: Layer, kernel: Tensor) -> Spectra:
-        return kernel_spectra(kernel, method_cuts(options.method(layer)[0], len(layer.spec.essential_modes)))
+        return kernel_spectra(kernel, method_cuts(options.method(layer)[0], len(layer.spec.nontrivial_modes)))
 
     return _each_kernel(model, inventory, options, spectra, doing="spectra", tick=tick)
 
@@ -121,7 +121,7 @@ def survey_candidates(
     methods: Sequence[str] = METHODS,
     metric: Metric | None = None,
     timer: Timer | None = None,
-    tick: Tick = no_progress,
+    tick: ProgressCallback = no_progress,
 ) -> dict[str, Candidates]:
     """Candidates of every layer that may be compressed, by name; the weights are only read.
 
@@ -156,7 +156,7 @@ def _each_kernel(
     work: Callable[[Layer, Tensor], Found],
     *,
     doing: str,
-    tick: Tick,
+    tick: ProgressCallback,
 ) -> dict[str, Found]:
     """What ``work`` finds in the kernel of every layer that may be compressed; its errors name the layer."""
     chosen = [layer for layer in inventory.layers if options.method(layer)[0] != DENSE]
@@ -168,7 +168,7 @@ def _each_kernel(
         except TuckertreeError as error:
             raise type(error)(f"{layer.name}: {error}") from error
 
-    found = spread(named, chosen, doing=doing, tick=tick, size=_eigenproblem)
+    found = parallel_map(named, chosen, doing=doing, tick=tick, size=_eigenproblem)
     return {layer.name: each for layer, each in zip(chosen, found, strict=True)}
 
 
@@ -243,10 +243,10 @@ def _plan_layer(layer: Layer, spectra: Spectra | None, rule: Rule, options: Opti
     ranks = rule.ranks(layer.name, spectra)
     if ranks is None:
         return _leave_dense(layer, "no ranks given")
-    cuts = method_cuts(method, len(layer.spec.essential_modes))
+    cuts = method_cuts(method, len(layer.spec.nontrivial_modes))
     step = options.round_to or 1
     rounded = [ceil(rank / step) * step for rank in ranks]
-    ranks = feasible_ranks(layer.spec.essential_shape, cuts, rounded)
+    ranks = feasible_ranks(layer.spec.nontrivial_shape, cuts, rounded)
     stages = chain_stages(layer.spec, cuts, ranks)
     parameters, macs = chain_parameters(stages), layer.chain_macs(stages)
     if parameters >= layer.spec.weights:
@@ -305,7 +305,7 @@ def _fits(layer: Layer, wanted: Sequence[str] | Choice, names: Collection[str] =
 
 def _eigenproblem(layer: Layer) -> float:
     """A number that grows with the time of a layer's largest eigendecomposition."""
-    sizes = mode_sizes(layer.spec.essential_shape)
+    sizes = mode_sizes(layer.spec.nontrivial_shape)
     sides = (min(prod(sizes[:bond]), prod(sizes[bond:])) for bond in range(1, len(sizes)))
     return float(layer.spec.groups * max(sides) ** 3)
 

@@ -1,6 +1,6 @@
 """Rules: how ranks are chosen from a layer's spectra.
 
-A rule is plain data with one method. ``Energy`` is the paper's; ``Error`` bounds the error; ``Ranks`` says
+A rule is plain data with one method. ``Energy`` is the paper's; ``ErrorBound`` bounds the error; ``Ranks`` says
 it all by hand. Each of these sees one layer at a time; a :class:`NetworkRule` sees them all.
 """
 
@@ -87,7 +87,7 @@ class Energy:
 
 
 @dataclass(frozen=True)
-class Error:
+class ErrorBound:
     """Small ranks whose error bound is at most ``error``, relative to the norm of the weight.
 
     The allowance is shared evenly by the cuts, then each rank in turn is lowered as far as what the others

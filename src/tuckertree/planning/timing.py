@@ -1,4 +1,4 @@
-"""Times of layers as the planner sees them: what measures them stands in a room below and is handed in."""
+"""Times of layers as the planner sees them: what measures them stands in a package below and is handed in."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from tuckertree._base.errors import UsageError
-from tuckertree._base.progress import Tick, no_progress
+from tuckertree._base.progress import ProgressCallback, no_progress
 from tuckertree._base.version import __version__
 from tuckertree.measure import Timing, processor, time_until_steady
 from tuckertree.runtimes.cache import LatencyCache
@@ -50,7 +50,7 @@ def time_candidates(
     *,
     repeats: int = 25,
     cache: LatencyCache | None = None,
-    tick: Tick = no_progress,
+    tick: ProgressCallback = no_progress,
 ) -> list[CandidateTime]:
     """Time modules against the first of them, the reference, on a runtime.
 
@@ -111,7 +111,7 @@ def _time(numbers: Mapping[str, float], reference: float) -> CandidateTime:
 
 
 def _measure(
-    modules: Sequence[nn.Module], inputs: Tensor, runtime: Runtime, repeats: int, tick: Tick
+    modules: Sequence[nn.Module], inputs: Tensor, runtime: Runtime, repeats: int, tick: ProgressCallback
 ) -> list[dict[str, float]]:
     with ExitStack() as stack:
         stack.enter_context(runtime.active())

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from tuckertree._base.errors import TuckertreeError
-from tuckertree._base.progress import Tick, no_progress
+from tuckertree._base.progress import ProgressCallback, no_progress
 from tuckertree.core.layers import Chain, Form, contract_chain, forms
 from tuckertree.measure import ExampleInputs, watch_input
 from tuckertree.measure import run as run_once
@@ -72,7 +72,7 @@ def contract(
     *,
     repeats: int = 25,
     cache: LatencyCache | None = None,
-    tick: Tick = no_progress,
+    tick: ProgressCallback = no_progress,
 ) -> Contraction:
     """Give every chain of a model the exact form that a runtime runs fastest.
 
@@ -104,7 +104,7 @@ def contract(
     layers, modules = [], {}
     for number, (name, chain) in enumerate(chains.items()):
         if name not in inputs:
-            continue  # the forward does not call it
+            continue  # the forward pass does not call it
         shape, dtype = inputs[name]
         key = (chain.dense, chain.cuts, chain.ranks, shape, dtype)
         if key not in found:

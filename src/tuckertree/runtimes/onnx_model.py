@@ -86,7 +86,7 @@ def traceable(inputs: Sequence[Tensor], dynamic: Dynamic) -> tuple[Tensor, ...]:
 
 
 def dynamic_shapes(model: nn.Module, inputs: Sequence[Tensor], dynamic: Dynamic) -> tuple[Any, ...] | None:
-    """The free sizes as torch.export takes them: one entry a parameter of the forward, a tuple for ``*inputs``."""
+    """The free sizes as torch.export takes them: one entry a parameter of ``forward``, a tuple for ``*inputs``."""
     if dynamic == "none":
         return None
     if dynamic == "batch":

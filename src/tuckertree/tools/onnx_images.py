@@ -12,10 +12,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from tuckertree._base.errors import UsageError
-from tuckertree.onnx_models.examples import example_feed
-from tuckertree.onnx_models.files import read_onnx
-from tuckertree.onnx_models.graph import Graph
-from tuckertree.onnx_models.inputs import Sizes, element_type
+from tuckertree.network.onnx.examples import example_feed
+from tuckertree.network.onnx.files import read_onnx
+from tuckertree.network.onnx.graph import Graph
+from tuckertree.network.onnx.inputs import Sizes, element_type
 from tuckertree.tools.data import ImageSet, Preprocessing, open_calibration, open_images
 
 _GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow has it
@@ -127,7 +127,7 @@ def open_onnx_calibration(
         Scale, mean, deviation and order of the channels; the size is the model's own. By default as for
         ImageNet. A model that takes bytes gets them as they are.
     input_size
-        As of :func:`~tuckertree.onnx_models.compress_onnx`.
+        As of :func:`~tuckertree.network.onnx.compress_onnx`.
 
     Raises
     ------

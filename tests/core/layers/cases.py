@@ -24,7 +24,7 @@ class Case(NamedTuple):
 
     def ranks(self, rank: int) -> tuple[int, ...]:
         """The same rank at each cut of the method."""
-        order = len(LayerSpec.of(self.layer).essential_modes)
+        order = len(LayerSpec.of(self.layer).nontrivial_modes)
         return (rank,) * {"ht2": order + 1, "tucker2": min(2, order + 1), "spatial": 1, "svd": 1}[self.method]
 
 
@@ -87,4 +87,4 @@ def cases(draw: st.DrawFn, batches: tuple[tuple[int, ...], ...] = ((), (1,), (2,
         for parameter in layer.parameters():
             parameter.normal_(generator=generator)
     x = torch.randn(shape, dtype=torch.float64, generator=generator)
-    return Case(layer, x, draw(st.sampled_from(methods_for(len(LayerSpec.of(layer).essential_modes)))))
+    return Case(layer, x, draw(st.sampled_from(methods_for(len(LayerSpec.of(layer).nontrivial_modes)))))

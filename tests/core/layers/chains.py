@@ -33,7 +33,7 @@ def chain_of(name, rank=3, method="ht2"):
         for parameter in layer.parameters():
             nn.init.normal_(parameter)
         x = torch.randn(shape)
-    cuts = len(LayerSpec.of(layer).essential_modes) + 1 if method == "ht2" else 1
+    cuts = len(LayerSpec.of(layer).nontrivial_modes) + 1 if method == "ht2" else 1
     return factorize(layer, method, (rank,) * cuts).eval(), x
 
 

@@ -62,7 +62,7 @@ def test_weights_hold_the_factors_of_the_kernel(case):
     layer, _, method = case
     chain = factorize(layer, method, case.ranks(2))
     spec = LayerSpec.of(layer)
-    cuts = tuple(range(len(spec.essential_modes) + 1))
+    cuts = tuple(range(len(spec.nontrivial_modes) + 1))
     if method == "ht2":
         expected = decompose(spec.kernel(layer.weight), chain.ranks, cuts)
         assert all(torch.equal(a, b) for a, b in zip(chain.factors(), expected, strict=True))
@@ -164,7 +164,7 @@ def test_gradients_reach_every_stage():
     ids=["conv2d", "conv_transpose2d", "linear"],
 )
 def test_a_chain_exports_to_a_graph_of_plain_operators(layer, x):
-    order = len(LayerSpec.of(layer).essential_modes)
+    order = len(LayerSpec.of(layer).nontrivial_modes)
     chain = factorize(layer, "ht2", (2,) * (order + 1)).eval()
     exported = torch.export.export(chain, (x,))
     torch.testing.assert_close(exported.module()(x), chain(x))

@@ -24,7 +24,7 @@ def test_a_spec_says_everything_about_a_layer_but_its_weights(case):
 def test_weight_inverts_kernel(case):
     spec = LayerSpec.of(case.layer)
     kernel = spec.kernel(case.layer.weight)
-    assert kernel.shape == (spec.groups, *spec.essential_shape)
+    assert kernel.shape == (spec.groups, *spec.nontrivial_shape)
     assert torch.equal(spec.weight(kernel), case.layer.weight)
 
 

@@ -88,13 +88,13 @@ def test_stages_can_be_pruned_and_normalised_as_plain_layers():
     torch.testing.assert_close(densify(chain)(x), chain(x), rtol=1e-4, atol=1e-4)
 
 
-def test_a_quantised_stage_has_no_factor():
+def test_a_quantized_stage_has_no_factor():
     chain, _ = chain_of("linear")
-    quantised = torch.ao.quantization.quantize_dynamic(nn.Sequential(chain), {nn.Linear})[0]
+    quantized = torch.ao.quantization.quantize_dynamic(nn.Sequential(chain), {nn.Linear})[0]
     with pytest.raises(
         TuckertreeError, match="the stage reduce of this chain is a Linear, which has no factor"
     ):
-        quantised.factors()
+        quantized.factors()
 
 
 # Scripts, traces, graphs and copies.

@@ -102,7 +102,7 @@ def test_a_file_that_does_not_run_at_another_batch_is_one_line(network, tmp_path
 
     monkeypatch.setitem(export.__globals__["_WRITERS"], "pt2", of_two_images)
     with pytest.raises(
-        TuckertreeError, match=r"^the exported file does not run on inputs .*--free none"
+        TuckertreeError, match=r"^the exported file does not run on inputs .*--dynamic none"
     ) as caught:
         export(network, tmp_path / "net.pt2", torch.ones(2, 3, 8, 8))
     assert "\n" not in str(caught.value)

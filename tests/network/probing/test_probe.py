@@ -27,7 +27,7 @@ from tuckertree.planning import Options, take_inventory
 
 IMAGE = torch.randn(2, 3, 10, 10, generator=torch.Generator().manual_seed(0))
 NEW = torch.randn(2, 3, 10, 10, generator=torch.Generator().manual_seed(1))
-EXACT = tt.Error(1e-3)
+EXACT = tt.ErrorBound(1e-3)
 
 
 def outputs(model, x):
@@ -133,9 +133,9 @@ def test_what_a_forward_writes_is_taken_back_where_it_fails():
 def test_only_layers_that_may_be_compressed_are_tried():
     inventory = take_inventory(model := AsksForType().eval(), IMAGE)
     assert probe(model, inventory, IMAGE, Options(exclude=("b",))) == inventory
-    refusals = [layer.refusal for layer in probe(model, inventory, IMAGE).layers]
-    assert not refusals[0]
-    assert refusals[1]
+    skip_reasons = [layer.skip_reason for layer in probe(model, inventory, IMAGE).layers]
+    assert not skip_reasons[0]
+    assert skip_reasons[1]
 
 
 def test_layers_that_only_together_change_the_model_are_not_all_left_dense():
@@ -175,6 +175,6 @@ def test_a_model_that_goes_another_way_once_it_is_compressed_is_given_with_a_war
     with torch.no_grad():
         model.a.weight.add_(0.1 * torch.randn_like(model.a.weight))
         model.sum.copy_(model.a(IMAGE).sum())
-    with pytest.warns(ProbeWarning, match="takes another way on the example input: it does not call c$"):
+    with pytest.warns(ProbeWarning, match="takes another path on the example input: it does not call c$"):
         result = tt.compress(model, IMAGE, energy=0.6)
     assert [layer.name for layer in result.plan.compressed] == ["a", "c"]

@@ -46,7 +46,7 @@ def test_export_contracted_for_a_runtime_and_bench_of_the_file(saved, tmp_path):
 
 
 def test_export_and_bench_as_tables(saved, tmp_path):
-    code, out, _ = tuckertree("export", saved, "--output", tmp_path / "net.pt2", "--free", "none")
+    code, out, _ = tuckertree("export", saved, "--output", tmp_path / "net.pt2", "--dynamic", "none")
     assert code == 0
     assert "compared    inputs 1x3x32x32; 1x3x32x32\n" in out
     loaded = torch.export.load(tmp_path / "net.pt2").module()
@@ -65,13 +65,13 @@ def test_export_and_bench_as_tables(saved, tmp_path):
         (["export", "demo", "-o", "{tmp}/net.txt"], 2, "does not say by its ending"),
         (["export", "demo", "-o", "{tmp}/there.onnx"], 1, "--overwrite"),
         (["export", "demo", "-o", "{tmp}/net.onnx", "--to", "coreml"], 2, "unknown format 'coreml'"),
-        (["export", "demo", "-o", "{tmp}/net.pt2", "--free", "all"], 2, "free sizes can be"),
+        (["export", "demo", "-o", "{tmp}/net.pt2", "--dynamic", "all"], 2, "free sizes can be"),
         (["export", "demo", "-o", "{tmp}/net.pt2", "--contract", "caffe"], 2, "unknown runtime 'caffe'"),
         (["export", "demo", "-o", "{tmp}/net.pt2", "--contract", "torch"], 1, "nothing to contract"),
         (
             ["export", "demo", "-o", "{tmp}/net.onnx", "--quantize", "int4"],
             2,
-            "quantised to int8, not 'int4'",
+            "quantized to int8, not 'int4'",
         ),
         (["export", "demo", "-o", "{tmp}/net.onnx", "--quantize", "int8"], 2, "belong together"),
         (["export", "demo", "-o", "{tmp}/net.pt2", "--data", "demo"], 2, "are for ONNX files"),
@@ -97,7 +97,7 @@ def test_bad_arguments_are_one_line_and_nothing_is_written(arguments, code, mess
 
 
 def test_a_folder_is_exported_beside_itself(saved):
-    code, out, _ = tuckertree("export", saved, "--to", "pt2", "--free", "none", "--json")
+    code, out, _ = tuckertree("export", saved, "--to", "pt2", "--dynamic", "none", "--json")
     assert code == 0
     assert saved.with_suffix(".pt2").stat().st_size == json.loads(out)["size"]
 

@@ -4,7 +4,7 @@ import pytest
 
 from tests.tools.recipes.cases import TEXT
 from tuckertree._base.errors import UsageError
-from tuckertree.planning import Budget, Energy, Error, Ranks
+from tuckertree.planning import Budget, Energy, ErrorBound, Ranks
 from tuckertree.tools.recipes import load_recipe, parse_overrides, training_overrides
 
 pytest.importorskip("yaml")
@@ -38,7 +38,7 @@ def test_what_is_read_is_what_is_written(recipe):
     ("text", "rule"),
     [
         ("energy: 0.9", Energy(0.9)),
-        ("error: 0.3", Error(0.3)),
+        ("error: 0.3", ErrorBound(0.3)),
         ("budget: {params: 2x, macs: 0.5}", Budget(params="2x", macs=0.5)),
         (
             "ranks: {layer1.*: 8, layer2.*: [4, 5, 6], linear: 0.9}",

@@ -10,7 +10,7 @@ from tests.tools.training.cases import tiny_network
 from tuckertree.tools.training import Settings
 from tuckertree.tools.training.optimisation import (
     RunningAverage,
-    gentle_rate,
+    default_finetune_lr,
     learning_rate,
     loss_of,
     make_optimizer,
@@ -89,7 +89,7 @@ def test_the_running_average_is_the_recursion_with_a_growing_decay():
 
 
 def test_a_short_run_is_gentle_to_what_is_there():
-    assert gentle_rate(4000) == gentle_rate(10**6) == 0.05
-    assert gentle_rate(1000) == pytest.approx(0.05 * 0.25**0.75)
-    assert 0 < gentle_rate(0) == gentle_rate(1) < 1e-3
-    assert gentle_rate(4000, "adamw") == 1e-3
+    assert default_finetune_lr(4000) == default_finetune_lr(10**6) == 0.05
+    assert default_finetune_lr(1000) == pytest.approx(0.05 * 0.25**0.75)
+    assert 0 < default_finetune_lr(0) == default_finetune_lr(1) < 1e-3
+    assert default_finetune_lr(4000, "adamw") == 1e-3

@@ -49,8 +49,8 @@ class Chain(LayerInterface, nn.Sequential):
         cuts: Sequence[int] | None = None,
     ) -> None:
         if cuts is None:
-            cuts = method_cuts(method, len(dense.essential_modes))
-            ranks = feasible_ranks(dense.essential_shape, cuts, ranks)
+            cuts = method_cuts(method, len(dense.nontrivial_modes))
+            ranks = feasible_ranks(dense.nontrivial_shape, cuts, ranks)
         stages = chain_stages(dense, cuts, ranks)
         super().__init__(OrderedDict((stage.name, stage.spec.build(device, dtype)) for stage in stages))
         self.method, self.cuts, self.ranks = method, tuple(cuts), tuple(ranks)
@@ -62,7 +62,7 @@ class Chain(LayerInterface, nn.Sequential):
         Raises
         ------
         TuckertreeError
-            If a stage has become something else, as by quantisation.
+            If a stage has become something else, as by quantization.
         """
         cores = []
         for number, (name, layer) in enumerate(self.named_children()):
@@ -165,7 +165,7 @@ def factorize(
     weight, bias = cast("Tensor", module.weight), cast("Tensor | None", module.bias)
     chain = empty_chain(dense, method, ranks, device=weight.device, dtype=weight.dtype)
     if factors is None:
-        cuts = method_cuts(method, len(dense.essential_modes))
+        cuts = method_cuts(method, len(dense.nontrivial_modes))
         factors = decompose(dense.kernel(weight), chain.ranks, cuts, spectra)
     chain.set_factors(factors)
     take_over(chain, [weight], bias)

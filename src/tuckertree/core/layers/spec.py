@@ -123,14 +123,14 @@ class LayerSpec:
         return (self.out_channels // self.groups, self.in_channels // self.groups, *self.kernel_size)
 
     @property
-    def essential_modes(self) -> tuple[int, ...]:
+    def nontrivial_modes(self) -> tuple[int, ...]:
         """Spatial modes with more than one tap, by number: the others need no core of their own."""
         return tuple(mode for mode, size in enumerate(self.kernel_size) if size > 1)
 
     @property
-    def essential_shape(self) -> tuple[int, ...]:
-        """Kernel shape ``(T, C, ...)`` with the essential modes alone."""
-        return (*self.kernel_shape[:2], *(self.kernel_size[mode] for mode in self.essential_modes))
+    def nontrivial_shape(self) -> tuple[int, ...]:
+        """Kernel shape ``(T, C, ...)`` with the nontrivial modes alone."""
+        return (*self.kernel_shape[:2], *(self.kernel_size[mode] for mode in self.nontrivial_modes))
 
     @property
     def weights(self) -> int:
@@ -142,8 +142,8 @@ class LayerSpec:
         return self.weights * prod(size_in if self.transposed else size_out)
 
     def kernel(self, weight: Tensor) -> Tensor:
-        """View a module's weight as ``W[g, T, C, ...]`` with the essential modes alone."""
-        groups, (out_channels, in_channels, *taps) = self.groups, self.essential_shape
+        """View a module's weight as ``W[g, T, C, ...]`` with the nontrivial modes alone."""
+        groups, (out_channels, in_channels, *taps) = self.groups, self.nontrivial_shape
         if self.transposed:
             return weight.reshape(groups, in_channels, out_channels, *taps).transpose(1, 2)
         return weight.reshape(groups, out_channels, in_channels, *taps)

@@ -37,14 +37,14 @@ class Stage:
 
 
 def chain_stages(spec: LayerSpec, cuts: Sequence[int], ranks: Sequence[int]) -> tuple[Stage, ...]:
-    """Stages of a layer whose kernel (essential modes alone) is cut at ``cuts`` with ``ranks``."""
-    essential = spec.essential_modes
-    edges = (0, *(cut + 1 for cut in cuts), len(essential) + 2)
+    """Stages of a layer whose kernel (nontrivial modes alone) is cut at ``cuts`` with ``ranks``."""
+    nontrivial = spec.nontrivial_modes
+    edges = (0, *(cut + 1 for cut in cuts), len(nontrivial) + 2)
     channels = (spec.in_channels, *(rank * spec.groups for rank in ranks), spec.out_channels)
     taps = [
-        tuple(essential[p - 1] for p in range(a, b) if 1 <= p <= len(essential)) for a, b in pairwise(edges)
+        tuple(nontrivial[p - 1] for p in range(a, b) if 1 <= p <= len(nontrivial)) for a, b in pairwise(edges)
     ]
-    trivial = tuple(axis for axis in range(spec.order) if axis not in essential)
+    trivial = tuple(axis for axis in range(spec.order) if axis not in nontrivial)
     owner = _owner_of_trivial_axes(taps, spec.transposed)
     stages = []
     for number, modes in enumerate(taps):
@@ -52,7 +52,7 @@ def chain_stages(spec: LayerSpec, cuts: Sequence[int], ranks: Sequence[int]) -> 
         axes = tuple(sorted(modes + trivial)) if number == owner else modes
         stages.append(
             Stage(
-                name=_name(number == 0, is_last, modes, spec.order, len(essential)),
+                name=_name(number == 0, is_last, modes, spec.order, len(nontrivial)),
                 spec=_stage_spec(
                     spec, axes, channels[number], channels[number + 1], bias=spec.bias and is_last
                 ),
@@ -93,10 +93,10 @@ def _owner_of_trivial_axes(taps: Sequence[tuple[int, ...]], transposed: bool) ->
     return spatial[0] if spatial else 0
 
 
-def _name(is_first: bool, is_last: bool, modes: tuple[int, ...], order: int, essential: int) -> str:
+def _name(is_first: bool, is_last: bool, modes: tuple[int, ...], order: int, nontrivial: int) -> str:
     if not modes:
         return "reduce" if is_first else "expand"
-    if len(modes) == essential and (is_first or is_last):
+    if len(modes) == nontrivial and (is_first or is_last):
         return "filters"
     return _AXES[modes[0] - order] if len(modes) == 1 else "core"
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from tuckertree._base.atomic import atomic_files, check_free_file
 from tuckertree._base.errors import TuckertreeError, UsageError
 from tuckertree._base.extras import require_extra
-from tuckertree.io.export.quantisation import quantise
+from tuckertree.io.export.quantization import quantize
 from tuckertree.measure import ExampleInputs, copy_for_inference
 from tuckertree.measure import run as run_once
 from tuckertree.measure.forward import describe
@@ -49,8 +49,8 @@ class Exported:
         What it was allowed to be.
     compared
         Shapes of the inputs it was compared on.
-    unquantised
-        For a quantised file the difference before it was, on the same inputs.
+    unquantized
+        For a quantized file the difference before it was, on the same inputs.
     """
 
     path: Path
@@ -59,7 +59,7 @@ class Exported:
     difference: float
     tolerance: float
     compared: tuple[tuple[tuple[int, ...], ...], ...]
-    unquantised: float | None = None
+    unquantized: float | None = None
 
 
 def export(
@@ -92,8 +92,8 @@ def export(
     dynamic
         Sizes that stay free: ``"none"``, ``"batch"``, or ``"size"`` for the batch and all spatial sizes.
     calibration
-        Batches of inputs to quantise an ONNX file by, to 8 bits; the network has one input then. The file is
-        compared before it is quantised, and again after it on the first batch, where 0.5 is allowed: rounding to
+        Batches of inputs to quantize an ONNX file by, to 8 bits; the network has one input then. The file is
+        compared before it is quantized, and again after it on the first batch, where 0.5 is allowed: rounding to
         8 bits does change the outputs, and only labelled data say what that costs.
     tolerance
         Largest difference allowed, relative to the largest output: by default 1e-4 in single precision.
@@ -113,7 +113,7 @@ def export(
         raise UsageError(f"the tolerance is 0 or more, not {tolerance}")
     inputs = _positional(example_inputs)
     if calibration is not None and (to != "onnx" or len(inputs) != 1):
-        raise UsageError("quantisation is for ONNX files of networks with one input")
+        raise UsageError("quantization is for ONNX files of networks with one input")
     run_once(model, inputs)  # what does not run is said before anything else
     model = copy_for_inference(model).cpu()
     inputs = tuple(x.detach().cpu() for x in inputs)
@@ -124,19 +124,19 @@ def export(
     with atomic_files(path, overwrite=overwrite) as new:
         compute = _WRITERS[to](model, inputs, dynamic, new)
         before = allowed if calibration is None else _TOLERANCES.get(inputs[0].dtype, 1e-4)
-        difference, unquantised = _check(f"the {to} file", model, compute, samples, before), None
+        difference, unquantized = _check(f"the {to} file", model, compute, samples, before), None
         if calibration is not None:
             batches = _of_batch(calibration, len(inputs[0])) if dynamic == "none" else calibration
             exact = compute
-            sample, compute = quantise(new, batches, inputs)
+            sample, compute = quantize(new, batches, inputs)
             samples, allowed = [sample], _TOLERANCE_INT8 if tolerance is None else tolerance
-            unquantised = _difference(model, exact, sample)
+            unquantized = _difference(model, exact, sample)
             difference = _check("the file in 8 bits", model, compute, samples, allowed)
             del exact
         size = sum(file.stat().st_size for file in new.parent.iterdir())
         del compute  # a file that is still open cannot be moved everywhere
     shapes = tuple(tuple(tuple(x.shape) for x in sample) for sample in samples)
-    return Exported(path, to, size, difference, allowed, shapes, unquantised)
+    return Exported(path, to, size, difference, allowed, shapes, unquantized)
 
 
 def _of_batch(batches: Iterable[Tensor], count: int) -> Iterator[Tensor]:
@@ -224,7 +224,7 @@ def _difference(model: nn.Module, compute: Compute, inputs: Sequence[Tensor]) ->
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise TuckertreeError(
             f"the exported file does not run on inputs {describe(inputs)}: {first}; where the exporter has fixed a size, "
-            'leave no axis free (--free none, dynamic="none")'
+            'leave no axis free (dynamic="none", --dynamic none)'
         ) from error
     if [tuple(y.shape) for y in expected] != [tuple(y.shape) for y in found]:
         raise TuckertreeError(

@@ -139,7 +139,7 @@ def inventory_table(inventory: Inventory) -> FittingTable:
             "x".join(map(str, layer.spec.stride)),
             short(layer.spec.weights),
             short(layer.macs),
-            layer.refusal or ("first convolution" if layer.is_first else ""),
+            layer.skip_reason or ("first convolution" if layer.is_first else ""),
         )
         for layer in inventory.layers
     ]

@@ -32,7 +32,7 @@ class Compressed(Protocol):
 
     @property
     def seconds(self) -> Mapping[str, float]:
-        """Time of each station."""
+        """Time of each phase."""
 
 
 def objective_of(result: Compressed) -> str:
@@ -66,9 +66,7 @@ def latency_warnings(plan: Plan) -> list[str]:
             f"the target of {1 / found.target:.3g}x was not reached: {1 / found.measured:.2f}x is the fastest plan measured"
         )
     if found.fastest:
-        lines.append(
-            "no plan is faster: the layers gave all they could, so look at what is left of the accuracy"
-        )
+        lines.append("this is close to the fastest plan there is; check the accuracy")
     return lines
 
 

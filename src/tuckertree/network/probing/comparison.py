@@ -22,7 +22,7 @@ _CHANCE = 4.0
 def difference(
     ours: Sequence[Record], theirs: Sequence[Record], again: Sequence[Record] | None = None
 ) -> str | None:
-    """Say in what a copy's forwards differ from the original's, or None if in nothing but rounding.
+    """Say in what a copy's forward passes differ from the original's, or None if in nothing but rounding.
 
     Parameters
     ----------

@@ -24,7 +24,7 @@ Records = dict[bool, Sequence[Record]]
 
 
 class ProbeWarning(UserWarning):
-    """A model gives other outputs each time, or goes another way once it is compressed."""
+    """A model gives other outputs each time, or takes another path once it is compressed."""
 
 
 def probe(
@@ -39,7 +39,7 @@ def probe(
 
     The model runs beside a copy with shells in place of the layers that may be compressed, on the example input and
     on a perturbed one, in evaluation mode and, where it runs so, in training mode; both must do the same. While the
-    copy runs, the original's tensors hold NaN, so that nothing is computed with them. It takes eight forwards; the
+    copy runs, the original's tensors hold NaN, so that nothing is computed with them. It takes eight forward passes; the
     layers to blame, if there are any, are found by bisection.
 
     Parameters
@@ -54,7 +54,7 @@ def probe(
     Returns
     -------
     Inventory
-        With a refusal, the reason, for these layers.
+        With a skip reason, for these layers.
 
     Raises
     ------
@@ -77,7 +77,7 @@ def probe(
             reasons = _Probe(model, example_inputs, planned, state).refused()
         finally:
             state.restore()
-    layers = (replace(x, refusal=reasons.get(x.name, x.refusal)) for x in inventory.layers)
+    layers = (replace(x, skip_reason=reasons.get(x.name, x.skip_reason)) for x in inventory.layers)
     return replace(inventory, layers=tuple(layers))
 
 
@@ -171,7 +171,7 @@ class _Probe:
         return again
 
     def _evaluated(self) -> Sequence[Record]:
-        """The forwards in evaluation mode, on the first perturbed input on which the model runs."""
+        """The forward passes in evaluation mode, on the first perturbed input on which the model runs."""
         while True:
             try:
                 return record(self._model, self._inputs, training=False)
@@ -238,11 +238,11 @@ def check_result(compressed: nn.Module, plan: Plan, example_inputs: ExampleInput
             run(compressed, example_inputs)
     except TuckertreeError as error:
         raise TuckertreeError(
-            f"compressed, {error}; a layer seems to be used for more than its output: leave it out by exclude"
+            f"compressed, {error}; it seems to access attributes of a layer that a chain lacks; exclude that layer"
         ) from error
     if idle:  # with the layers' own results in their places it did: values lead it elsewhere now
         warn(
-            f"compressed, the model takes another way on the example input: it does not call {', '.join(idle)}",
+            f"compressed, the model takes another path on the example input: it does not call {', '.join(idle)}",
             ProbeWarning,
             stacklevel=3,
         )

@@ -1,4 +1,4 @@
-"""What a model does: a few forwards, with all that is called and returned."""
+"""What a model does: a few forward passes, with all that is called and returned."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MODES = {False: "evaluation", True: "training"}
 
 @dataclass(frozen=True)
 class Record:
-    """What came of some forwards.
+    """What came of some forward passes.
 
     Attributes
     ----------
@@ -47,7 +47,7 @@ class Record:
 def record(model: nn.Module, inputs: Sequence[ExampleInputs], *, training: bool) -> list[Record]:
     """Run a model on inputs one after the other, each time with the same random numbers, without gradients.
 
-    The model is left in the mode asked for, and in whatever state its forwards leave it.
+    The model is left in the mode asked for, and in whatever state its forward passes leave it.
 
     Raises
     ------

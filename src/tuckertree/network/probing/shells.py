@@ -22,7 +22,7 @@ class Shell:
 
     Its class, its parts and the way it is called are a chain's; the parts hold NaN. Only its answer and its
     ``weight`` are the dense layer's: computed from the layer's weight, which is shared, and of which the model is
-    handed copies, into which a forward may not write: what a chain would make of it is known by its ranks alone.
+    handed copies, into which a forward pass may not write: what a chain would make of it is known by its ranks alone.
     The bias is the shell's own.
 
     Attributes
@@ -39,7 +39,7 @@ class Shell:
             cast("Tensor", dense.weight),
             cast("Tensor | None", dense.bias),
         )
-        ranks = (1,) * len(method_cuts(method, len(spec.essential_modes)))
+        ranks = (1,) * len(method_cuts(method, len(spec.nontrivial_modes)))
         self.chain: Chain = empty_chain(spec, method, ranks, device=weight.device, dtype=weight.dtype)
         self.is_used = False
         with torch.no_grad():

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from tuckertree._base.errors import TuckertreeError, UsageError
-from tuckertree._base.progress import Tick, no_progress
+from tuckertree._base.progress import ProgressCallback, no_progress
 from tuckertree.measure import Timing, time_in_turns
 from tuckertree.measure.latency import least_of_each
 from tuckertree.runtimes import Runtime, to_onnx
@@ -77,7 +77,7 @@ def bench(
     repeats: int = 25,
     memory: bool = True,
     pause: float = _PAUSE,
-    tick: Tick = no_progress,
+    tick: ProgressCallback = no_progress,
 ) -> list[Measured]:
     """Time networks against the first of them, on each runtime in one process and in turns.
 
@@ -131,7 +131,7 @@ def _on(
     memory: bool,
     pause: float,
     folder: Path,
-    tick: Tick,
+    tick: ProgressCallback,
 ) -> list[Measured]:
     with runtime.active():
         loaded = [_make_ready(runtime, s, file) for s, file in zip(subjects, files, strict=True)]

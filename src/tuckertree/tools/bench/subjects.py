@@ -13,12 +13,12 @@ from tuckertree._base.errors import TuckertreeError, UsageError
 from tuckertree._base.names import TrustedName
 from tuckertree.io.folder import TENSORS
 from tuckertree.measure import count_macs
-from tuckertree.onnx_models import read_onnx
-from tuckertree.onnx_models.examples import example_feed
-from tuckertree.onnx_models.functions import inlined
-from tuckertree.onnx_models.graph import Graph
-from tuckertree.onnx_models.inputs import Sizes, Values, repeated
-from tuckertree.onnx_models.layers import take_onnx_inventory
+from tuckertree.network.onnx import read_onnx
+from tuckertree.network.onnx.examples import example_feed
+from tuckertree.network.onnx.functions import inlined
+from tuckertree.network.onnx.graph import Graph
+from tuckertree.network.onnx.inputs import Sizes, Values, repeated
+from tuckertree.network.onnx.layers import take_onnx_inventory
 from tuckertree.tools.opening import open_model
 
 

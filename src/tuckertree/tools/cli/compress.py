@@ -37,7 +37,7 @@ from tuckertree.tools.cli.options import (
 if TYPE_CHECKING:
     from tuckertree.compression import CompressionResult
     from tuckertree.compression.objectives import AnyRule
-    from tuckertree.onnx_models import OnnxResult
+    from tuckertree.network.onnx import OnnxResult
 
 
 @app.command()
@@ -113,7 +113,7 @@ def compress(
     if is_onnx(model):
         refuse_torch_options(weights, architecture, device)
         size, values = parse_sizes(input_size), parse_values(input_values)
-        from tuckertree.onnx_models import compress_onnx
+        from tuckertree.network.onnx import compress_onnx
 
         smaller = compress_onnx(
             model,
@@ -198,7 +198,7 @@ def _rule(
     if energy is not None:
         rules.append(tuckertree.Energy(energy))
     if error is not None:
-        rules.append(tuckertree.Error(error))
+        rules.append(tuckertree.ErrorBound(error))
     given = {option: value for option, value in timing.items() if value is not None}
     if latency is None and given:
         option = next(iter(given)).replace("_", "-")

@@ -65,7 +65,7 @@ def evaluate(
     network: nn.Module
     images: ImageSet | OnnxImages
     if is_onnx(model):
-        from tuckertree.onnx_models import OnnxNetwork, onnx_inventory
+        from tuckertree.network.onnx import OnnxNetwork, onnx_inventory
         from tuckertree.tools.onnx_images import open_onnx_images
 
         refuse_torch_options(weights, architecture, device)

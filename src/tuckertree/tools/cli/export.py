@@ -48,7 +48,7 @@ def export(
     to: Annotated[
         str | None, typer.Option(help="Format: onnx, pt2 or openvino; by default by the file's ending.")
     ] = None,
-    free: Annotated[
+    dynamic: Annotated[
         str, typer.Option(help="Sizes of the input that stay free: none, batch, or size (and batch).")
     ] = "batch",
     contract: Annotated[
@@ -60,7 +60,7 @@ def export(
     threads: Annotated[int | None, typer.Option(help="Threads that --contract measures with.", min=1)] = None,
     batch: Annotated[int | None, typer.Option(help="Batch that --contract measures with. [1]", min=1)] = None,
     quantize: Annotated[
-        str | None, typer.Option(help="int8: quantise an ONNX file by the --calibration images.")
+        str | None, typer.Option(help="int8: quantize an ONNX file by the --calibration images.")
     ] = None,
     calibration: Calibration = None,
     calibration_images: CalibrationImages = None,
@@ -97,7 +97,7 @@ def export(
         output = Path(model.rstrip("/").replace(":", "_") + _ENDINGS.get(to or "onnx", ""))
     to = check_target(output, to, overwrite=overwrite)
     if quantize not in (None, "int8"):
-        raise UsageError(f"networks can be quantised to int8, not {quantize!r}")
+        raise UsageError(f"networks can be quantized to int8, not {quantize!r}")
     if (quantize is None) != (calibration is None):
         raise UsageError("--quantize int8 and the images it needs, --calibration, belong together")
     if (quantize or data) and to != "onnx":
@@ -132,7 +132,7 @@ def export(
         output,
         opened.example,
         to=to,
-        dynamic=cast("Dynamic", free),
+        dynamic=cast("Dynamic", dynamic),
         calibration=batches,
         tolerance=tolerance,
         overwrite=overwrite,
@@ -140,7 +140,7 @@ def export(
     accuracy = dict[str, float]()
     if labelled is not None:
         for name, module in (("model", network), ("file", FileNetwork(output))):
-            accuracy[name] = evaluate(module, batches_of(labelled, 1 if free == "none" else 64)).top1
+            accuracy[name] = evaluate(module, batches_of(labelled, 1 if dynamic == "none" else 64)).top1
     worse = _lost(written, accuracy)
     if worse:
         stderr.print(f"warning: {worse}", soft_wrap=True, highlight=False)
@@ -163,7 +163,7 @@ def export(
     stdout.print(f"format      {written.to}")
     stdout.print(f"size        {written.size / 2**20:.2f} MiB")
     stdout.print(f"compared    inputs {shapes}", soft_wrap=True, highlight=False)
-    before = "" if written.unquantised is None else f"{written.unquantised:.2g} in float, in 8 bits "
+    before = "" if written.unquantized is None else f"{written.unquantized:.2g} in float, in 8 bits "
     allowed = f" ({written.tolerance:.0e} allowed)" if isfinite(written.tolerance) else ""
     stdout.print(
         f"difference  {before}{written.difference:.2g} of the largest output{allowed}",
@@ -180,7 +180,7 @@ def _lost(written: Exported, accuracy: Mapping[str, float]) -> str | None:
     if accuracy and accuracy["file"] < accuracy["model"] - _POINTS:
         fallen = accuracy["model"] - accuracy["file"]
         return f"the file answers {fallen:.2f} points fewer of the images rightly than the model: do not use it unseen"
-    if not accuracy and written.unquantised is not None and written.difference > _DISTANCE:
+    if not accuracy and written.unquantized is not None and written.difference > _DISTANCE:
         return (
             f"8 bits move the outputs by {written.difference:.2g} of their largest: give labelled images by --data to see "
             "what that costs"

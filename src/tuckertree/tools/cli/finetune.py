@@ -88,7 +88,7 @@ def finetune(
     from tuckertree.io.report import history_table
     from tuckertree.tools.data import open_images, open_training
     from tuckertree.tools.opening import open_model
-    from tuckertree.tools.training import Settings, gentle_rate
+    from tuckertree.tools.training import Settings, default_finetune_lr
     from tuckertree.tools.training import finetune as run
 
     check_output(output, overwrite=overwrite)
@@ -99,7 +99,7 @@ def finetune(
     images = open_training(data, opened.preprocessing)
     if lr is None:
         seen = min(len(images), limit_train or len(images)) * (1 - validation)
-        lr = gentle_rate(int(epochs * seen / max(batch_size, 1)), optimizer)
+        lr = default_finetune_lr(int(epochs * seen / max(batch_size, 1)), optimizer)
     settings = Settings(
         epochs=epochs,
         batch_size=batch_size,
@@ -122,7 +122,9 @@ def finetune(
         devices=devices,
     )
     if not distill:
-        refuse_options("is of no use with --no-distill", teacher=teacher, teacher_weights=teacher_weights)
+        refuse_options(
+            "cannot be combined with --no-distill", teacher=teacher, teacher_weights=teacher_weights
+        )
     original = None
     if distill:
         original = _teacher(

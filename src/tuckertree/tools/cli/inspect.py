@@ -72,7 +72,7 @@ def inspect(
         refuse_options("belongs to --calibration", calibration_images=calibration_images, **images_as)
     if is_onnx(model):
         size, values = parse_sizes(input_size), parse_values(input_values)
-        from tuckertree.onnx_models import onnx_inventory, onnx_trade_off_curve
+        from tuckertree.network.onnx import onnx_inventory, onnx_trade_off_curve
 
         refuse_torch_options(weights, architecture, device)
         if curve:

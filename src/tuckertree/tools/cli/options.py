@@ -15,7 +15,7 @@ from tuckertree._base.names import TrustedName
 if TYPE_CHECKING:
     from zipfile import ZipFile
 
-    from tuckertree.onnx_models.inputs import Sizes
+    from tuckertree.network.onnx.inputs import Sizes
     from tuckertree.tools.data import ImageSet
     from tuckertree.tools.onnx_images import OnnxImages
     from tuckertree.tools.opening import OpenModel
@@ -155,7 +155,7 @@ def refuse_options(reason: str, **options: object) -> None:
 def refuse_torch_options(weights: Path | None, architecture: TrustedName | None, device: str) -> None:
     """Refuse, for an ONNX file, what only a torch network takes."""
     elsewhere = device if device != "cpu" else None
-    refuse_options("is of no use to an ONNX model", weights=weights, model=architecture, device=elsewhere)
+    refuse_options("is not supported for ONNX models", weights=weights, model=architecture, device=elsewhere)
 
 
 def _three(name: str, text: str) -> tuple[float, float, float]:

@@ -52,7 +52,7 @@ def _wrong_shapes(stored: StateDict, wanted: StateDict) -> list[str]:
 
 
 def _wrong_kinds(stored: StateDict, wanted: StateDict) -> list[str]:
-    # float16 to float32 loses nothing; integers in the place of floats are quantised and need their scales.
+    # float16 to float32 loses nothing; integers in the place of floats are quantized and need their scales.
     return [
         f"{name} {tensor.dtype} instead of {wanted[name].dtype}"
         for name, tensor in stored.items()

@@ -3,19 +3,28 @@
 from tuckertree.tools.recipes.page import reproduction_page, result_lines
 from tuckertree.tools.recipes.reading import LoadedRecipe, load_recipe, parse_overrides, training_overrides
 from tuckertree.tools.recipes.reproduction import Reproduction, find_weights, reproduce
-from tuckertree.tools.recipes.schema import Compression, Data, Paper, Reach, Recipe, Rival, Source, Stage
+from tuckertree.tools.recipes.schema import (
+    Baseline,
+    Compression,
+    Data,
+    Paper,
+    Publication,
+    Recipe,
+    RecipeStage,
+    ReductionTarget,
+)
 
 __all__ = [
+    "Baseline",
     "Compression",
     "Data",
     "LoadedRecipe",
     "Paper",
-    "Reach",
+    "Publication",
     "Recipe",
+    "RecipeStage",
+    "ReductionTarget",
     "Reproduction",
-    "Rival",
-    "Source",
-    "Stage",
     "find_weights",
     "load_recipe",
     "parse_overrides",

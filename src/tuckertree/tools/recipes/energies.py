@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from tuckertree._base.errors import UnreachableTargetError
-from tuckertree._base.progress import Tick, no_progress
+from tuckertree._base.progress import ProgressCallback, no_progress
 from tuckertree.measure import ExampleInputs
 from tuckertree.planning import Budget, Energy, Options, Plan, make_plan, survey, take_inventory
 
@@ -18,7 +18,7 @@ def energy_for(
     reduction: Budget,
     options: Options,
     *,
-    tick: Tick = no_progress,
+    tick: ProgressCallback = no_progress,
 ) -> Energy:
     """Find the largest energy, to four digits, whose ranks keep the whole network within a budget.
 

@@ -12,7 +12,7 @@ from typing import Any
 from tuckertree._base.errors import TuckertreeError
 from tuckertree.tools.recipes.reading import LoadedRecipe, load_recipe
 from tuckertree.tools.recipes.reproduction import FORMAT, Reproduction, recipe_id
-from tuckertree.tools.recipes.schema import Paper, Rival
+from tuckertree.tools.recipes.schema import Baseline, Paper
 
 NOT_RUN = "not run"
 # How a run is carried out, which the recipe leaves open. The settings of each run are in its result.
@@ -292,7 +292,7 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _published(paper: Paper | Rival) -> str:
+def _published(paper: Paper | Baseline) -> str:
     said = [
         f"{_factor(value)} {what}"
         for value, what in ((paper.params, "params"), (paper.macs, "MACs"))

@@ -27,7 +27,7 @@ from tuckertree.tools.data import ImageSet, batches, open_images
 from tuckertree.tools.opening import OpenModel, open_model
 from tuckertree.tools.recipes.energies import energy_for
 from tuckertree.tools.recipes.reading import LoadedRecipe
-from tuckertree.tools.recipes.schema import Compression, Paper, Recipe, Stage
+from tuckertree.tools.recipes.schema import Compression, Paper, Recipe, RecipeStage
 from tuckertree.tools.training import Outcome, finetune
 
 FORMAT = 1
@@ -224,7 +224,7 @@ def _compress(
 
 def _train(
     number: int,
-    stage: Stage,
+    stage: RecipeStage,
     compressed: CompressionResult,
     opened: OpenModel,
     train: ImageSet,

@@ -9,13 +9,13 @@ from typing import Literal
 
 from tuckertree._base.errors import UsageError
 from tuckertree.compression.objectives import OBJECTIVES, AnyRule
-from tuckertree.planning import Budget, Energy, Error, NetworkRule, Options, Ranks
+from tuckertree.planning import Budget, Energy, ErrorBound, NetworkRule, Options, Ranks
 from tuckertree.tools.data import Preprocessing
 from tuckertree.tools.training import Settings
 
 
 @dataclass(frozen=True)
-class Source:
+class Publication:
     """Where the experiment was published.
 
     Attributes
@@ -55,7 +55,7 @@ class Data:
 
 
 @dataclass(frozen=True)
-class Reach:
+class ReductionTarget:
     """A reduction of the whole network.
 
     Attributes
@@ -105,9 +105,9 @@ class Compression:
     """
 
     energy: float | None = None
-    energy_for: Reach | None = None
+    energy_for: ReductionTarget | None = None
     error: float | None = None
-    budget: Reach | None = None
+    budget: ReductionTarget | None = None
     ranks: Mapping[str, int | float | tuple[int, ...]] | None = None
     include: tuple[str, ...] = ("*",)
     exclude: tuple[str, ...] = ()
@@ -141,14 +141,14 @@ class Compression:
         if self.energy is not None:
             return Energy(self.energy)
         if self.error is not None:
-            return Error(self.error)
+            return ErrorBound(self.error)
         if self.budget is not None:
             return Budget(params=self.budget.params, macs=self.budget.macs)
         return Ranks(self.ranks) if self.ranks is not None else None
 
 
 @dataclass(frozen=True)
-class Stage:
+class RecipeStage:
     """One compression and the training after it.
 
     Attributes
@@ -192,7 +192,7 @@ class Paper:
 
 
 @dataclass(frozen=True)
-class Rival:
+class Baseline:
     """Another method's result on the same network, at this reduction or less.
 
     Attributes
@@ -250,7 +250,7 @@ class Recipe:
     """
 
     name: str
-    source: Source
+    source: Publication
     network: str
     data: Data
     paper: Paper
@@ -258,10 +258,10 @@ class Recipe:
     weights_from: str = ""
     compression: Compression | None = None
     training: Settings | None = None
-    stages: tuple[Stage, ...] = ()
-    rivals: tuple[Rival, ...] = ()
+    stages: tuple[RecipeStage, ...] = ()
+    rivals: tuple[Baseline, ...] = ()
     note: str = ""
-    steps: tuple[Stage, ...] = field(init=False)
+    steps: tuple[RecipeStage, ...] = field(init=False)
 
     def __post_init__(self) -> None:
         if (self.compression is None) == (not self.stages):
@@ -270,7 +270,7 @@ class Recipe:
             raise UsageError("training belongs into the stages, where there are stages")
         self._check_weights()
         self._check_growth()
-        steps = self.stages or (Stage(self.compression, self.training),)  # type: ignore[arg-type]
+        steps = self.stages or (RecipeStage(self.compression, self.training),)  # type: ignore[arg-type]
         object.__setattr__(self, "steps", steps)
 
     def _check_growth(self) -> None:

@@ -121,7 +121,7 @@ def truncated(dense: nn.Module, layer: LayerPlan, offset: Tensor | None = None) 
     spec, weight = LayerSpec.of(dense), _weight(dense)
     kernel = spec.kernel(weight if offset is None else weight + offset)
     try:
-        factors = decompose(kernel, layer.ranks, method_cuts(layer.method, len(spec.essential_modes)))
+        factors = decompose(kernel, layer.ranks, method_cuts(layer.method, len(spec.nontrivial_modes)))
     except TuckertreeError as error:
         raise type(error)(f"{layer.name}: {error}") from error
     return spec.weight(factors.kernel()).to(weight.dtype)

@@ -14,7 +14,7 @@ from torch import nn
 
 from tuckertree._base.errors import DivergedError, TuckertreeError, UsageError, argument
 from tuckertree._base.progress import progress_bar
-from tuckertree.calibration.gauge import rebalance
+from tuckertree.calibration.balancing import rebalance
 from tuckertree.compression import CompressionResult
 from tuckertree.measure import copy_model, environment
 from tuckertree.planning import Plan
@@ -26,7 +26,7 @@ from tuckertree.tools.training.checks import check_classes, check_device, check_
 from tuckertree.tools.training.outcome import Outcome
 from tuckertree.tools.training.quiet import load_lightning
 from tuckertree.tools.training.settings import STARTED_APART, Settings
-from tuckertree.tools.training.sources import Source, make_source
+from tuckertree.tools.training.sources import BatchSource, make_source
 from tuckertree.tools.training.streams import StreamedImages
 
 
@@ -210,7 +210,7 @@ def _train(
     described = f"{images.source}: {len(train_images)} images, {held} for validation"
     wanted = identity(settings, network, teacher, described, plan)
     if (
-        settings.gauge and admm is None
+        settings.balance_factors and admm is None
     ):  # after the identity, which must not depend on the rounding of a decomposition
         network = rebalance(network)
     with contextlib.ExitStack() as stack:
@@ -220,7 +220,7 @@ def _train(
             folder = Path(output)
         state = _resumed(folder, wanted, resume=resume)
         tick = stack.enter_context(progress_bar(progress))
-        source: Source | StreamedImages
+        source: BatchSource | StreamedImages
         if isinstance(train_images, ImageStream):
             source = StreamedImages(train_images, settings.augment, settings.seed, classes)
         else:

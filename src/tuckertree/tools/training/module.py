@@ -15,7 +15,7 @@ import lightning
 import torch
 from torch import Tensor, nn
 
-from tuckertree._base.progress import Tick
+from tuckertree._base.progress import ProgressCallback
 from tuckertree.tools.training.admm import Admm
 from tuckertree.tools.training.checkpoints import EPOCH, STEP, write_checkpoint
 from tuckertree.tools.training.graph import CapturedPass
@@ -23,7 +23,7 @@ from tuckertree.tools.training.optimisation import RunningAverage, learning_rate
 from tuckertree.tools.training.quiet import hush
 from tuckertree.tools.training.randomness import seed_of
 from tuckertree.tools.training.settings import Settings
-from tuckertree.tools.training.sources import Order, Source, in_order
+from tuckertree.tools.training.sources import BatchSource, Order, in_order
 from tuckertree.tools.training.streams import Share, StreamedImages
 
 CHECK_EVERY = 50
@@ -57,13 +57,13 @@ class TrainingModule(lightning.LightningModule):
         self,
         network: nn.Module,
         settings: Settings,
-        train: Source | StreamedImages,
-        validation: Source | None,
+        train: BatchSource | StreamedImages,
+        validation: BatchSource | None,
         teacher: nn.Module | None,
         folder: Path,
         identity: dict[str, Any],
         checkpoint_steps: int | None,
-        tick: Tick | None,
+        tick: ProgressCallback | None,
         admm: Admm | None = None,
     ) -> None:
         super().__init__()
@@ -74,7 +74,7 @@ class TrainingModule(lightning.LightningModule):
         self.position = Position()
         self.average = RunningAverage(network, settings.ema) if settings.ema else None
         self.admm = admm
-        self.sums = torch.zeros(3, dtype=torch.float64)  # loss, right answers, images
+        self.sums = torch.zeros(3, dtype=torch.float64)  # loss, correct predictions, images
         self.checkpoint_steps, self.tick = checkpoint_steps, tick
         self._optimizer_state: dict[str, Any] | None = None
         # In lists, so that they are no part of this module.
@@ -275,7 +275,7 @@ class TrainingModule(lightning.LightningModule):
         self.sums = torch.zeros_like(self.sums)
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:  # noqa: ARG002
-        """Count loss and right answers, without a teacher."""
+        """Count loss and correct predictions, without a teacher."""
         images, labels = batch
         logits = self.network(images)
         self._count(nn.functional.cross_entropy(logits.float(), labels), logits, labels)

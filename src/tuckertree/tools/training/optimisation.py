@@ -15,7 +15,7 @@ from tuckertree.tools.training.settings import Settings
 WARM_UP, START, END = 0.3, 25.0, 1e4
 
 
-def gentle_rate(steps: int, optimizer: str = "sgd") -> float:
+def default_finetune_lr(steps: int, optimizer: str = "sgd") -> float:
     """A highest learning rate for a network that is good already: 0.05 from 4,000 steps on, less for fewer.
 
     What a rate upsets takes time to come back, and a short run has none. For batches of about a hundred; AdamW

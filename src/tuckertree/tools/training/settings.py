@@ -35,7 +35,7 @@ class Settings:
         ``sgd``, with Nesterov momentum, or ``adamw``.
     lr
         The highest learning rate of the schedule; a short run of a network that is good already needs a lower one
-        (:func:`~tuckertree.tools.training.gentle_rate`).
+        (:func:`~tuckertree.tools.training.default_finetune_lr`).
     schedule
         ``onecycle``: from lr / 25 up to lr in the first 30 % of all steps and down to lr / 250,000, both along
         a cosine (Smith, Topin 2019); ``cosine``: from lr down to zero. In both the rate changes at each step.
@@ -63,7 +63,7 @@ class Settings:
         ``imagenet``: a part of 8 to 100 % of the area resized to the input, mirrored or not (Szegedy et al.
         2015); ``none``.
     channels_last
-        Hold images and weights channel by channel, which is faster on most processors.
+        Hold images and weights in the NHWC (channels last) memory format, which is faster on most CPUs.
     compile
         Let ``torch.compile`` make one program of the network; on one CUDA device forward and backward pass are one
         CUDA graph then, teacher and loss included, unless gradients are clipped or ADMM pulls.
@@ -83,7 +83,7 @@ class Settings:
         ``ddp_spawn``, which is the same, or ``ddp``, for scripts started by ``torchrun``. ``fsdp`` is there on CUDA
         alone, started like ``ddp``, with all weights on each device, because checkpoints hold them whole; it has
         never been run.
-    gauge
+    balance_factors
         Make the factors of a compressed network orthonormal and of equal norm first; its function stays.
     admm_rho
         Weight rho of the pull of a dense network towards the ranks of a plan, which must then be given:
@@ -122,7 +122,7 @@ class Settings:
     workers: int = 0
     devices: int = 1
     strategy: str = "auto"
-    gauge: bool = True
+    balance_factors: bool = True
     admm_rho: float | None = None
     admm_every: int = 100
 

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from tuckertree._base.errors import TuckertreeError
 from tuckertree._base.extras import require_extra
-from tuckertree._base.progress import Tick, no_progress
+from tuckertree._base.progress import ProgressCallback, no_progress
 from tuckertree.tools.data import ImageSet
 from tuckertree.tools.training.augment import cutout, flip_crop
 from tuckertree.tools.training.randomness import draw_moves, seed_of, shuffled
@@ -28,7 +28,7 @@ Batches = Callable[[], Iterator[tuple[int | None, Tensor]]]
 """Epoch (None: do not augment) and image numbers of one batch after the other."""
 
 
-class Source(Protocol):
+class BatchSource(Protocol):
     """Images that batches are made of."""
 
     def __len__(self) -> int: ...
@@ -78,7 +78,9 @@ def in_order(count: int, rank: int, world: int) -> Iterator[tuple[None, Tensor]]
         yield None, own[start : start + VALIDATION_BATCH]
 
 
-def make_source(images: ImageSet, augment: str, seed: int, tick: Tick = no_progress) -> Source:
+def make_source(
+    images: ImageSet, augment: str, seed: int, tick: ProgressCallback = no_progress
+) -> BatchSource:
     """Hold images in memory if they are small and all of one size, otherwise decode them as they are needed.
 
     Raises
@@ -99,7 +101,9 @@ def make_source(images: ImageSet, augment: str, seed: int, tick: Tick = no_progr
 class ResidentImages:
     """Images as one tensor of bytes on the device, augmented there, a batch in one pass."""
 
-    def __init__(self, images: ImageSet, augment: str, seed: int, tick: Tick = no_progress) -> None:
+    def __init__(
+        self, images: ImageSet, augment: str, seed: int, tick: ProgressCallback = no_progress
+    ) -> None:
         self.preprocessing = images.preprocessing
         self.augment, self.seed = augment, seed
         unreadable = Unreadable(len(images))

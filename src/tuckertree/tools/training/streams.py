@@ -90,7 +90,7 @@ class _Epochs:
 
 
 class _Batches(IterableDataset[Any]):
-    """Batches without end; those that a resumed run has seen are gone through undecoded, and are None."""
+    """Batches without end; those that a resumed run has seen are passed over undecoded, and are None."""
 
     def __init__(self, images: ImageStream, augment: str, seed: int, share: Share) -> None:
         self.images, self.augment, self.seed, self.share = images, augment, seed, share

@@ -1,0 +1,96 @@
+"""An ONNX file to 8 bits, by ONNX Runtime's static quantization."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tuckertree._base.errors import TuckertreeError
+from tuckertree._base.extras import require_extra
+from tuckertree.measure.forward import describe
+from tuckertree.runtimes import Runtime, get_runtime
+from tuckertree.runtimes.runtime import Runnable
+
+
+def quantize(path: Path, batches: Iterable[Tensor], inputs: Sequence[Tensor]) -> tuple[tuple[Tensor], Any]:
+    """Replace an ONNX file by its quantized form: QDQ, a scale for each output channel of a weight.
+
+    Weights become signed, activations unsigned 8-bit integers, whose range is that of the batches.
+
+    Parameters
+    ----------
+    batches
+        Inputs to measure the range of the activations on.
+    inputs
+        An example, whose sizes the batches must have.
+
+    Returns
+    -------
+    tuple
+        The first batch, and a function that computes the new file's outputs.
+
+    Raises
+    ------
+    TuckertreeError
+        If there is no batch, one has another shape, or the file cannot be quantized.
+    """
+    library = require_extra("onnxruntime.quantization", extra="onnx")
+    runtime = get_runtime("onnxruntime")
+    loaded = list(batches)
+    if not loaded:
+        raise TuckertreeError("there are no calibration images to quantize by")
+    for batch in loaded:
+        if batch.shape[1:] != inputs[0].shape[1:]:
+            raise TuckertreeError(
+                f"calibration images are {describe(batch)}, the network takes {describe(inputs)}"
+            )
+    name = runtime.open(path).inputs[0][0]  # type: ignore[attr-defined]
+    new = path.with_name(f"int8-{path.name}")
+    level = logging.getLogger().level
+    try:
+        logging.getLogger().setLevel(logging.ERROR)  # it recommends a preparation that the exporter has done
+        library.quantize_static(
+            str(path),
+            str(new),
+            _reader(library, name, loaded),
+            quant_format=library.QuantFormat.QDQ,
+            per_channel=True,
+            activation_type=library.QuantType.QUInt8,
+            weight_type=library.QuantType.QInt8,
+        )
+    except Exception as error:
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise TuckertreeError(f"the ONNX model cannot be quantized: {first}") from error
+    finally:
+        logging.getLogger().setLevel(level)
+    new.replace(path)
+    return (loaded[0],), runtime.open(path).run
+
+
+def _reader(library: Any, name: str, batches: Sequence[Tensor]) -> Any:
+    class Reader(library.CalibrationDataReader):  # type: ignore[misc, name-defined, unused-ignore]
+        def __init__(self) -> None:
+            self.left: Iterator[Tensor] = iter(batches)
+
+        def get_next(self) -> dict[str, Any] | None:
+            batch = next(self.left, None)
+            return None if batch is None else {name: batch.numpy()}
+
+    return Reader()
+
+
+class FileNetwork(nn.Module):
+    """An ONNX file as a module, to be evaluated like one."""
+
+    def __init__(self, path: Path, runtime: Runtime | None = None) -> None:
+        super().__init__()
+        self._loaded: Runnable = (runtime or get_runtime("onnxruntime")).open(path)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """First output of the file's network."""
+        return torch.as_tensor(self._loaded.run([x])[0])

@@ -1,0 +1,113 @@
+"""The main graph of an ONNX model: what is constant, who uses what, which names are taken."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from math import prod
+from typing import TYPE_CHECKING
+
+from tuckertree.network.onnx.constants import Constants, is_standard
+from tuckertree.network.onnx.files import all_nodes, all_tensors, subgraphs
+
+if TYPE_CHECKING:
+    from onnx import GraphProto, ModelProto, NodeProto, TensorProto
+
+FLOATS = {1: "float32", 10: "float16", 11: "float64"}
+"""Types of weights that can be compressed, by their number in ``TensorProto.DataType``."""
+_COUNTED = {*FLOATS, 16, 17, 18, 19, 20}  # bfloat16 and the 8-bit floats too
+_WRITTEN = ("value_float", "value_floats")
+INPUTS_LISTED = 4
+"""Before this version of the format every initializer must be an input too, which no caller may replace."""
+
+
+class Graph:
+    """An index of a model's main graph.
+
+    Attributes
+    ----------
+    proto
+        The model.
+    values
+        What is constant.
+    uses
+        How many inputs of nodes (in subgraphs too) and outputs of the graph a value is.
+    opset
+        Version of the standard operators.
+    """
+
+    def __init__(self, proto: ModelProto) -> None:
+        self.proto = proto
+        graph = proto.graph
+        self.opset = next((o.version for o in proto.opset_import if is_standard(o.domain)), 0)
+        inputs = {value.name for value in graph.input} if proto.ir_version >= INPUTS_LISTED else set()
+        self.values = Constants(graph, given={t.name for t in graph.initializer if t.name in inputs})
+        self._producers = {name: node for node in graph.node for name in node.output}
+        self.uses = Counter(used_values(graph))
+        self._names = {*_names(graph)}
+
+    @property
+    def constants(self) -> Mapping[str, TensorProto]:
+        """Tensors by the name of their value: initializers, and what Constant nodes give."""
+        return self.values.tensors
+
+    @property
+    def nodes(self) -> list[NodeProto]:
+        """Nodes of the main graph in their order."""
+        return list(self.proto.graph.node)
+
+    @property
+    def inputs(self) -> list[str]:
+        """Names of the inputs a caller must give."""
+        initializers = {tensor.name for tensor in self.proto.graph.initializer}
+        return [value.name for value in self.proto.graph.input if value.name not in initializers]
+
+    @property
+    def outputs(self) -> list[str]:
+        """Names of the outputs."""
+        return [value.name for value in self.proto.graph.output]
+
+    @property
+    def parameters(self) -> int:
+        """Numbers in all floating-point constants of the file."""
+        places = (self.proto.graph, *self.proto.functions)
+        attributes = (each for place in places for node in all_nodes(place) for each in node.attribute)
+        written = sum(len(a.floats) + (a.name == "value_float") for a in attributes if a.name in _WRITTEN)
+        tensors = (tensor for tensor in all_tensors(self.proto) if tensor.data_type in _COUNTED)
+        return written + sum(prod(tensor.dims) for tensor in tensors)
+
+    def producer(self, name: str) -> NodeProto | None:
+        """The node of the main graph that gives a value; None for inputs and constants."""
+        return None if name in self.constants else self._producers.get(name)
+
+    def consumers(self, name: str) -> list[NodeProto]:
+        """Nodes of the main graph that a value goes into."""
+        return [node for node in self.proto.graph.node if name in node.input]
+
+    def new_name(self, wanted: str) -> str:
+        """A name that no value or node has, and which is taken from now on."""
+        name, number = wanted, 1
+        while name in self._names:
+            number += 1
+            name = f"{wanted}_{number}"
+        self._names.add(name)
+        return name
+
+
+def used_values(graph: GraphProto) -> Iterator[str]:
+    """Name of a value once for each input of a node, in subgraphs too, and each output of the graph that it is."""
+    for node in graph.node:
+        yield from node.input
+        for inner in subgraphs(node):
+            yield from used_values(inner)
+    yield from (value.name for value in graph.output)
+
+
+def _names(graph: GraphProto) -> Iterator[str]:
+    yield from (value.name for values in (graph.input, graph.output, graph.value_info) for value in values)
+    yield from (tensor.name for tensor in graph.initializer)
+    yield from (sparse.values.name for sparse in graph.sparse_initializer)
+    for node in graph.node:
+        yield from (node.name, *node.output)
+        for inner in subgraphs(node):
+            yield from _names(inner)

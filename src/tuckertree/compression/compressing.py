@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
@@ -13,33 +13,28 @@ from torch import Tensor, nn
 
 from tuckertree._base.errors import UnreachableTargetError, UsageError
 from tuckertree._base.progress import parallel_map, progress_bar
-from tuckertree.calibration import (
-    Calibration,
-    CalibrationData,
-    calibrate,
-    check_images,
-)
+from tuckertree.calibration import CalibrationData, calibrate
+from tuckertree.compression.networks import Network, network_of
 from tuckertree.compression.objectives import AnyRule, check_objective, survey_by_default, survey_network
+from tuckertree.compression.onnx_output import OnnxOutput
 from tuckertree.core.layers import Chain, LayerSpec
 from tuckertree.io import save_folder
-from tuckertree.io.sizes import Size, size_of
-from tuckertree.latency import LatencyTarget
-from tuckertree.measure import ExampleInputs, preserved
-from tuckertree.network.probing import check_result, probe
-from tuckertree.network.surgery import apply, is_compressed, to_dense
+from tuckertree.io.sizes import Size
+from tuckertree.measure import ExampleInputs
+from tuckertree.network.surgery import apply
 from tuckertree.planning import (
     DENSE,
     Budget,
     Energy,
+    Inventory,
     Layer,
     NetworkRule,
     Options,
     Plan,
-    check_model,
+    Ranks,
     make_plan,
     peculiarity,
     survey,
-    take_inventory,
 )
 from tuckertree.planning.plan import list_reasons
 from tuckertree.planning.planner import Choice
@@ -67,6 +62,8 @@ class CompressionResult:
         Name from which :func:`tuckertree.build` makes the original architecture, if it has one.
     input_size
         Size of the example input without the batch, or of each by its keyword.
+    output
+        What was compressed is an ONNX file: the file that is written, compared with it in ONNX Runtime.
     """
 
     model: nn.Module
@@ -76,17 +73,30 @@ class CompressionResult:
     seconds: Mapping[str, float] = field(default_factory=dict)
     architecture: str | None = None
     input_size: Size | None = None
+    output: OnnxOutput | None = None
 
     def __str__(self) -> str:
         """Table of the layers and the totals."""
         from tuckertree.io.report import result_text
 
-        return result_text(self)
+        warnings = [f"warning     {warning}" for warning in self.warnings]
+        return "\n".join([result_text(self), *self.lines(), *warnings])
+
+    def lines(self) -> list[str]:
+        """What there is to say beside plan and totals."""
+        return [] if self.output is None else self.output.lines()
+
+    @property
+    def warnings(self) -> list[str]:
+        """Reasons to doubt that the network is of use, beside those that its plan gives."""
+        from tuckertree.io.report import is_fitted
+
+        return [] if self.output is None else self.output.warnings(fitted=is_fitted(self))
 
     def save(
         self, path: str | Path, *, overwrite: bool = False, report: Mapping[str, Any] | None = None
     ) -> Path:
-        """Write the saved folder: ``config.json``, ``model.safetensors``, ``report.json``.
+        """Write the saved folder: ``config.json``, ``model.safetensors``, ``report.json``; of an ONNX file another.
 
         Parameters
         ----------
@@ -102,6 +112,8 @@ class CompressionResult:
         TuckertreeError
             If the folder exists and may not be replaced, or cannot be written.
         """
+        if self.output is not None:
+            return self.output.save(Path(path), overwrite=overwrite)
         return save_folder(
             path,
             self.model,
@@ -121,12 +133,13 @@ class CompressionResult:
             "errors": dict(self.errors),
             "seconds": dict(self.seconds),
             **({"latency": asdict(self.plan.latency)} if self.plan.latency else {}),
+            **({} if self.output is None else self.output.summary()),
         }
 
 
 def compress(
-    model: nn.Module,
-    example_inputs: ExampleInputs,
+    model: nn.Module | str | Path | Network,
+    example_inputs: ExampleInputs | None = None,
     rule: AnyRule | None = None,
     *,
     energy: float | None = None,
@@ -145,10 +158,13 @@ def compress(
     model
         Any torch model; it is not changed. One that is compressed already is multiplied out first
         (:func:`tuckertree.to_dense`) and compressed anew: sizes and budgets count against the dense network,
-        errors and calibration against the weights and outputs of the model given.
+        errors and calibration against the weights and outputs of the model given. Or the path of an ONNX file, or
+        an :class:`~tuckertree.compression.OnnxNetwork` where the size of its inputs is open: Conv, ConvTranspose,
+        Gemm and MatMul nodes with constant weights become chains of such nodes, all else is written as it was.
     example_inputs
         What the model is called with once, to see its layers at work: a tensor, a sequence of positional or
-        a mapping of keyword arguments. MACs are counted at its size.
+        a mapping of keyword arguments. MACs are counted at its size. An ONNX file needs none: by themselves its
+        inputs are random.
     rule
         ``Energy(0.9)`` (the paper), ``ErrorBound(0.1)``, ``Ranks({...})``, ``Budget(macs=0.5, params="2x")`` or
         ``Budget(latency="2x", runtime="onnxruntime", threads=2)``, which times layers and networks;
@@ -194,36 +210,36 @@ def compress(
     if (rule is None) == (energy is None):
         raise UsageError("give either a rule or an energy, such as energy=0.9")
     rule = rule or Energy(cast("float", energy))
-    timed = isinstance(rule, Budget) and rule.latency is not None
+    timed = rule if isinstance(rule, Budget) and rule.latency is not None else None
     round_to = 1 if round_to is None and not timed else round_to
     options = Options(_patterns(include), _patterns(exclude), first, round_to)
-    images = None if calibration is None else Calibration(calibration, example=example_inputs)
     asked = objective is not None
-    objective = check_objective(rule, objective, calibrated=images is not None)
+    objective = check_objective(rule, objective, calibrated=calibration is not None)
     stopwatch = Stopwatch()
-    check_model(model)
-    if is_compressed(model):
-        model = to_dense(model)
-    with progress_bar(progress) as tick, preserved(model) as state:
-        inventory = take_inventory(model, example_inputs)
+    network = network_of(model, example_inputs)
+    images = None if calibration is None else network.images(calibration)
+    with progress_bar(progress) as tick, network.opened(images):
+        inventory = network.inventory()
         options = options.among(inventory.layers)
+        _refuse_if_all_stay(inventory, options, network.layers_are)
+        dense = network.module
         stopwatch.lap("inventory")
-        inventory = probe(model, inventory, example_inputs, options, state=state)
+        inventory = network.probed(inventory, options)
         stopwatch.lap("probe")
         if images is not None:
-            check_images(model, images, example_inputs)
+            network.check_images(images)
             stopwatch.lap("images")
         if isinstance(rule, NetworkRule):
             target = timer = None
             if timed:
-                target = LatencyTarget.of_model(model, example_inputs, cast("Budget", rule))
+                target = network.target(timed)
                 inventory, timer = target.measure(inventory, options, tick=tick)
                 stopwatch.lap("times")
             known: dict[str, Any] = {"timer": timer, "tick": tick}
             if asked:
-                candidates = survey_network(model, inventory, options, objective, images, **known)
+                candidates = survey_network(dense, inventory, options, objective, images, **known)
             else:
-                candidates, objective = survey_by_default(model, inventory, options, images, **known)
+                candidates, objective = survey_by_default(dense, inventory, options, images, **known)
             if target is not None:
                 plan = target.plan(inventory, candidates, options, tick=tick)
             else:
@@ -233,22 +249,22 @@ def compress(
                 {name: found.spectra for name, found in candidates.items()} if objective == "weight" else None
             )
         else:
-            spectra = survey(model, inventory, options, tick=tick)
+            spectra = survey(dense, inventory, options, tick=tick)
             plan = make_plan(inventory, spectra, rule, options)
         if not plan.compressed:
-            raise UnreachableTargetError(nothing_to_compress(plan))
+            raise UnreachableTargetError(_nothing_to_compress(plan))
         stopwatch.lap("plan")
-        state.restore()
+        network.settle()
         if images is None:
-            compressed = apply(model, plan, spectra=spectra, tick=tick)
+            compressed = apply(dense, plan, spectra=spectra, tick=tick)
             stopwatch.lap("factors")
         else:
             notes: dict[str, str] = {}
-            compressed = calibrate(model, plan, images, notes=notes, tick=tick)
+            compressed = calibrate(dense, plan, images, notes=notes, tick=tick)
             plan = plan.noted(notes)
             stopwatch.lap("calibration")
-        check_result(compressed, plan, example_inputs)
-        errors, relative_error = measure_errors(model, compressed, inventory.layers)
+        compressed, plan = network.finished(compressed, plan, inventory)
+        errors, relative_error = measure_errors(dense, compressed, filter(network.weighs, inventory.layers))
         stopwatch.lap("errors")
     return CompressionResult(
         model=compressed,
@@ -256,8 +272,9 @@ def compress(
         errors=errors,
         relative_error=relative_error,
         seconds=stopwatch.seconds,
-        architecture=getattr(model, "architecture_name", None),
-        input_size=size_of(example_inputs),
+        architecture=getattr(dense, "architecture_name", None),
+        input_size=network.input_size,
+        output=network.output(compressed, plan, images),
     )
 
 
@@ -280,7 +297,7 @@ def _patterns(wanted: str | Sequence[str] | Choice) -> Sequence[str] | Choice:
 
 
 def measure_errors(
-    model: nn.Module, compressed: nn.Module, layers: Sequence[Layer]
+    model: nn.Module, compressed: nn.Module, layers: Iterable[Layer]
 ) -> tuple[dict[str, float], float]:
     """True relative errors of the weights of chains, by layer, and of all layers' weights together."""
 
@@ -294,6 +311,7 @@ def measure_errors(
             return None, norm
         return chain.factors().relative_error(LayerSpec.kernel(chain.dense, weight)), norm
 
+    layers = list(layers)
     measured = parallel_map(work, layers)
     errors = {layer.name: e for layer, (e, _) in zip(layers, measured, strict=True) if e is not None}
     total = sum(norm**2 for _, norm in measured)
@@ -301,9 +319,16 @@ def measure_errors(
     return errors, (lost / total) ** 0.5 if total else 0.0
 
 
-def nothing_to_compress(plan: Plan) -> str:
+def _refuse_if_all_stay(inventory: Inventory, options: Options, layers_are: str) -> None:
+    """Say why nothing can be compressed before a rule says that its target cannot be reached."""
+    if not inventory.layers:
+        notes = f" ({'; '.join(inventory.notes)})" if inventory.notes else ""
+        raise UnreachableTargetError(f"nothing to compress: the model has no {layers_are}{notes}")
+    if all(options.method(layer)[0] == DENSE for layer in inventory.layers):
+        raise UnreachableTargetError(_nothing_to_compress(make_plan(inventory, {}, Ranks({"*": 1}), options)))
+
+
+def _nothing_to_compress(plan: Plan) -> str:
     """Say why a plan leaves everything as it is."""
-    if not plan.layers:
-        return "nothing to compress: the model has no torch convolution or linear layer"
     reasons = list_reasons(layer.reason for layer in plan.layers if layer.method == DENSE)
     return f"nothing to compress: all {len(plan.layers)} layers stay dense ({reasons})"

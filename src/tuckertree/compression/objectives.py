@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from warnings import warn
 
 from torch import nn
@@ -16,8 +17,8 @@ from tuckertree.calibration import (
     collect_metrics,
     measure_sensitivity,
 )
+from tuckertree.compression.networks import Network, network_of
 from tuckertree.measure import ExampleInputs
-from tuckertree.network.probing import probe
 from tuckertree.planning import (
     DENSE,
     Candidates,
@@ -28,7 +29,6 @@ from tuckertree.planning import (
     Timer,
     TradeOff,
     survey_candidates,
-    take_inventory,
     trade_off,
 )
 
@@ -110,8 +110,8 @@ def survey_by_default(
 
 
 def trade_off_curve(
-    model: nn.Module,
-    example_inputs: ExampleInputs,
+    model: nn.Module | str | Path | Network,
+    example_inputs: ExampleInputs | None = None,
     *,
     by: str = "params",
     points: int = 25,
@@ -135,10 +135,11 @@ def trade_off_curve(
     TuckertreeError
         As :func:`compress`.
     """
-    images = None if calibration is None else Calibration(calibration, example=example_inputs)
-    with progress_bar(progress) as tick:
-        inventory = probe(model, take_inventory(model, example_inputs), example_inputs)
-        candidates, _ = survey_by_default(model, inventory, Options(), images, tick=tick)
+    network = network_of(model, example_inputs)
+    images = None if calibration is None else network.images(calibration)
+    with progress_bar(progress) as tick, network.opened(images):
+        inventory = network.probed(network.inventory(), Options())
+        candidates, _ = survey_by_default(network.module, inventory, Options(), images, tick=tick)
     return trade_off(inventory, candidates, by=by, points=points)
 
 

@@ -74,7 +74,7 @@ class ControlFlow(TorchDispatchMode):
 
     def enter(self, name: str) -> None:
         """Enter a layer; what happens in it is its own affair."""
-        self._note(name)
+        self.note(name)
         self._inside += 1
 
     def leave(self) -> None:
@@ -94,15 +94,16 @@ class ControlFlow(TorchDispatchMode):
         if not self._inside:
             name = func._schema.name.rpartition("::")[2].rstrip("_")
             if name == "_local_scalar_dense":
-                self._note(result)
+                self.note(result)
             elif name in _MOVING:
                 first = 0 if name == "repeat_interleave" else 1
-                self._note(name, *map(_content, leaves([args[first:], kwargs])))
+                self.note(name, *map(_content, leaves([args[first:], kwargs])))
             elif name in _CUTTING:
-                self._note(name, *(x for x in leaves([args, kwargs]) if isinstance(x, int)))
+                self.note(name, *(x for x in leaves([args, kwargs]) if isinstance(x, int)))
         return result
 
-    def _note(self, *what: Any) -> None:
+    def note(self, *what: Any) -> None:
+        """Add to the digest."""
         self.digest = hash((self.digest, *what))
 
 
@@ -138,6 +139,12 @@ def followed(model: nn.Module, names: Iterable[str]) -> Iterator[None]:
     finally:
         for handle in handles:
             handle.remove()
+
+
+def note(*what: Any) -> None:
+    """Add to the control flow of the forward pass that runs in this thread what its operations do not show."""
+    if (control_flow := getattr(_here, "control_flow", None)) is not None:
+        control_flow.note(*what)
 
 
 def control_flow_here() -> int:

@@ -8,11 +8,16 @@ onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 
+from tuckertree.compression import OnnxNetwork  # noqa: E402
+from tuckertree.compression.objectives import trade_off_curve  # noqa: E402
+from tuckertree.network.onnx import OnnxModule  # noqa: E402
 from tuckertree.network.onnx.examples import example_feed  # noqa: E402
 from tuckertree.network.onnx.files import read_onnx  # noqa: E402
 from tuckertree.network.onnx.graph import Graph  # noqa: E402
 from tuckertree.network.onnx.layers import take_onnx_inventory  # noqa: E402
+from tuckertree.network.onnx.rewriting import rewrite  # noqa: E402
 from tuckertree.network.onnx.runtime import Session  # noqa: E402
+from tuckertree.network.surgery import replace_layers  # noqa: E402
 
 FULL = 10**6
 
@@ -54,6 +59,22 @@ def open_layers(path, input_size=None):
     file = read_onnx(path)
     graph = Graph(file.proto)
     return file, graph, take_onnx_inventory(file, graph, example_feed(graph, input_size))
+
+
+def onnx_inventory(path, **sizes):
+    """Layers of a file."""
+    return OnnxNetwork(path, **sizes).inventory()
+
+
+def onnx_trade_off_curve(path, **options):
+    """Curve of a file."""
+    return trade_off_curve(OnnxNetwork(path), **options)
+
+
+def rewritten(file, graph, found, chains):
+    """A model with chains in the place of layers, by name."""
+    module = OnnxModule(file, graph, found.layers)
+    return rewrite(graph, found.layers, module, replace_layers(module, chains))
 
 
 def outputs_of(model, feed):

@@ -9,7 +9,7 @@ import torch
 from tuckertree import Budget, Energy
 from tuckertree.calibration import CalibrationWarning
 from tuckertree.calibration.pairs import APART
-from tuckertree.network.onnx import compress_onnx
+from tuckertree.onnx_models import compress_onnx
 
 onnx = pytest.importorskip("onnx")
 helper = onnx.helper
@@ -61,7 +61,7 @@ def two_convolutions(path):
 def test_arrays_are_taken_as_tensors_are(tmp_path, source):
     path = two_convolutions(tmp_path / "model.onnx")
     result = compress_onnx(path, tmp_path / "small.onnx", Budget(macs=0.6), calibration=source)
-    assert result.outputs.error < 0.2
+    assert result.output.outputs.error < 0.2
 
 
 @pytest.mark.filterwarnings("ignore::tuckertree.calibration.CalibrationWarning")

@@ -115,7 +115,6 @@ def test_preprocessing_reaches_the_images(tmp_path):
         (("--mean", "0.5"), 2, "--mean belongs to --calibration"),
         (("--calibration", "demo", "--mean", "a,b"), 2, "--mean is one number or three"),
         (("--calibration", "demo", "--channels", "hsv"), 2, "rgb or bgr"),
-        (("--calibration", "demo", "--objective", "outputs"), 2, "needs the network in torch"),
         (("--input-size", "4,32,32"), 2, "--input-size does not fit"),
         (("--include", "nosuch"), 2, "no layer is named"),
     ],

@@ -13,17 +13,19 @@ from tests.network.onnx.cases import (
     helper,
     numbers,
     onnx,
+    onnx_inventory,
+    onnx_trade_off_curve,
     open_layers,
     outputs_of,
     save,
     tensor,
     value,
 )
-from tuckertree.network.onnx import compress_onnx, onnx_inventory, onnx_trade_off_curve
 from tuckertree.network.onnx.agreement import compare_sessions
 from tuckertree.network.onnx.graph import Graph
 from tuckertree.network.onnx.runtime import Session
 from tuckertree.network.onnx.writing import data_file
+from tuckertree.onnx_models import compress_onnx
 
 
 def test_the_file_is_what_the_plan_says(model, tmp_path):
@@ -32,8 +34,8 @@ def test_the_file_is_what_the_plan_says(model, tmp_path):
     assert smaller.macs == result.plan.macs[1] <= 0.5 * result.plan.macs[0]
     assert smaller.parameters == result.plan.parameters[1] < result.plan.parameters[0]
     assert "two" in {layer.name for layer in result.plan.compressed}
-    assert result.bytes == (model.stat().st_size, (tmp_path / "small.onnx").stat().st_size)
-    assert 0 < result.output_error < 0.2
+    assert result.output.bytes == (model.stat().st_size, (tmp_path / "small.onnx").stat().st_size)
+    assert 0 < result.output.error < 0.2
     assert "relative error (ONNX Runtime, one random input)" in str(result)
     onnx.checker.check_model(str(tmp_path / "small.onnx"), full_check=True)
     feed = {"x": numbers(3, 3, 16, 16)}
@@ -74,11 +76,11 @@ def test_images_bring_the_outputs_nearer_to_the_original(model, tmp_path):
         result = compress_onnx(model, small, tt.Budget(params=0.3), calibration=images)
         distances.append(compare_sessions(Session(model), Session(small), [unseen]).error)
     assert distances[1] < 0.7 * distances[0]
-    assert result.plan.rule["objective"] == "moments"
+    assert result.plan.rule["objective"] == "outputs"
     assert result.plan.macs[0] == onnx_inventory(model).macs
-    assert result.compared_on == "32 calibration images"
+    assert result.output.compared_on == "32 calibration images"
     again = compress_onnx(model, tmp_path / "again.onnx", tt.Budget(params=0.3), calibration=seen)
-    assert again.output_error == pytest.approx(result.output_error, rel=1e-3)
+    assert again.output.error == pytest.approx(result.output.error, rel=1e-3)
 
 
 def test_measured_sensitivity_spares_the_layer_that_the_output_hangs_on(tmp_path):
@@ -99,18 +101,10 @@ def test_measured_sensitivity_spares_the_layer_that_the_output_hangs_on(tmp_path
         result = compress_onnx(
             path, small, tt.Budget(macs=0.6), calibration=images, objective=objective, first="svd"
         )
-        errors[objective] = result.output_error
+        errors[objective] = result.output.error
     parameters = {layer.name: layer.parameters[1] for layer in result.plan.layers}
     assert parameters["quiet"] < 0.5 * parameters["loud"]
     assert errors["sensitivity"] < 0.5 * errors["moments"]
-
-
-def test_stages_and_the_memory_of_their_inputs_change_nothing_but_the_order(model, tmp_path, monkeypatch):
-    monkeypatch.setattr("tuckertree.network.onnx.calibrating._ACTIVATIONS", 1)
-    one = compress_onnx(model, tmp_path / "a.onnx", tt.Budget(params=0.3), calibration=IMAGES)
-    monkeypatch.undo()
-    other = compress_onnx(model, tmp_path / "b.onnx", tt.Budget(params=0.3), calibration=IMAGES)
-    assert one.output_error == pytest.approx(other.output_error, rel=0.05)
 
 
 def test_biases_are_fitted_in_their_places(model, tmp_path):
@@ -152,6 +146,7 @@ def followed(kind):
     return nodes, [weight], "b"
 
 
+@pytest.mark.filterwarnings("ignore:the calibration images do not look like")
 @pytest.mark.parametrize("kind", ["BatchNormalization", "Add", "Sub", "MatMul"])
 def test_means_are_kept_in_what_follows_a_node_without_a_bias(kind, tmp_path):
     nodes, tensors, name = followed(kind)
@@ -175,7 +170,7 @@ def test_half_precision(model, tmp_path):
         v.type.tensor_type.elem_type = onnx.TensorProto.FLOAT16
     onnx.save(half, str(model))
     result = compress_onnx(model, tmp_path / "small.onnx", tt.Budget(params=0.3), calibration=IMAGES)
-    assert result.output_error < 0.3
+    assert result.output.error < 0.3
     types = {t.data_type for t in onnx.load(tmp_path / "small.onnx").graph.initializer}
     assert types == {onnx.TensorProto.FLOAT16}
 
@@ -194,7 +189,7 @@ def test_external_data_stay_external(model, tmp_path):
     compress_onnx(model, tmp_path / "inline.onnx", tt.Budget(macs=0.5))
     feed = {"x": numbers(2, 3, 16, 16)}
     np.testing.assert_array_equal(outputs_of(small, feed)[0], outputs_of(tmp_path / "inline.onnx", feed)[0])
-    assert result.bytes[1] == sum(p.stat().st_size for p in (tmp_path / "out").iterdir())
+    assert result.output.bytes[1] == sum(p.stat().st_size for p in (tmp_path / "out").iterdir())
     compress_onnx(large, small, tt.Budget(macs=0.4), calibration=IMAGES, overwrite=True)
     compress_onnx(model, small, tt.Budget(macs=0.4), overwrite=True)
     assert not data_file(small).exists()
@@ -304,7 +299,7 @@ def test_a_prescribed_batch_is_kept_to(model, tmp_path):
         v.type.tensor_type.shape.dim[0].dim_value = 5
     onnx.save(proto, str(model))
     result = compress_onnx(model, tmp_path / "small.onnx", tt.Budget(params=0.3), calibration=IMAGES[:23])
-    assert result.compared_on == "20 calibration images"
+    assert result.output.compared_on == "20 calibration images"
     with pytest.raises(tt.TuckertreeError, match="takes 5 samples at a time"):
         compress_onnx(model, tmp_path / "b.onnx", tt.Budget(params=0.3), calibration=IMAGES[:4])
 
@@ -318,17 +313,15 @@ def test_several_inputs_are_calibrated_by_name(tmp_path):
     path = save(tmp_path / "m.onnx", nodes, inputs, [value("y", 4)], [tensor("w", numbers(16, 8, 3, 3))])
     batch = {"a": torch.from_numpy(numbers(6, 8, 9, 9)), "b": torch.ones(6, 1, 1, 1)}
     result = compress_onnx(path, tmp_path / "small.onnx", tt.Energy(0.8), calibration=[batch] * 3)
-    assert result.output_error < 0.6
+    assert result.output.error < 0.6
     with pytest.raises(tt.TuckertreeError, match="the model takes a, b; the calibration gives a"):
         compress_onnx(path, tmp_path / "b.onnx", tt.Energy(0.8), calibration=[{"a": batch["a"]}])
 
 
-def test_objectives_that_need_derivatives_are_refused(model, tmp_path):
+def test_objectives_that_do_not_fit_are_refused(model, tmp_path):
     def run(rule, **options):
         compress_onnx(model, tmp_path / "small.onnx", rule, **options)
 
-    with pytest.raises(tt.UsageError, match=r"needs the network in torch.*moments"):
-        run(tt.Budget(macs=0.5), objective="outputs", calibration=IMAGES)
     with pytest.raises(tt.UsageError, match="needs calibration images"):
         run(tt.Budget(macs=0.5), objective="moments")
     with pytest.raises(tt.UsageError, match="belongs to a budget"):

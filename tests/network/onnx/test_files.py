@@ -5,8 +5,9 @@ import pytest
 
 import tuckertree as tt
 from tests.network.onnx.cases import helper, network, numbers, onnx, save, tensor, value
-from tuckertree.network.onnx import compress_onnx, read_onnx
+from tuckertree.network.onnx import read_onnx
 from tuckertree.network.onnx.files import OnnxFile
+from tuckertree.onnx_models import compress_onnx
 
 
 @pytest.fixture
@@ -177,7 +178,7 @@ def test_what_goes_wrong_at_the_end_leaves_the_old_file(model, tmp_path, monkeyp
     (tmp_path / "out").mkdir()
     small = tmp_path / "out/small.onnx"
     small.write_text("old")
-    monkeypatch.setattr("tuckertree.network.onnx.compression.compare_sessions", fail)
+    monkeypatch.setattr("tuckertree.compression.onnx_output.compare_sessions", fail)
     with pytest.raises((KeyboardInterrupt, tt.TuckertreeError)):
         compress_onnx(model, small, tt.Energy(0.8), overwrite=True)
     assert [p.name for p in small.parent.iterdir()] == ["small.onnx"]

@@ -9,14 +9,16 @@ from tests.network.onnx.cases import (
     helper,
     numbers,
     onnx,
+    onnx_inventory,
     outputs_of,
     save,
     tensor,
     value,
 )
 from tests.tools.cli.test_cli import tuckertree
-from tuckertree.network.onnx import compress_onnx, onnx_inventory, read_onnx
+from tuckertree.network.onnx import read_onnx
 from tuckertree.network.onnx.functions import inlined
+from tuckertree.onnx_models import compress_onnx
 
 FEED = {"x": numbers(2, 8, 9, 9)}
 
@@ -126,10 +128,10 @@ def test_functions_with_layers_are_part_of_the_graph(name, tmp_path):
         np.testing.assert_array_equal(output, expected)
     result = compress_onnx(path, tmp_path / "small.onnx", tt.Energy(0.6))
     assert len(result.plan.compressed) == (1 if "branch" in name else 2)
-    assert any("inlined" in note and "pkg.Block" in note for note in result.notes)
+    assert any("inlined" in note and "pkg.Block" in note for note in result.output.notes)
     small = onnx.load(tmp_path / "small.onnx")
     assert [f.name for f in small.functions] == (["Sigmoid2"] if len(functions) == 3 else [])
-    assert 0 < result.output_error < 1
+    assert 0 < result.output.error < 1
 
 
 def test_the_work_in_functions_is_counted(tmp_path):
@@ -146,7 +148,7 @@ def test_functions_without_layers_keep_their_bytes(tmp_path):
     path = model(tmp_path / "m.onnx", [soft], nodes, {"w": WEIGHTS["w"]})
     result = compress_onnx(path, tmp_path / "small.onnx", tt.Energy(0.6))
     small, before = onnx.load(tmp_path / "small.onnx"), onnx.load(path)
-    assert result.notes == ()
+    assert result.output.notes == ()
     assert (small.functions, small.graph.node[0]) == (before.functions, before.graph.node[0])
 
 
@@ -159,7 +161,7 @@ def test_weights_of_a_function_that_is_called_again_stay_there(tmp_path):
     ]
     path = model(tmp_path / "m.onnx", [own], nodes, {"w": WEIGHTS["w"]})
     result = compress_onnx(path, tmp_path / "small.onnx", tt.Energy(0.6))
-    assert result.notes == (
+    assert result.output.notes == (
         "pkg.Own stays a function: its own weights are used 2 times",
         "1 Conv left out: inside the function pkg.Own",
     )
@@ -310,7 +312,7 @@ def test_nan_on_a_made_up_input_is_not_the_models_fault(tmp_path):
     assert "became NaN or infinite; the input was random" in err
     assert "--calibration" in err
     result = compress_onnx(path, small, tt.Budget(macs=0.5), input_values={"x": (0, 1)}, overwrite=True)
-    assert result.outputs.not_finite == 0
+    assert result.output.outputs.not_finite == 0
     images = [{"x": np.abs(numbers(8, 8, 9, 9, seed=k))} for k in range(4)]
     assert not compress_onnx(path, small, tt.Budget(macs=0.5), calibration=images, overwrite=True).warnings
 
@@ -327,8 +329,8 @@ def test_an_output_that_is_half_wrong_is_a_warning(seeds, tmp_path):
     )
     result = compress_onnx(path, tmp_path / "s.onnx", tt.Ranks({"*": 1}))
     wrong = len(seeds) > 1
-    assert (result.output_error > 0.5) == wrong
-    assert any("the outputs differ by" in line for line in result.lines()) == wrong
+    assert (result.output.error > 0.5) == wrong
+    assert any("the outputs differ by" in line for line in result.warnings) == wrong
 
 
 def test_the_whole_message_of_onnx_runtime_is_shown(tmp_path):

@@ -7,13 +7,22 @@ import pytest
 import torch
 
 import tuckertree as tt
-from tests.network.onnx.cases import TensorProto, helper, numbers, onnx, save, tensor, value
+from tests.network.onnx.cases import (
+    TensorProto,
+    helper,
+    numbers,
+    onnx,
+    onnx_inventory,
+    save,
+    tensor,
+    value,
+)
 from tests.tools.cli.test_cli import tuckertree
 from tuckertree._base.errors import TuckertreeError, UsageError
-from tuckertree.network.onnx import compress_onnx, onnx_inventory
 from tuckertree.network.onnx.examples import example_feed
 from tuckertree.network.onnx.graph import Graph
 from tuckertree.network.onnx.inputs import batch_axes, repeated
+from tuckertree.onnx_models import compress_onnx
 from tuckertree.tools.bench import open_subject
 from tuckertree.tools.bench.memory import peak_memory
 
@@ -271,7 +280,7 @@ def test_only_the_batch_is_cut_in_calibration(batch, order, tmp_path):
     given = [dict([*feed.items()][::order]) for feed in given]
     result = compress_onnx(path, tmp_path / "small.onnx", tt.Budget(macs=0.6), calibration=given)
     assert result.plan.macs[0] == 32 * 72 * 49
-    assert result.compared_on == "32 calibration images"
+    assert result.output.compared_on == "32 calibration images"
 
 
 def test_inputs_that_differ_in_the_batch_are_refused(tmp_path):

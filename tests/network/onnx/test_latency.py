@@ -15,6 +15,7 @@ from tests.network.onnx.cases import (
     helper,
     numbers,
     onnx,
+    onnx_inventory,
     open_layers,
     outputs_of,
     save,
@@ -24,16 +25,15 @@ from tests.network.onnx.cases import (
 from tests.tools.cli.test_cli import tuckertree
 from tuckertree.core.layers import forms
 from tuckertree.latency import TimeModel, run_as_planned
+from tuckertree.latency import files as files_module
 from tuckertree.latency import network as network_module
 from tuckertree.latency import target as target_module
+from tuckertree.latency.files import FileBenchmark, count_as_run
 from tuckertree.measure import Timing
-from tuckertree.network.onnx import compress_onnx, onnx_inventory
-from tuckertree.network.onnx import latency as latency_module
-from tuckertree.network.onnx.calibrating import chains_of
+from tuckertree.network.onnx import OnnxModule
 from tuckertree.network.onnx.examples import example_feed
-from tuckertree.network.onnx.latency import FileBenchmark, count_as_run
-from tuckertree.network.onnx.layers import build_skeleton
 from tuckertree.network.onnx.rewriting import rewrite
+from tuckertree.onnx_models import compress_onnx
 from tuckertree.planning import Options, Ranks, make_plan, survey
 from tuckertree.runtimes import get_runtime
 
@@ -71,14 +71,14 @@ def machine_of(monkeypatch):
         monkeypatch.setattr(FileBenchmark, "__call__", ratio)
         return opened
 
-    ready = latency_module._ready
+    ready = files_module._ready
 
     def recorded(runtime, path, inputs):
         opened.append(structure(path))
         return ready(runtime, path, inputs)
 
-    monkeypatch.setattr(latency_module, "_ready", recorded)
-    monkeypatch.setattr(latency_module, "RuntimeBenchmark", lambda *_: machine())
+    monkeypatch.setattr(files_module, "_ready", recorded)
+    monkeypatch.setattr(files_module, "RuntimeBenchmark", lambda *_: machine())
     return measuring
 
 
@@ -92,8 +92,8 @@ def test_the_file_has_the_structure_that_was_measured_last_to_keep_the_target(mo
     found = result.plan.latency
     assert (found.target, found.measured, found.rounds, found.batch) == (0.8, pytest.approx(0.79), 2, 1)
     assert found.runtime.startswith("onnxruntime ")
-    assert result.plan.rule["objective"] == "moments"
-    assert result.output_error < 0.5
+    assert result.plan.rule["objective"] == "outputs"
+    assert result.output.error < 0.5
     written = onnx_inventory(small)
     assert (written.parameters, written.macs) == (result.plan.parameters[1], result.plan.macs[1])
     assert result.summary()["latency"]["predicted"] == found.predicted
@@ -113,17 +113,17 @@ def test_a_chain_in_any_form_computes_the_same_and_is_counted_as_it_is_written(f
     weights = [tensor("w", numbers(12, 16, 3, 3)), tensor("b", numbers(12)), tensor("g", numbers(10, 12))]
     path = save(tmp_path / "m.onnx", nodes, [value("x", ["n", 16, 9, 8])], [value("y", 2)], weights)
     file, graph, found = open_layers(path)
-    skeleton = build_skeleton(file, list(found.layers.values()))
+    module = OnnxModule(file, graph, found.layers)
     rule, options = Ranks({"layer": (6, 5, 4), "head": 3}), Options(first="ht2")
-    plan = make_plan(found.inventory, survey(skeleton, found.inventory, options), rule, options)
+    plan = make_plan(found.inventory, survey(module, found.inventory, options), rule, options)
     plan = replace(
         plan,
         layers=tuple(replace(p, form=form if p.name == "layer" else (0,)) for p in plan.layers),
     )
-    chains = tt.apply(skeleton, plan)
-    merged = chains_of(run_as_planned(chains, plan), plan)
-    assert {name: chain.cuts for name, chain in merged.items()} == {"layer": form, "head": (0,)}
-    as_they_are, as_run = (rewrite(graph, found.layers, each) for each in (chains_of(chains, plan), merged))
+    chains = tt.apply(module, plan)
+    merged = run_as_planned(chains, plan)
+    assert [merged.get_submodule(name).cuts for name in ("layer", "head")] == [form, (0,)]
+    as_they_are, as_run = (rewrite(graph, found.layers, module, each) for each in (chains, merged))
     feed = {"x": numbers(2, 16, 9, 8)}
     np.testing.assert_allclose(
         outputs_of(as_run, feed)[0], outputs_of(as_they_are, feed)[0], rtol=1e-3, atol=1e-4

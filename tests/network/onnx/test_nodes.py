@@ -14,14 +14,15 @@ from tests.network.onnx.cases import (
     numbers,
     open_layers,
     outputs_of,
+    rewritten,
     save,
     tensor,
     value,
 )
 from tuckertree.calibration.patches import channels_first, input_patches
 from tuckertree.core.layers import densify, factorize
-from tuckertree.network.onnx.layers import build_skeleton
-from tuckertree.network.onnx.rewriting import rewrite
+from tuckertree.network.onnx import OnnxModule
+from tuckertree.network.onnx.graph import Graph
 
 
 class Node(NamedTuple):
@@ -103,7 +104,7 @@ def write(path, node, weight=None, dtype=np.float32, *, as_constants=False, **op
 
 def chain_of(file, found, rank):
     """The node's layer as a chain of one rank at each cut."""
-    module = build_skeleton(file, list(found.layers.values())).get_submodule("layer")
+    module = OnnxModule(file, Graph(file.proto), found.layers).get_submodule("layer")
     (layer,) = found.layers.values()
     assert layer.layer.skip_reason == ""
     nontrivial = len(layer.layer.spec.nontrivial_modes)
@@ -124,7 +125,7 @@ def test_a_chain_does_what_its_node_did(name, rank, tmp_path):
     node = NODES[name]
     file, graph, found = open_layers(write(tmp_path / "m.onnx", node))
     chain = chain_of(file, found, rank)
-    smaller = rewrite(graph, found.layers, {"layer": chain})
+    smaller = rewritten(file, graph, found, {"layer": chain})
     feed = {"x": numbers(*node.x, seed=9)}
     weight = None if rank == FULL else dense_weight(node, chain)
     expected = outputs_of(write(tmp_path / "dense.onnx", node, weight), feed)[0]
@@ -144,7 +145,7 @@ def test_low_ranks_agree_with_the_chain_in_torch(name, tmp_path):
     file, graph, found = open_layers(write(tmp_path / "m.onnx", node))
     chain = chain_of(file, found, 2)
     x = numbers(*node.x, seed=9)
-    output = outputs_of(rewrite(graph, found.layers, {"layer": chain}), {"x": x})[0]
+    output = outputs_of(rewritten(file, graph, found, {"layer": chain}), {"x": x})[0]
     np.testing.assert_allclose(output, chain(torch.from_numpy(x)).detach().numpy(), rtol=1e-4, atol=1e-4)
 
 
@@ -160,7 +161,7 @@ def test_low_ranks_agree_with_the_chain_in_torch(name, tmp_path):
 def test_weights_keep_their_type(name, dtype, tmp_path):
     node = NODES[name]
     file, graph, found = open_layers(write(tmp_path / "m.onnx", node, dtype=dtype))
-    smaller = rewrite(graph, found.layers, {"layer": chain_of(file, found, FULL)})
+    smaller = rewritten(file, graph, found, {"layer": chain_of(file, found, FULL)})
     kind = TensorProto.FLOAT16 if dtype == np.float16 else TensorProto.DOUBLE
     assert {t.data_type for t in smaller.graph.initializer} == {kind}
     feed = {"x": numbers(*node.x, seed=9, dtype=dtype)}
@@ -189,7 +190,7 @@ def test_patches_are_what_the_node_sees(name, tmp_path):
 def test_weights_in_constant_nodes(tmp_path):
     node = NODES["asymmetric pads"]
     file, graph, found = open_layers(write(tmp_path / "m.onnx", node, as_constants=True))
-    smaller = rewrite(graph, found.layers, {"layer": chain_of(file, found, FULL)})
+    smaller = rewritten(file, graph, found, {"layer": chain_of(file, found, FULL)})
     kept = [n.output[0] for n in smaller.graph.node if n.op_type == "Constant"]
     assert kept == ["b"]
     feed = {"x": numbers(*node.x, seed=9)}
@@ -204,7 +205,7 @@ def test_initializers_are_inputs_where_the_format_is_old_enough_to_ask_for_it(tm
     main = helper.make_node("Conv", ["x", "w", "b"], ["y"], name="layer", **node.attributes)
     path = save(tmp_path / "m.onnx", [main], inputs, [value("y", 4)], tensors, opset=8, ir_version=3)
     file, graph, found = open_layers(path)
-    smaller = rewrite(graph, found.layers, {"layer": chain_of(file, found, FULL)})
+    smaller = rewritten(file, graph, found, {"layer": chain_of(file, found, FULL)})
     assert {v.name for v in smaller.graph.input} == {"x", *(t.name for t in smaller.graph.initializer)}
     feed = {"x": numbers(*node.x, seed=9)}
     expected, output = (outputs_of(m, feed)[0] for m in (path, smaller))
@@ -223,7 +224,7 @@ def test_new_names_are_not_those_that_are_there(tmp_path):
         [tensor("w", numbers(*node.w))],
     )
     file, graph, found = open_layers(path)
-    smaller = rewrite(graph, found.layers, {"layer": chain_of(file, found, FULL)})
+    smaller = rewritten(file, graph, found, {"layer": chain_of(file, found, FULL)})
     names = [n.name for n in smaller.graph.node]
     assert len({*names}) == len(names) == 5
     assert names[-1] == "layer/expand"

@@ -7,11 +7,11 @@ from tests.network.onnx.cases import TensorProto, helper, numbers, save, tensor,
 from tests.network.onnx.test_inputs import graph_of
 from tuckertree import Budget
 from tuckertree._base.errors import TuckertreeError, UsageError
-from tuckertree.network.onnx import compress_onnx
 from tuckertree.network.onnx.examples import example_feed
 from tuckertree.network.onnx.files import read_onnx
 from tuckertree.network.onnx.graph import Graph
 from tuckertree.network.onnx.inputs import as_feed
+from tuckertree.onnx_models import compress_onnx
 
 
 def test_a_number_alone_before_the_images_is_not_the_batch(tmp_path):
@@ -24,8 +24,8 @@ def test_a_number_alone_before_the_images_is_not_the_batch(tmp_path):
     graph = Graph(read_onnx(path).proto)
     assert {name: x.shape for name, x in example_feed(graph).items()} == {"scale": (), "x": (1, 8, 6, 6)}
     images = [{"scale": np.float32(2), "x": numbers(4, 8, 6, 6, seed=seed)} for seed in range(32)]
-    result = compress_onnx(path, tmp_path / "o.onnx", Budget(macs=0.5), calibration=images, progress=False)
-    assert result.output_error < 1
+    result = compress_onnx(path, tmp_path / "o.onnx", Budget(macs=0.5), calibration=images)
+    assert result.output.error < 1
 
 
 @pytest.mark.parametrize("values", [np.array([[0.5]]), np.array([[300.0]]), np.array([["a"]])])
@@ -57,7 +57,7 @@ def test_a_layer_may_be_named_as_the_pattern_of_all(tmp_path):
     ]
     tensors = [tensor("w1", numbers(16, 8, 3, 3)), tensor("w2", numbers(16, 16, 3, 3))]
     path = save(tmp_path / "m.onnx", nodes, [value("x", ["N", 8, 9, 9])], [value("y", 4)], tensors)
-    result = compress_onnx(path, tmp_path / "o.onnx", Budget(macs=0.2), progress=False)
+    result = compress_onnx(path, tmp_path / "o.onnx", Budget(macs=0.2))
     assert [layer.name for layer in result.plan.compressed] == ["*", "second"]
 
 
@@ -74,6 +74,6 @@ def test_images_are_not_asked_for_where_they_were_given(tmp_path):
     path = save(tmp_path / "m.onnx", nodes, inputs, outputs, [tensor("w", numbers(32, 16, 3, 3))])
     for images in (None, numbers(64, 16, 9, 9)):
         output = tmp_path / f"{images is None}.onnx"
-        result = compress_onnx(path, output, Budget(macs=0.1), calibration=images, progress=False)
+        result = compress_onnx(path, output, Budget(macs=0.1), calibration=images)
         (warning,) = result.warnings
         assert ("--calibration" in warning) == (images is None)

@@ -7,13 +7,12 @@ import numpy as np
 import pytest
 
 import tuckertree as tt
-from tests.network.onnx.cases import FULL, onnx, open_layers, outputs_of
+from tests.network.onnx.cases import FULL, onnx, open_layers, outputs_of, rewritten
 from tuckertree.core.layers import factorize
-from tuckertree.network.onnx import compress_onnx
+from tuckertree.network.onnx import OnnxModule
 from tuckertree.network.onnx.examples import example_feed
-from tuckertree.network.onnx.layers import build_skeleton
-from tuckertree.network.onnx.rewriting import rewrite
 from tuckertree.network.onnx.runtime import probing
+from tuckertree.onnx_models import compress_onnx
 
 FOLDER = Path(os.environ.get("TUCKERTREE_MODELS") or Path(__file__).parents[3] / ".models")
 PADDLE = "rapidocr_onnxruntime/models/ch_PP-OCRv4_"
@@ -47,17 +46,17 @@ def test_full_ranks_are_exact_in_a_real_model(name):
     chosen = {n: each for n, each in found.layers.items() if not each.layer.skip_reason}
     assert len(chosen) == layers
     small = {n: each for n, each in chosen.items() if is_small(each.layer)}
-    skeleton = build_skeleton(file, list(small.values()))
+    module = OnnxModule(file, graph, found.layers)
     chains = {}
     for n, each in small.items():
         method, cuts = ("tucker2", 2) if each.layer.spec.nontrivial_modes else ("svd", 1)
-        chains[n] = factorize(skeleton.get_submodule(n), method, (FULL,) * cuts)
+        chains[n] = factorize(module.get_submodule(n), method, (FULL,) * cuts)
     feed = example_feed(graph, size)
     # What the last node is given: a sigmoid of noise is nearly zero everywhere.
     last = graph.nodes[-1].input[0]
-    rewritten = rewrite(graph, found.layers, chains)
+    smaller = rewritten(file, graph, found, chains)
     (wanted,), (output,) = (
-        probing(proto, file.folder, [last]).run(feed).values() for proto in (file.proto, rewritten)
+        probing(proto, file.folder, [last]).run(feed).values() for proto in (file.proto, smaller)
     )
     np.testing.assert_allclose(output, wanted, rtol=1e-2, atol=1e-3 * np.abs(wanted).max())
 
@@ -68,7 +67,7 @@ def test_a_real_model_becomes_smaller_and_keeps_its_values(name, tmp_path):
     path = path_of(file)
     result = compress_onnx(path, tmp_path / "small.onnx", tt.Energy(0.8), input_size=size, include=is_small)
     assert result.plan.macs[1] < result.plan.macs[0]
-    assert np.isfinite(result.output_error)
+    assert np.isfinite(result.output.error)
     before, after = onnx.load(path).graph, onnx.load(tmp_path / "small.onnx").graph
     assert (after.input, after.output) == (before.input, before.output)
     outputs = {output for node in before.node for output in node.output}

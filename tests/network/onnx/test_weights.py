@@ -15,13 +15,13 @@ from tests.network.onnx.cases import (
     onnx,
     open_layers,
     outputs_of,
+    rewritten,
     save,
     tensor,
     value,
 )
 from tests.network.onnx.test_nodes import chain_of
-from tuckertree.network.onnx import compress_onnx
-from tuckertree.network.onnx.rewriting import rewrite
+from tuckertree.onnx_models import compress_onnx
 
 W = numbers(8, 6, 3, 3, seed=3)
 FEED = {"x": numbers(1, 6, 9, 8)}
@@ -88,7 +88,7 @@ def test_nodes_before_a_weight_go_with_it(name, tmp_path):
     nodes, tensors = MADE[name]
     file, graph, found = open_layers(convolution(tmp_path / "m.onnx", nodes, tensors))
     assert found.layers["layer"].weight.dims[:2] == [8, 6]
-    whole = rewrite(graph, found.layers, {"layer": chain_of(file, found, FULL)})
+    whole = rewritten(file, graph, found, {"layer": chain_of(file, found, FULL)})
     expected, output = (outputs_of(m, FEED)[0] for m in (file.path, whole))
     np.testing.assert_allclose(output, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
     assert {n.op_type for n in whole.graph.node} <= {"Conv"}
@@ -96,7 +96,7 @@ def test_nodes_before_a_weight_go_with_it(name, tmp_path):
     result = compress_onnx(file.path, tmp_path / "small.onnx", tt.Ranks({"*": 3}))
     assert open_layers(tmp_path / "small.onnx")[2].inventory.parameters == result.plan.parameters[1]
     made = [n.op_type for n in nodes if n.op_type != "Constant"]
-    assert all(kind in next(n for n in result.notes if "folded" in n) for kind in made)
+    assert all(kind in next(n for n in result.output.notes if "folded" in n) for kind in made)
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=15)
@@ -112,7 +112,7 @@ def test_any_order_of_axes_and_splits_is_undone(tmp_path, data):
         nodes += [node("Unsqueeze", "t", "a", output="u"), node("Squeeze", "u", "a")]
         tensors.append(integers("a", *axes))
     file, graph, found = open_layers(convolution(tmp_path / "m.onnx", nodes, tensors))
-    whole = rewrite(graph, found.layers, {"layer": chain_of(file, found, FULL)})
+    whole = rewritten(file, graph, found, {"layer": chain_of(file, found, FULL)})
     expected, output = (outputs_of(m, FEED)[0] for m in (file.path, whole))
     np.testing.assert_allclose(output, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
 
@@ -128,7 +128,7 @@ def test_products_with_a_transposed_weight(attributes, tmp_path):
     tensors = [tensor("w", numbers(*shape)), tensor("b", numbers(8, seed=2))]
     path = save(tmp_path / "m.onnx", nodes, [value("x", a)], [value("y", 2)], tensors)
     file, graph, found = open_layers(path)
-    whole = rewrite(graph, found.layers, {"layer": chain_of(file, found, FULL)})
+    whole = rewritten(file, graph, found, {"layer": chain_of(file, found, FULL)})
     feed = {"x": numbers(*a, seed=5)}
     np.testing.assert_allclose(outputs_of(whole, feed)[0], outputs_of(path, feed)[0], rtol=1e-4, atol=1e-4)
 
@@ -139,7 +139,7 @@ def test_a_dense_layer_keeps_the_nodes_before_its_weight(tmp_path):
     path = convolution(tmp_path / "m.onnx", nodes, [*tensors, tensor("k", W + 1)])
     result = compress_onnx(path, tmp_path / "small.onnx", tt.Energy(0.5), exclude="layer", first="ht2")
     assert [layer.name for layer in result.plan.compressed] == ["other"]
-    assert result.notes == ()
+    assert result.output.notes == ()
     before, after = onnx.load(path).graph, onnx.load(tmp_path / "small.onnx").graph
     assert [n for n in after.node if not n.name.startswith("other")] == [
         n for n in before.node if n.name != "other"
@@ -154,11 +154,11 @@ def test_weights_in_half_precision_stay_so(tmp_path):
     result = compress_onnx(path, tmp_path / "small.onnx", tt.Ranks({"*": 3}))
     small = onnx.load(tmp_path / "small.onnx")
     assert {t.data_type for t in small.graph.initializer} == {TensorProto.FLOAT16}
-    assert result.bytes[1] < result.bytes[0]
+    assert result.output.bytes[1] < result.output.bytes[0]
     dense = open_layers(tmp_path / "small.onnx")[2]
     assert dense.inventory.parameters == result.plan.parameters[1]
     assert all(not layer.skip_reason for layer in dense.inventory.layers)
-    assert result.output_error == pytest.approx(result.errors["layer"], rel=0.3)
+    assert result.output.error == pytest.approx(result.errors["layer"], rel=0.3)
 
 
 SHARED = {
@@ -339,8 +339,8 @@ def test_external_weights_behind_nodes(tmp_path):
     path = convolution(tmp_path / "m.onnx", nodes, tensors)
     outside = tmp_path / "outside.onnx"
     onnx.save(onnx.load(path), outside, save_as_external_data=True, location="outside.bin", size_threshold=0)
-    results = [
-        compress_onnx(p, tmp_path / f"{k}.onnx", tt.Ranks({"*": 3})) for k, p in enumerate((path, outside))
-    ]
-    first, second = (outputs_of(result.path, FEED)[0] for result in results)
+    written = [tmp_path / "a.onnx", tmp_path / "b.onnx"]
+    for model, small in zip((path, outside), written, strict=True):
+        compress_onnx(model, small, tt.Ranks({"*": 3}))
+    first, second = (outputs_of(small, FEED)[0] for small in written)
     np.testing.assert_array_equal(first, second)

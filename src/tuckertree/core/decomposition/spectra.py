@@ -169,8 +169,8 @@ def in_working_precision(kernel: Tensor) -> Tensor:
 def leading_left_vectors(matrix: Tensor, rank: int) -> Tensor:
     """First ``rank`` left singular vectors ``[g, rows, rank]`` of ``matrix[g, rows, columns]``."""
     if matrix.shape[-2] <= matrix.shape[-1]:
-        return _eigen(_gram(matrix))[1][..., :rank]
-    right = _eigen(_gram(matrix.mT))[1][..., :rank]
+        return _eigen(lower_gram(matrix))[1][..., :rank]
+    right = _eigen(lower_gram(matrix.mT))[1][..., :rank]
     return _orthonormal(matrix @ right)
 
 
@@ -183,19 +183,19 @@ def decompose_bond(matrix: Tensor, side: str) -> Bond:
         matrix = matrix.mT
         rows, columns = columns, rows
     if rows <= columns:
-        values, basis = _eigen(_gram(matrix))
+        values, basis = _eigen(lower_gram(matrix))
     else:
-        values, opposite = _eigen(_gram(matrix.mT))
+        values, opposite = _eigen(lower_gram(matrix.mT))
         basis = _orthonormal(matrix @ opposite)
     return Bond(values.sum(0), basis, side)
 
 
 def _squared_singular_values(matrix: Tensor) -> Tensor:
     wide = matrix if matrix.shape[-2] <= matrix.shape[-1] else matrix.mT
-    return torch.linalg.eigvalsh(_gram(wide)).flip(-1).clamp_(min=0).sum(0)
+    return torch.linalg.eigvalsh(lower_gram(wide)).flip(-1).clamp_(min=0).sum(0)
 
 
-def _gram(rows: Tensor) -> Tensor:
+def lower_gram(rows: Tensor) -> Tensor:
     """Lower triangle of ``rows @ rows^T``, which is all that the eigensolvers read; panel by panel.
 
     A general product would compute every entry twice.
@@ -206,6 +206,11 @@ def _gram(rows: Tensor) -> Tensor:
         stop = min(start + _PANEL, size)
         gram[..., start:stop, :stop] = rows[..., start:stop, :] @ rows[..., :stop, :].mT
     return gram
+
+
+def mirrored(lower: Tensor) -> Tensor:
+    """The symmetric matrices whose lower triangles these are."""
+    return lower.tril() + lower.tril(-1).mT
 
 
 def _eigen(gram: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,19 +1,10 @@
-"""ONNX files compressed as they are, with no framework that made them; needs the extra ``onnx``.
+"""ONNX files: read with care, run in torch, written with chains as nodes and all else byte for byte.
 
-result = compress_onnx("model.onnx", "small.onnx", Budget(macs=0.6), calibration=images)
-print(result)
+Needs the extra ``onnx``, and no framework that made the file.
 """
 
-from tuckertree.network.onnx.compression import compress_onnx, onnx_inventory, onnx_trade_off_curve
-from tuckertree.network.onnx.files import read_onnx
-from tuckertree.network.onnx.network import OnnxNetwork
-from tuckertree.network.onnx.result import OnnxResult
+from tuckertree.network.onnx.files import OnnxFile, read_onnx
+from tuckertree.network.onnx.module import OnnxModule
+from tuckertree.network.onnx.session_module import SessionModule
 
-__all__ = [
-    "OnnxNetwork",
-    "OnnxResult",
-    "compress_onnx",
-    "onnx_inventory",
-    "onnx_trade_off_curve",
-    "read_onnx",
-]
+__all__ = ["OnnxFile", "OnnxModule", "SessionModule", "read_onnx"]

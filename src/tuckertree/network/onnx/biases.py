@@ -25,8 +25,8 @@ class Bias:
     tensor
         The constant.
     factor
-        What it is to be multiplied by to be the bias of the product: ``beta / alpha`` of a Gemm, -1 for the
-        mean of a BatchNormalization.
+        What it is to be multiplied by to be the bias of the product: ``beta / alpha`` of a Gemm, -1 where it is
+        subtracted.
     """
 
     name: str
@@ -51,8 +51,6 @@ def bias_of(
     if after is None:
         return None
     given = {attribute.name for attribute in after.attribute}
-    if _normalises_channels(after, "Conv" in node.op_type or rank == 2):
-        return _checked(after.input[3], -1.0, -1, weight, outputs, graph)
     if after.op_type in ("Add", "Sub") and not given and after.input[0] == node.output[0]:
         sign, name = (1.0 if after.op_type == "Add" else -1.0), after.input[1]
     elif after.op_type == "Add" and not given:
@@ -61,16 +59,6 @@ def bias_of(
         return None
     axis = 1 - rank if "Conv" in node.op_type else -1
     return _checked(name, sign, axis, weight, outputs, graph)
-
-
-def _normalises_channels(node: NodeProto, second: bool) -> bool:
-    """Whether a node is a BatchNormalization as in evaluation; ``second`` says that channels are the second axis."""
-    usual = {"training_mode": 0, "spatial": 1}
-    return (
-        node.op_type == "BatchNormalization"
-        and second
-        and all(a.name in ("epsilon", "momentum") or usual.get(a.name) == a.i for a in node.attribute)
-    )
 
 
 def _checked(

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from math import prod
 from typing import TYPE_CHECKING
 
+from tuckertree._base.extras import require_extra
 from tuckertree.network.onnx.constants import Constants, is_standard
 from tuckertree.network.onnx.files import all_nodes, all_tensors, subgraphs
 
@@ -45,6 +46,7 @@ class Graph:
         self._producers = {name: node for node in graph.node for name in node.output}
         self.uses = Counter(used_values(graph))
         self._names = {*_names(graph)}
+        self._kinds: dict[str, int] | None = None
 
     @property
     def constants(self) -> Mapping[str, TensorProto]:
@@ -76,6 +78,12 @@ class Graph:
         tensors = (tensor for tensor in all_tensors(self.proto) if tensor.data_type in _COUNTED)
         return written + sum(prod(tensor.dims) for tensor in tensors)
 
+    def kind(self, name: str) -> int:
+        """Type of a value as ``onnx.TensorProto`` numbers it, by inference; 0 where it is not known."""
+        if self._kinds is None:
+            self._kinds = _inferred(self.proto)
+        return self._kinds.get(name, 0)
+
     def producer(self, name: str) -> NodeProto | None:
         """The node of the main graph that gives a value; None for inputs and constants."""
         return None if name in self.constants else self._producers.get(name)
@@ -92,6 +100,17 @@ class Graph:
             name = f"{wanted}_{number}"
         self._names.add(name)
         return name
+
+
+def _inferred(proto: ModelProto) -> dict[str, int]:
+    shape_inference = require_extra("onnx.shape_inference", extra="onnx")
+    try:
+        graph = shape_inference.infer_shapes(proto).graph
+    except Exception:  # more than 2 GiB, or an operator that it does not know in this place
+        graph = proto.graph
+    values = (*graph.input, *graph.value_info, *graph.output)
+    kinds = {value.name: value.type.tensor_type.elem_type for value in values}
+    return {**kinds, **{tensor.name: tensor.data_type for tensor in graph.initializer}}
 
 
 def used_values(graph: GraphProto) -> Iterator[str]:

@@ -121,36 +121,15 @@ def take_onnx_inventory(file: OnnxFile, graph: Graph, feed: Feed) -> OnnxInvento
     return OnnxInventory(inventory, layers)
 
 
-class Skeleton(nn.Module):
-    """Torch modules with the weights of layers, by the layers' names: what planner and calibration work on.
-
-    It is never run. A name of a node may be anything, so it is no path of modules here.
-    """
-
-    def __init__(self, modules: Mapping[str, nn.Module]) -> None:
-        super().__init__()
-        self._places = {name: place for place, name in enumerate(modules)}
-        self._list = nn.ModuleList(modules.values())
-
-    def get_submodule(self, target: str) -> nn.Module:
-        """The module of the layer named ``target``."""
-        if target not in self._places:
-            raise AttributeError(target)
-        return self._list[self._places[target]]
-
-
-def build_skeleton(file: OnnxFile, layers: Sequence[OnnxLayer]) -> Skeleton:
-    """Read the weights of layers, in the types they are stored in."""
-    return Skeleton({layer.layer.name: _module(file, layer) for layer in layers})
-
-
 @torch.no_grad()
-def _module(file: OnnxFile, layer: OnnxLayer) -> nn.Module:
+def layer_module(file: OnnxFile, layer: OnnxLayer, padding: tuple[int, ...]) -> nn.Module:
+    """A layer of torch with a node's weight and bias; float16 as float32."""
     assert layer.weight is not None
     weight = torch.from_numpy(file.array(layer.weight).copy())
+    weight = weight.to(torch.promote_types(weight.dtype, torch.float32))
     if not layer.layer.spec.order and not is_row_major(layer.node):
         weight = weight.T
-    module = layer.layer.spec.build(dtype=weight.dtype)
+    module = replace(layer.layer.spec, padding=padding).build(dtype=weight.dtype)
     cast("Tensor", module.weight).copy_(weight)
     if layer.bias is not None:
         bias = torch.from_numpy(file.array(layer.bias.tensor).copy()).flatten()
@@ -159,12 +138,13 @@ def _module(file: OnnxFile, layer: OnnxLayer) -> nn.Module:
 
 
 @torch.no_grad()
-def round_as_stored(layers: Mapping[str, OnnxLayer], chains: Mapping[str, Chain]) -> None:
+def round_as_stored(layers: Mapping[str, OnnxLayer], compressed: nn.Module) -> None:
     """Round chains to the types that the file holds their layers' weights in, where it computes in another."""
-    for name, chain in chains.items():
-        for stage in chain:
+    for name, found in layers.items():
+        chain = None if found.layer.skip_reason else compressed.get_submodule(name)
+        for stage in chain if isinstance(chain, Chain) else ():
             weight = cast("Tensor", stage.weight)
-            rounded = weight.to(layers[name].stored)
+            rounded = weight.to(found.stored)
             if rounded.isfinite().all():
                 weight.copy_(rounded)
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from tuckertree._base.extras import require_extra
 from tuckertree.core.layers import Chain, Stage
 from tuckertree.network.onnx.constants import set_value, value_of
-from tuckertree.network.onnx.graph import INPUTS_LISTED, Graph, used_values
+from tuckertree.network.onnx.graph import FLOATS, INPUTS_LISTED, Graph, used_values
 from tuckertree.network.onnx.layers import OnnxLayer
+from tuckertree.network.onnx.module import OnnxModule
 from tuckertree.network.onnx.nodes import attributes_of, auto_pad_of, is_row_major
 
 if TYPE_CHECKING:
@@ -19,9 +21,9 @@ if TYPE_CHECKING:
 
 
 def rewrite(
-    graph: Graph, layers: Mapping[str, OnnxLayer], chains: Mapping[str, Chain], *, biases: bool = False
+    graph: Graph, layers: Mapping[str, OnnxLayer], before: OnnxModule, after: nn.Module
 ) -> ModelProto:
-    """Copy a model with chains in the place of some nodes.
+    """Copy a model with what has changed in its module: chains, weights, biases, statistics of norms.
 
     Parameters
     ----------
@@ -29,18 +31,30 @@ def rewrite(
         The model; it is not changed.
     layers
         Its layers by name.
-    chains
-        The chains that take the place of some, by name. The last node of each gives the value that the node
-        gave, under the same name.
-    biases
-        Whether the values of biases are those of the chains too; otherwise they stay as they are.
+    before, after
+        Its module, and a copy with chains in the place of some layers, or other values. The last node of a chain gives
+        the value that the node gave, under the same name.
     """
     index = Graph(graph.proto)  # names taken for this copy are free again for the next
     proto = type(graph.proto)()
     proto.CopyFrom(graph.proto)
-    writers = {
-        layers[name].node.output[0]: _Writer(index, layers[name], chain) for name, chain in chains.items()
-    }
+    writers: dict[str, _Writer] = {}
+    values: dict[str, TensorProto] = {}
+    for name, found in layers.items():
+        if found.layer.skip_reason:
+            continue
+        old, new = before.get_submodule(name), after.get_submodule(name)
+        if isinstance(new, Chain) or not _same(old.weight, new.weight):
+            writers[found.node.output[0]] = _Writer(index, found, new)
+        last = new[-1] if isinstance(new, Chain) else new
+        if found.bias is not None and not _same(old.bias, last.bias):
+            bias = cast("Tensor", last.bias).detach() / found.bias.factor
+            values[found.bias.name] = _like(found.bias.tensor, bias)
+    for name, norm in before.norms.items():
+        old, new = before.get_submodule(name), after.get_submodule(name)
+        for constant, own in ((norm.mean, "running_mean"), (norm.variance, "running_var")):
+            if not _same(getattr(old, own), getattr(new, own)):
+                values[constant] = _like(graph.constants[constant], getattr(new, own))
     nodes: list[NodeProto] = []
     tensors: list[TensorProto] = []
     for node in graph.nodes:
@@ -59,25 +73,47 @@ def rewrite(
             helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims) for tensor in tensors
         )
     _drop_unused(proto, [writer.layer for writer in writers.values()])
-    if biases:
-        _set_values(proto, dict(_fitted_biases(layers, chains)))
+    _set_values(proto, values)
     return proto
 
 
-class _Writer:
-    """Writes the chain of one node as nodes and tensors."""
+def _same(old: object, new: object) -> bool:
+    return isinstance(old, Tensor) and isinstance(new, Tensor) and torch.equal(old, new)
 
-    def __init__(self, graph: Graph, layer: OnnxLayer, chain: Chain) -> None:
+
+def _like(tensor: TensorProto, values: Tensor) -> TensorProto:
+    """Values in the shape and type of a constant."""
+    numpy_helper = require_extra("onnx.numpy_helper", extra="onnx")
+    array = values.reshape(tuple(tensor.dims)).to(getattr(torch, FLOATS[tensor.data_type]))
+    return cast("TensorProto", numpy_helper.from_array(array.numpy(force=True)))
+
+
+class _Writer:
+    """Writes one node anew as nodes and tensors: a chain, or the node with another weight."""
+
+    def __init__(self, graph: Graph, layer: OnnxLayer, module: nn.Module) -> None:
         self.layer, self.tensors, self._casts = layer, list[Any](), list[Any]()
-        self._graph, self._chain = graph, chain
+        self._graph, self._module = graph, module
         self._node = layer.node
         self._given = attributes_of(layer.node)
 
     def nodes(self) -> Iterator[NodeProto]:
         """The nodes in their order; their tensors are in ``tensors`` afterwards."""
+        if isinstance(self._module, Chain):
+            yield from self._chain(self._module)
+            return
+        node = type(self._node)()
+        node.CopyFrom(self._node)
+        weight = cast("Tensor", self._module.weight)
+        is_row = bool(self.layer.layer.spec.order) or is_row_major(self._node)
+        node.input[1] = self._tensor(f"{self.layer.layer.name}/weight", weight if is_row else weight.T)
+        yield from self._casts
+        yield node
+
+    def _chain(self, chain: Chain) -> Iterator[NodeProto]:
         value = self._node.input[0]
-        last = len(self._chain.stages) - 1
-        for number, (stage, module) in enumerate(zip(self._chain.stages, self._chain, strict=True)):
+        last = len(chain.stages) - 1
+        for number, (stage, module) in enumerate(zip(chain.stages, chain, strict=True)):
             name = f"{self.layer.layer.name}/{stage.name}"
             weight = cast("Tensor", module.weight)
             inputs = [value, self._tensor(f"{name}/weight", self._laid_out(weight, first=number == 0))]
@@ -90,7 +126,7 @@ class _Writer:
                 value = self._graph.new_name(f"{name}/output")
             kind, attributes = (
                 self._convolution(stage)
-                if self._chain.dense.order
+                if chain.dense.order
                 else self._product(first=number == 0, last=number == last)
             )
             yield self._make(kind, inputs, value, self._graph.new_name(name), attributes, last=number == last)
@@ -109,6 +145,10 @@ class _Writer:
         """Add a tensor, in the type that the file held the weight in if its values are of that type."""
         numpy_helper = require_extra("onnx.numpy_helper", extra="onnx")
         helper = require_extra("onnx.helper", extra="onnx")
+        assert self.layer.weight is not None
+        values = values.to(
+            getattr(torch, FLOATS[self.layer.weight.data_type])
+        )  # float16 is computed in float32
         name, stored = self._graph.new_name(wanted), values.to(self.layer.stored)
         if stored.itemsize < values.itemsize and stored.to(values.dtype).equal(values):
             kind = helper.np_dtype_to_tensor_dtype(values.numpy(force=True).dtype)
@@ -122,7 +162,7 @@ class _Writer:
 
     def _laid_out(self, weight: Tensor, *, first: bool) -> Tensor:
         """A stage's weight as its node takes it; the first of two products is always ``[C, R]``."""
-        if self._chain.dense.order or (is_row_major(self._node) and not first):
+        if self.layer.layer.spec.order or (is_row_major(self._node) and not first):
             return weight
         return weight.T
 
@@ -154,18 +194,6 @@ class _Writer:
         if spec.transposed and any(spec.output_padding):
             attributes["output_padding"] = spec.output_padding
         return ("ConvTranspose" if spec.transposed else "Conv"), attributes
-
-
-def _fitted_biases(
-    layers: Mapping[str, OnnxLayer], chains: Mapping[str, Chain]
-) -> Iterator[tuple[str, TensorProto]]:
-    """New values of the constants that means are corrected in."""
-    numpy_helper = require_extra("onnx.numpy_helper", extra="onnx")
-    for name, chain in chains.items():
-        bias = layers[name].bias
-        if bias is not None:
-            values = cast("Tensor", chain[-1].bias).detach() / bias.factor
-            yield bias.name, numpy_helper.from_array(values.reshape(tuple(bias.tensor.dims)).numpy())
 
 
 def _set_values(proto: ModelProto, values: Mapping[str, TensorProto]) -> None:

@@ -35,9 +35,10 @@ from tuckertree.tools.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from tuckertree.compression import CompressionResult
+    from tuckertree.compression import CompressionResult, Network
     from tuckertree.compression.objectives import AnyRule
-    from tuckertree.network.onnx import OnnxResult
+    from tuckertree.tools.data import ImageSet
+    from tuckertree.tools.onnx_images import OnnxImages
 
 
 @app.command()
@@ -102,6 +103,7 @@ def compress(
     dense network.
     """
     import tuckertree
+    from tuckertree.compression.networks import OnnxNetwork, TorchNetwork
     from tuckertree.io import check_output
     from tuckertree.tools.opening import open_model
 
@@ -110,46 +112,30 @@ def compress(
         refuse_options("belongs to --calibration", calibration_images=calibration_images, **images_as)
     timing = {"runtime": runtime, "threads": threads, "batch": batch, "best_effort": best_effort or None}
     rule = _rule(energy, error, params, macs, latency, timing)
+    size = parse_sizes(input_size)
+    images: ImageSet | OnnxImages | None
+    more: list[str] = []
+    network: Network
     if is_onnx(model):
         refuse_torch_options(weights, architecture, device)
-        size, values = parse_sizes(input_size), parse_values(input_values)
-        from tuckertree.network.onnx import compress_onnx
-
-        smaller = compress_onnx(
-            model,
-            output,
-            rule,
-            input_size=size,
-            input_values=values,
-            calibration=onnx_images_of(
-                calibration,
-                model,
-                calibration_images or 128,
-                input_size=size,
-                **images_as,
-            ),
-            objective=objective,
-            include=include or ("*",),
-            exclude=exclude or (),
-            first=first,
-            round_to=round_to,
-            overwrite=overwrite,
-        )
-        _show(smaller, output, smaller.lines(warned=False), as_json=as_json)
-        return
-    refuse_options("belongs to an ONNX model", input_values=input_values)
-    if output.suffix.lower() == ".onnx":
-        raise UsageError(
-            f"{output}: a torch network is saved as a folder; `tuckertree export` makes an ONNX file of it"
-        )
-    check_output(output, overwrite=overwrite)
-    opened = open_model(
-        model, weights=weights, architecture=architecture, input_size=parse_sizes(input_size), device=device
-    )
-    images = calibration_images_of(calibration, prepared(opened, **images_as), calibration_images or 1024)
+        network = OnnxNetwork(model, input_size=size, input_values=parse_values(input_values))
+        network.check_output(output, overwrite=overwrite)
+        images = onnx_images_of(calibration, model, calibration_images or 128, input_size=size, **images_as)
+    else:
+        refuse_options("belongs to an ONNX model", input_values=input_values)
+        if output.suffix.lower() == ".onnx":
+            raise UsageError(
+                f"{output}: a torch network is saved as a folder; `tuckertree export` makes an ONNX file of it"
+            )
+        check_output(output, overwrite=overwrite)
+        opened = open_model(model, weights=weights, architecture=architecture, input_size=size, device=device)
+        network = TorchNetwork(opened.model, opened.example_inputs)
+        images = calibration_images_of(calibration, prepared(opened, **images_as), calibration_images or 1024)
+        more = [f"images      {len(images)} of {images.source}"] if images else []
+        more += [f"from        {model}, compressed already: multiplied out first"] if opened.plan else []
     result = tuckertree.compress(
-        opened.model,
-        opened.example_inputs,
+        network,
+        None,
         rule,
         include=include or ("*",),
         exclude=exclude or (),
@@ -159,21 +145,18 @@ def compress(
         objective=objective,
     )
     result.save(output, overwrite=overwrite)
-    more = [f"images      {len(images)} of {images.source}"] if images else []
-    more += [f"from        {model}, compressed already: multiplied out first"] if opened.plan else []
-    _show(result, output, more, as_json=as_json)
+    _show(result, output, [*result.lines(), *more], as_json=as_json)
 
 
-def _show(
-    result: CompressionResult | OnnxResult, output: Path, more: Sequence[str], *, as_json: bool
-) -> None:
+def _show(result: CompressionResult, output: Path, more: Sequence[str], *, as_json: bool) -> None:
     """Print a result, and more lines after its totals; warnings on stderr, where all are."""
     from tuckertree.io.report import plan_table, totals, warnings_of
 
-    found = result.summary()
-    warnings = [*found.get("warnings", ()), *warnings_of(result)]
+    warnings = [*result.warnings, *warnings_of(result)]
     if as_json:
-        print_json({**found, "warnings": warnings, "plan": result.plan.to_json(), "output": str(output)})
+        print_json(
+            {**result.summary(), "warnings": warnings, "plan": result.plan.to_json(), "output": str(output)}
+        )
         return
     print_table(plan_table(result))
     for line in [*totals(result, warned=False), *more]:

@@ -65,15 +65,16 @@ def evaluate(
     network: nn.Module
     images: ImageSet | OnnxImages
     if is_onnx(model):
-        from tuckertree.network.onnx import OnnxNetwork, onnx_inventory
+        from tuckertree.compression import OnnxNetwork
+        from tuckertree.network.onnx import SessionModule
         from tuckertree.tools.onnx_images import open_onnx_images
 
         refuse_torch_options(weights, architecture, device)
         given = Preprocessing((1, 1), **chosen_preprocessing(**images_as))
         images = open_onnx_images(model, data, given, input_size=size, split=split, limit=limit)
-        network = OnnxNetwork(model)
+        network = SessionModule(model)
         parts = images.batches(network.batch or batch_size)
-        inventory = onnx_inventory(model, input_size=size)
+        inventory = OnnxNetwork(model, input_size=size).inventory()
         parameters, macs = inventory.parameters, inventory.macs
     else:
         opened = open_model(model, weights=weights, architecture=architecture, input_size=size, device=device)

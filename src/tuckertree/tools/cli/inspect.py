@@ -36,7 +36,10 @@ from tuckertree.tools.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from tuckertree.compression import Network
     from tuckertree.planning import Inventory, TradeOff
+    from tuckertree.tools.data import ImageSet
+    from tuckertree.tools.onnx_images import OnnxImages
 
 
 @app.command()
@@ -60,9 +63,9 @@ def inspect(
     as_json: AsJson = False,
 ) -> None:
     """List the layers of a model, what they cost, and why some cannot be compressed; or its trade-off curve."""
+    from tuckertree.compression.networks import OnnxNetwork, TorchNetwork
     from tuckertree.compression.objectives import trade_off_curve
-    from tuckertree.network.probing import probe
-    from tuckertree.planning import take_inventory
+    from tuckertree.planning import Options
     from tuckertree.tools.opening import open_model
 
     images_as: dict[str, Any] = {"mean": mean, "std": std, "scale": scale, "channels": channels}
@@ -70,42 +73,28 @@ def inspect(
         refuse_options("belongs to --curve", by=by, calibration=calibration)
     if calibration is None:
         refuse_options("belongs to --calibration", calibration_images=calibration_images, **images_as)
+    size = parse_sizes(input_size)
+    network: Network
+    images: ImageSet | OnnxImages | None
     if is_onnx(model):
-        size, values = parse_sizes(input_size), parse_values(input_values)
-        from tuckertree.network.onnx import onnx_inventory, onnx_trade_off_curve
-
         refuse_torch_options(weights, architecture, device)
-        if curve:
-            pictures = onnx_images_of(
-                calibration,
-                model,
-                calibration_images or 256,
-                input_size=size,
-                **images_as,
-            )
-            _show_curve(
-                onnx_trade_off_curve(
-                    model, input_size=size, input_values=values, by=by or "params", calibration=pictures
-                ),
-                as_json=as_json,
-            )
-        else:
-            _show_inventory(onnx_inventory(model, input_size=size, input_values=values), "", as_json=as_json)
-        return
-    refuse_options("belongs to an ONNX model", input_values=input_values)
-    opened = open_model(
-        model, weights=weights, architecture=architecture, input_size=parse_sizes(input_size), device=device
-    )
-    if curve:
+        network, where = OnnxNetwork(model, input_size=size, input_values=parse_values(input_values)), ""
+        images = onnx_images_of(calibration, model, calibration_images or 256, input_size=size, **images_as)
+    else:
+        refuse_options("belongs to an ONNX model", input_values=input_values)
+        opened = open_model(model, weights=weights, architecture=architecture, input_size=size, device=device)
+        inputs = opened.example_inputs
+        network = TorchNetwork(opened.model, inputs)
+        named = inputs if isinstance(inputs, dict) else {"": inputs}
+        shape = ", ".join(f"{name} {'x'.join(map(str, x.shape))}".strip() for name, x in named.items())
+        where = f" at input {shape}"
         images = calibration_images_of(calibration, prepared(opened, **images_as), calibration_images or 256)
-        points = trade_off_curve(opened.model, opened.example_inputs, by=by or "params", calibration=images)
-        _show_curve(points, as_json=as_json)
+    if curve:
+        _show_curve(trade_off_curve(network, by=by or "params", calibration=images), as_json=as_json)
         return
-    inputs = opened.example_inputs
-    named = inputs if isinstance(inputs, dict) else {"": inputs}
-    shape = ", ".join(f"{name} {'x'.join(map(str, x.shape))}".strip() for name, x in named.items())
-    inventory = probe(opened.model, take_inventory(opened.model, inputs), inputs)
-    _show_inventory(inventory, f" at input {shape}", as_json=as_json)
+    with network.opened(None):
+        inventory = network.probed(network.inventory(), Options())
+    _show_inventory(inventory, where, as_json=as_json)
 
 
 def _show_curve(points: Sequence[TradeOff], *, as_json: bool) -> None:

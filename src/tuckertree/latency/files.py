@@ -8,17 +8,18 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tuckertree._base.errors import TuckertreeError, UsageError
 from tuckertree.core.decomposition import method_cuts
 from tuckertree.core.layers import Form, chain_parameters, chain_stages
-from tuckertree.latency import LatencyTarget, PlanBenchmark, RuntimeBenchmark, random_as_planned
-from tuckertree.network.onnx.calibrating import chains_of
+from tuckertree.latency.network import PlanBenchmark, random_as_planned
+from tuckertree.latency.time_model import LayerBenchmark, RuntimeBenchmark
 from tuckertree.network.onnx.files import OnnxFile, one_line
 from tuckertree.network.onnx.graph import Graph
 from tuckertree.network.onnx.inputs import Feed, repeated, samples_of
-from tuckertree.network.onnx.layers import OnnxInventory, OnnxLayer, Skeleton
+from tuckertree.network.onnx.layers import OnnxLayer
+from tuckertree.network.onnx.module import OnnxModule
 from tuckertree.network.onnx.rewriting import rewrite
 from tuckertree.network.onnx.writing import written
 from tuckertree.planning import Budget, Inventory, LayerPlan, Plan
@@ -41,39 +42,14 @@ def onnx_runtime_of(rule: Budget) -> Runtime:
     return runtime
 
 
-def onnx_target(
-    rule: Budget,
-    runtime: Runtime,
-    file: OnnxFile,
-    graph: Graph,
-    found: OnnxInventory,
-    skeleton: Skeleton,
-    example: Feed,
-) -> LatencyTarget:
-    """The target of latency of an ONNX file.
-
-    Parameters
-    ----------
-    found, skeleton
-        Layers of the file and their weights.
-    example
-        The inputs that the inventory was taken at.
-
-    Raises
-    ------
-    UsageError
-        If the file prescribes another batch than the budget.
-    TuckertreeError
-        If the runtime cannot run the file.
-    """
-    dtype = next(p.dtype for p in skeleton.parameters())
-    layers = RuntimeBenchmark(runtime, dtype)
+def layer_benchmark(runtime: Runtime, module: nn.Module) -> LayerBenchmark:
+    """Times forms of a file's layers."""
+    layers = RuntimeBenchmark(runtime, next(p.dtype for p in module.parameters()))
 
     def benchmark(shape: tuple[int, ...], forms: Sequence[Form]) -> Sequence[CandidateTime]:
         return layers(_with_room(shape, forms[0]), forms)
 
-    network = FileBenchmark(file, graph, found.layers, skeleton, example, runtime, rule.batch)
-    return LatencyTarget(rule, network, benchmark)
+    return benchmark
 
 
 class FileBenchmark(PlanBenchmark):
@@ -81,8 +57,8 @@ class FileBenchmark(PlanBenchmark):
 
     Parameters
     ----------
-    layers, skeleton
-        Layers of the file by name, and their weights.
+    layers, module
+        Layers of the file by name, and the file in torch.
     example
         Inputs by name.
     batch
@@ -101,12 +77,12 @@ class FileBenchmark(PlanBenchmark):
         file: OnnxFile,
         graph: Graph,
         layers: Mapping[str, OnnxLayer],
-        skeleton: Skeleton,
+        module: OnnxModule,
         example: Feed,
         runtime: Runtime,
         batch: int | None = None,
     ) -> None:
-        self._file, self._graph, self._layers, self._skeleton = file, graph, layers, skeleton
+        self._file, self._graph, self._layers, self._module = file, graph, layers, module
         feed = example if batch is None else repeated(example, graph, batch)
         self._inputs = [torch.from_numpy(feed[name]) for name in graph.inputs]
         dense = _ready(runtime, file.path, self._inputs)
@@ -114,9 +90,7 @@ class FileBenchmark(PlanBenchmark):
 
     def planned(self, plan: Plan) -> Callable[[], object]:
         """As :meth:`PlanBenchmark.planned`; only the chains are random, all else is the file's own."""
-        own = Skeleton({layer.name: self._skeleton.get_submodule(layer.name) for layer in plan.compressed})
-        chains = chains_of(random_as_planned(own, plan), plan)
-        proto = rewrite(self._graph, self._layers, chains)
+        proto = rewrite(self._graph, self._layers, self._module, random_as_planned(self._module, plan))
         with (
             TemporaryDirectory(prefix="tuckertree-") as folder,
             written(Path(folder) / self._file.path.name, proto, self._file, overwrite=False) as new,

@@ -1,4 +1,4 @@
-"""An ONNX file as a module, to be evaluated like one."""
+"""An ONNX file run by ONNX Runtime, as a module to be evaluated like one."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tuckertree.network.onnx.inputs import as_feed, fixed_batch
 from tuckertree.network.onnx.runtime import Session
 
 
-class OnnxNetwork(nn.Module):
+class SessionModule(nn.Module):
     """Runs an ONNX file of one input in ONNX Runtime, in the types that it takes.
 
     Attributes

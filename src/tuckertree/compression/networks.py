@@ -1,0 +1,302 @@
+"""What compress() takes: a network of torch, or an ONNX file as one."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+from torch import Tensor, nn
+
+from tuckertree._base.errors import UsageError
+from tuckertree.calibration import Calibration, CalibrationData, check_images
+from tuckertree.compression.onnx_batches import first_sample, onnx_calibration, trial_feeds
+from tuckertree.compression.onnx_output import OnnxOutput
+from tuckertree.io.sizes import Size, size_of
+from tuckertree.latency import LatencyTarget, run_as_planned
+from tuckertree.latency.files import FileBenchmark, count_as_run, layer_benchmark, onnx_runtime_of
+from tuckertree.measure import ExampleInputs, preserved
+from tuckertree.measure.snapshot import Snapshot
+from tuckertree.network.onnx.files import read_onnx
+from tuckertree.network.onnx.functions import inlined
+from tuckertree.network.onnx.graph import Graph
+from tuckertree.network.onnx.inputs import Array, Feed, Sizes, Values
+from tuckertree.network.onnx.layers import OnnxInventory, round_as_stored, take_onnx_inventory
+from tuckertree.network.onnx.module import OnnxModule
+from tuckertree.network.onnx.writing import check_onnx_output, data_file
+from tuckertree.network.probing import check_result, probe
+from tuckertree.network.surgery import is_compressed, to_dense
+from tuckertree.planning import Budget, Inventory, Layer, Options, Plan, check_model, take_inventory
+
+
+class Network(ABC):
+    """A network that can be compressed.
+
+    Attributes
+    ----------
+    layers_are
+        What its layers are called.
+    """
+
+    layers_are: str
+
+    @property
+    @abstractmethod
+    def module(self) -> nn.Module:
+        """The dense network in torch, with gradients; a layer is its submodule of that name."""
+
+    @abstractmethod
+    def images(self, source: CalibrationData) -> Calibration:
+        """Calibration images in the form that it takes."""
+
+    @contextmanager
+    def opened(self, images: Calibration | None) -> Iterator[None]:  # noqa: ARG002
+        """Hold it as it is; whatever is done to it in the block is undone."""
+        yield
+
+    @abstractmethod
+    def inventory(self) -> Inventory:
+        """Its layers."""
+
+    def probed(self, inventory: Inventory, options: Options) -> Inventory:  # noqa: ARG002
+        """The inventory, with skip reasons found by trying."""
+        return inventory
+
+    def settle(self) -> None:  # noqa: B027  (a file has no state)
+        """Put it back as it was when it was opened."""
+
+    @abstractmethod
+    def check_images(self, images: Calibration) -> None:
+        """Refuse images that it was not made for."""
+
+    @abstractmethod
+    def target(self, rule: Budget) -> LatencyTarget:
+        """A budget of latency for it."""
+
+    def weighs(self, layer: Layer) -> bool:  # noqa: ARG002
+        """Whether a layer is a module with a weight of its own."""
+        return True
+
+    @abstractmethod
+    def finished(self, compressed: nn.Module, plan: Plan, inventory: Inventory) -> tuple[nn.Module, Plan]:
+        """A compressed module as it is given back, and its plan."""
+
+    def output(self, compressed: nn.Module, plan: Plan, images: Calibration | None) -> OnnxOutput | None:  # noqa: ARG002
+        """What is written of it; None for a saved folder."""
+        return None
+
+    @property
+    def input_size(self) -> Size | None:
+        """Size of its example input."""
+        return None
+
+
+class TorchNetwork(Network):
+    """A torch model, called with example inputs; one that is compressed already is multiplied out."""
+
+    layers_are = "torch convolution or linear layer"
+
+    def __init__(self, model: nn.Module, example_inputs: ExampleInputs) -> None:
+        check_model(model)
+        self._model = to_dense(model) if is_compressed(model) else model
+        self._inputs = example_inputs
+        self._state: Snapshot | None = None
+
+    @property
+    def module(self) -> nn.Module:
+        """As :attr:`Network.module`."""
+        return self._model
+
+    @property
+    def input_size(self) -> Size | None:
+        """As :attr:`Network.input_size`."""
+        return size_of(self._inputs)
+
+    def images(self, source: CalibrationData) -> Calibration:
+        """As :meth:`Network.images`."""
+        return Calibration(source, example=self._inputs)
+
+    @contextmanager
+    def opened(self, images: Calibration | None) -> Iterator[None]:  # noqa: ARG002
+        """As :meth:`Network.opened`."""
+        with preserved(self._model) as state:
+            self._state = state
+            yield
+
+    def inventory(self) -> Inventory:
+        """As :meth:`Network.inventory`."""
+        return take_inventory(self._model, self._inputs)
+
+    def probed(self, inventory: Inventory, options: Options | None = None) -> Inventory:
+        """As :meth:`Network.probed`."""
+        return probe(self._model, inventory, self._inputs, options, state=self._state)
+
+    def settle(self) -> None:
+        """As :meth:`Network.settle`."""
+        assert self._state is not None
+        self._state.restore()
+
+    def check_images(self, images: Calibration) -> None:
+        """As :meth:`Network.check_images`."""
+        check_images(self._model, images, self._inputs)
+
+    def target(self, rule: Budget) -> LatencyTarget:
+        """As :meth:`Network.target`."""
+        return LatencyTarget.of_model(self._model, self._inputs, rule)
+
+    def finished(self, compressed: nn.Module, plan: Plan, inventory: Inventory) -> tuple[nn.Module, Plan]:  # noqa: ARG002
+        """As :meth:`Network.finished`."""
+        check_result(compressed, plan, self._inputs)
+        return compressed, plan
+
+
+class OnnxNetwork(Network):
+    """An ONNX file; nothing of the framework that made it is needed.
+
+    Parameters
+    ----------
+    path
+        The file.
+    input_size
+        Size of the input without the batch, in the model's own order of axes, where the file leaves it open; for
+        several such inputs a mapping by their names. MACs are counted at it.
+    input_values
+        Values by the names of inputs, or ``(low, high)`` for random ones, where the model is run without
+        calibration: by themselves floating-point numbers are normal ones and integers, but for bytes, zeros.
+
+    Raises
+    ------
+    TuckertreeError
+        If the file cannot be read.
+    """
+
+    layers_are = "convolution or matrix product with a constant weight"
+
+    def __init__(self, path: str | Path, *, input_size: Sizes = None, input_values: Values = None) -> None:
+        self.file = read_onnx(path)
+        self.graph = Graph(self.file.proto)
+        self._size, self._values = input_size, input_values
+        self._example: Feed = {}
+        self._found: OnnxInventory | None = None
+        self._module: OnnxModule | None = None
+
+    def check_output(self, path: Path, *, overwrite: bool) -> None:
+        """Refuse an output that cannot be written, before any work is done for it.
+
+        Raises
+        ------
+        TuckertreeError
+            If it is no ONNX file, the model itself or a part of it, or exists and may not be replaced.
+        """
+        check_onnx_output(path, self.file.path, overwrite=overwrite)
+        self.file.check_apart(path, data_file(path))
+
+    @property
+    def module(self) -> nn.Module:
+        """As :attr:`Network.module`."""
+        return self._onnx_module()
+
+    def images(self, source: CalibrationData) -> Calibration:
+        """As :meth:`Network.images`."""
+        return onnx_calibration(source, self.graph)
+
+    @contextmanager
+    def opened(self, images: Calibration | None) -> Iterator[None]:
+        """As :meth:`Network.opened`."""
+        self._open(images)
+        yield
+
+    def inventory(self) -> Inventory:
+        """As :meth:`Network.inventory`."""
+        return self._open(None).inventory
+
+    def check_images(self, images: Calibration) -> None:
+        """As :meth:`Network.check_images`; and that torch computes what ONNX Runtime does."""
+        self._onnx_module().check(self._example)
+        check_images(self._onnx_module(), images, cast("Mapping[str, object]", self._example))
+
+    def target(self, rule: Budget) -> LatencyTarget:
+        """As :meth:`Network.target`.
+
+        Raises
+        ------
+        UsageError
+            If the file prescribes another batch than the budget, or the runtime reads no ONNX.
+        TuckertreeError
+            If the runtime cannot run the file.
+        """
+        runtime, module = onnx_runtime_of(rule), self._onnx_module()
+        layers = self._open(None).layers
+        stopwatch = FileBenchmark(self.file, self.graph, layers, module, self._example, runtime, rule.batch)
+        return LatencyTarget(rule, stopwatch, layer_benchmark(runtime, module))
+
+    def weighs(self, layer: Layer) -> bool:
+        """As :meth:`Network.weighs`."""
+        return not layer.skip_reason
+
+    def finished(self, compressed: nn.Module, plan: Plan, inventory: Inventory) -> tuple[nn.Module, Plan]:
+        """As :meth:`Network.finished`: as it was timed, in the types that the file holds."""
+        if plan.latency is not None:
+            compressed, plan = run_as_planned(compressed, plan), count_as_run(plan, inventory)
+        round_as_stored(self._open(None).layers, compressed)
+        return compressed, plan
+
+    def output(self, compressed: nn.Module, plan: Plan, images: Calibration | None) -> OnnxOutput:
+        """As :meth:`Network.output`."""
+        return OnnxOutput(
+            self.file,
+            self.graph,
+            self._open(None),
+            plan,
+            (self._onnx_module(), compressed),
+            trial_feeds(self.graph, self._size, self._values, images),
+        )
+
+    def _open(self, images: Calibration | None) -> OnnxInventory:
+        if self._found is None:
+            self._example = first_sample(self.graph, self._size, self._values, images)
+            self.file = inlined(self.file, self._example)
+            self.graph = Graph(self.file.proto)
+            self._found = take_onnx_inventory(self.file, self.graph, self._example)
+        return self._found
+
+    def _onnx_module(self) -> OnnxModule:
+        if self._module is None:
+            self._module = OnnxModule(self.file, self.graph, self._open(None).layers).eval()
+        return self._module
+
+
+def network_of(model: nn.Module | str | Path | Network, example_inputs: ExampleInputs | None) -> Network:
+    """A network to compress, of whatever names one.
+
+    Raises
+    ------
+    UsageError
+        If it is a path of no ONNX file, or a torch model comes without example inputs.
+    TuckertreeError
+        If it cannot be compressed.
+    """
+    if isinstance(model, Network):
+        return model
+    if isinstance(model, str | Path):
+        if Path(model).suffix.lower() != ".onnx":
+            raise UsageError(f"{model} is no ONNX file; give a torch model, as tuckertree.load(...) gives it")
+        return OnnxNetwork(model, input_values=_values(example_inputs))
+    if example_inputs is None:
+        raise UsageError("a torch model needs example inputs to be called with")
+    return TorchNetwork(model, example_inputs)
+
+
+def _values(example_inputs: ExampleInputs | None) -> Values:
+    if example_inputs is None:
+        return None
+    if not isinstance(example_inputs, Mapping):
+        example_inputs = {"": example_inputs}
+    return {name: x if isinstance(x, tuple) else _array(x) for name, x in example_inputs.items()}
+
+
+def _array(x: object) -> Array:
+    return x.detach().cpu().numpy() if isinstance(x, Tensor) else np.asarray(x)

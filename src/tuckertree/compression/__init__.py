@@ -7,5 +7,14 @@ from tuckertree.compression.compressing import (
     measure_errors,
     nothing_to_compress,
 )
+from tuckertree.compression.objectives import Objective, Survey
 
-__all__ = ["CompressionResult", "Stopwatch", "compress", "measure_errors", "nothing_to_compress"]
+__all__ = [
+    "CompressionResult",
+    "Objective",
+    "Stopwatch",
+    "Survey",
+    "compress",
+    "measure_errors",
+    "nothing_to_compress",
+]

@@ -15,7 +15,7 @@ from tuckertree.network.onnx.layers import build_skeleton
 from tuckertree.network.onnx.rewriting import rewrite
 from tuckertree.network.onnx.runtime import probing
 
-FOLDER = Path(os.environ.get("TUCKERTREE_MODELS") or Path(__file__).parents[3] / ".models")
+FOLDER = Path(os.environ.get("TUCKERTREE_MODELS") or Path(__file__).parents[2] / ".models")
 PADDLE = "rapidocr_onnxruntime/models/ch_PP-OCRv4_"
 # Path, size of the input where the file leaves it open, layers that can be compressed, and all.
 MODELS = {

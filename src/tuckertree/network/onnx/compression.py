@@ -10,9 +10,9 @@ from tuckertree._base.errors import UnreachableTargetError
 from tuckertree._base.progress import ProgressCallback, progress_bar
 from tuckertree.calibration import CalibrationData
 from tuckertree.compression import Clock, measure_errors, nothing_to_compress
-from tuckertree.compression.objectives import AnyRule
+from tuckertree.compression.objectives import OBJECTIVES, AnyRule
 from tuckertree.core.layers import Chain
-from tuckertree.latency import run_as_planned
+from tuckertree.latency import fuse_as_planned
 from tuckertree.network.onnx.agreement import compare_sessions
 from tuckertree.network.onnx.calibrating import (
     OnnxCalibration,
@@ -157,7 +157,7 @@ def compress_onnx(
                 plan = target.plan(found.inventory, candidates, options, tick=tick)
             else:
                 plan = make_plan(found.inventory, candidates, rule, options)
-            plan = replace(plan, rule={**plan.rule, "objective": objective})
+            plan = replace(plan, rule={**plan.rule, **OBJECTIVES[objective]().describe()})
         else:
             spectra = survey(skeleton, found.inventory, options, tick=tick)
             plan = make_plan(found.inventory, spectra, rule, options)
@@ -173,7 +173,7 @@ def compress_onnx(
             plan = plan.noted(notes)
             clock.lap("calibration")
         if plan.latency is not None:
-            chains = chains_of(run_as_planned(Skeleton(chains), plan), plan)
+            chains = chains_of(fuse_as_planned(Skeleton(chains), plan), plan)
             plan = count_as_run(plan, found.inventory)
         round_as_stored(found.layers, chains)
         errors, relative_error = _errors(found, skeleton, chains)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from tuckertree._base.errors import UsageError
 from tuckertree._base.progress import ProgressCallback, no_progress
 from tuckertree.calibration import Calibration
-from tuckertree.compression.objectives import OBJECTIVES, AnyRule, check_objective
+from tuckertree.compression.objectives import OBJECTIVES, AnyRule, find_objective
 from tuckertree.network.onnx.calibrating import onnx_metrics, onnx_sensitivity
 from tuckertree.network.onnx.files import OnnxFile
 from tuckertree.network.onnx.graph import Graph
@@ -30,7 +30,7 @@ def check_onnx_objective(rule: AnyRule, objective: str | None, *, calibrated: bo
             "objective 'outputs' needs the network in torch (an ONNX file has no derivatives); "
             "use moments, the default with calibration images, sensitivity or weight"
         )
-    return check_objective(rule, objective, calibrated=calibrated)
+    return find_objective(objective, rule, calibrated=calibrated).name
 
 
 def survey_onnx(

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 import tuckertree
 from latency import factored
 from merging import merged, write_report
-from tuckertree.core.layers import Chain, contract_chain, forms
+from tuckertree.core.layers import Chain, contract_chain, fusion_variants
 from tuckertree.io.report import FittingTable
 from tuckertree.measure import count_macs, environment, synchroniser
 from tuckertree.network.surgery import replace_layers
@@ -131,7 +131,7 @@ def in_forms(chains: nn.Module, cuts: Mapping[str, Sequence[int]]) -> nn.Module:
         name: contract_chain(chain, form)
         for name, chain in chains_of(chains).items()
         if name in cuts
-        for form in forms(chain.dense, chain.cuts, chain.ranks)
+        for form in fusion_variants(chain.dense, chain.cuts, chain.ranks)
         if form.cuts == tuple(cuts[name])
     }
     return replace_layers(chains, replaced)
@@ -158,7 +158,7 @@ def fastest_forms(model: nn.Module, x: Tensor, options: argparse.Namespace) -> d
     for name, chain in chains_of(model).items():
         key = (chain.dense, chain.cuts, chain.ranks, inputs[name].shape)
         if key not in known:
-            choices = forms(chain.dense, chain.cuts, chain.ranks)
+            choices = fusion_variants(chain.dense, chain.cuts, chain.ranks)
             layers = [ready(contract_chain(chain, form), device=options.device) for form in choices]
             times = in_turns([make(layer, inputs[name]) for layer in layers], options)
             best = min(range(len(choices)), key=lambda i: median(times[i]))

@@ -78,8 +78,8 @@ def compare(
         "runtime": f"{runtime.name} {runtime.version.partition('-')[0]}",
         "threads": runtime.threads,
         "batch": options.batch,
-        "forms": {layer.name: layer.form.name for layer in contraction.layers},
-        "stages": {layer.name: len(layer.form.stages) for layer in contraction.layers},
+        "forms": {layer.name: layer.variant.name for layer in contraction.layers},
+        "stages": {layer.name: len(layer.variant.stages) for layer in contraction.layers},
         "rows": [
             {
                 "form": row.name,

@@ -28,8 +28,8 @@ from torch import Tensor
 import tuckertree as tt
 from onnx_models import CASES, ROUND_TO, agreement, photographs
 from tuckertree._base.progress import progress_bar
-from tuckertree.compression.objectives import survey_network
-from tuckertree.latency import LatencyTarget, run_as_planned
+from tuckertree.compression.objectives import Weight, survey_network
+from tuckertree.latency import LatencyTarget
 from tuckertree.measure import environment, evaluate
 from tuckertree.network.onnx import read_onnx
 from tuckertree.network.onnx.graph import Graph
@@ -129,7 +129,7 @@ def trained(name: str, rule: tt.Budget, options: argparse.Namespace) -> list[dic
     runtime = get_runtime(rule.runtime, threads=rule.threads)
     networks = {
         "dense": model,
-        "latency": run_as_planned(result.model, result.plan),
+        "latency": result.fused(),
         "same MACs": contract(other.model, runtime, example).model,
     }
     again = in_turns([of_model(label, network, example) for label, network in networks.items()], runtime)
@@ -205,7 +205,7 @@ def structure(name: str, rule: tt.Budget) -> list[dict[str, Any]]:
         target = LatencyTarget.of_model(model, example, rule)
         inventory, timer = target.measure(inventory, options, tick=tick)
         timed = time.perf_counter() - started
-        candidates = survey_network(model, inventory, options, timer=timer, tick=tick)
+        candidates, _ = survey_network(model, inventory, options, Weight(), timer=timer, tick=tick)
         plan = target.plan(inventory, candidates, options, tick=tick)
     row = row_of(plan, time.perf_counter() - started)
     return [{**row, "seconds_timing_layers": timed}]

@@ -15,7 +15,7 @@ from tuckertree.tools.models import build
 from tuckertree.tools.training import Outcome, Settings, finetune, train
 
 
-def load(path: str | Path, *, into: nn.Module | None = None) -> nn.Module:
+def load(path: str | Path, *, into: nn.Module | None = None, fused: bool = False) -> nn.Module:
     """Load a compressed model from a folder that :meth:`CompressionResult.save` wrote.
 
     Nothing in the folder is unpickled or executed, and no decomposition is made.
@@ -27,6 +27,9 @@ def load(path: str | Path, *, into: nn.Module | None = None) -> nn.Module:
     into
         The dense model it was made from, where that is not one that :func:`build` knows by name; it gives the
         architecture alone and is not changed.
+    fused
+        Whether to give the network as it was measured for a latency, to be run; by default, and in a folder that
+        was made for none, in its factors, to be trained on. See :meth:`CompressionResult.fused`.
 
     Returns
     -------
@@ -38,7 +41,7 @@ def load(path: str | Path, *, into: nn.Module | None = None) -> nn.Module:
     TuckertreeError
         If the folder is not one of ours, corrupt, of a newer format, or does not fit the architecture.
     """
-    return load_folder(path, build, into)[0]
+    return load_folder(path, build, into, fused=fused)[0]
 
 
 __all__ = [

@@ -9,6 +9,8 @@ from torch import nn
 
 import tuckertree as tt
 from tests import networks
+from tuckertree.calibration import KroneckerMetric
+from tuckertree.compression import Objective
 from tuckertree.core.layers import Chain, densify
 from tuckertree.measure import count_macs, count_parameters
 from tuckertree.network.surgery import build_structure
@@ -277,3 +279,72 @@ def test_a_network_of_which_no_layer_can_be_a_chain_is_refused_with_the_reason(c
     model = nn.Sequential(*map(nn.utils.parametrizations.weight_norm, layers))
     with pytest.raises(tt.UnreachableTargetError, match=r"all 2 layers stay dense \(parametrized"):
         tt.compress(model, IMAGE, tt.Budget(macs=0.5), calibration=calibration)
+
+
+class Work(Objective):
+    """Weight errors, each as bad as the layer is large."""
+
+    needs_images = False
+
+    def losses(self, survey, candidates, metrics):
+        macs = {layer.name: layer.macs for layer in survey.layers}
+        return {name: found.weighted(macs[name]) for name, found in candidates.items()}
+
+
+def test_an_objective_of_ones_own_is_made_small():
+    model, budget = networks.small_cnn(), tt.Budget(params=0.5)
+    usual = tt.compress(model, IMAGE, budget)
+    own = tt.compress(model, IMAGE, budget, objective=Work())
+    assert own.plan.rule["objective"] == "work"
+    assert not own.plan.rule["weighs"]
+    macs = {layer.name: layer.macs[0] for layer in own.plan.layers}
+
+    def loss(result):
+        return sum(macs[name] * error**2 for name, error in result.errors.items())
+
+    assert loss(own) < loss(usual)
+    assert own.plan.parameters[1] <= 0.5 * own.plan.parameters[0]
+
+
+def test_an_objective_in_a_metric_of_its_own_is_not_taken_for_the_weights():
+    class Scaled(Objective):
+        needs_images = False
+
+        def metrics(self, survey):
+            twice = torch.full((1, 1, 1), 2.0, dtype=torch.float64)
+            return {layer.name: KroneckerMetric((twice, None)) for layer in survey.layers}
+
+    model, budget = networks.small_cnn(), tt.Budget(params=0.5)
+    own, usual = (tt.compress(model, IMAGE, budget, objective=each) for each in (Scaled(), "weight"))
+    assert own.plan.rule["weighs"]
+    assert "metric of the objective (scaled)" in str(own)
+    assert [layer.ranks for layer in own.plan.layers] == [layer.ranks for layer in usual.plan.layers]
+    for (
+        name,
+        weight,
+    ) in own.model.state_dict().items():  # factors of the weights, not of what they are in the metric
+        torch.testing.assert_close(weight, usual.model.state_dict()[name])
+
+
+def test_an_objective_that_breaks_its_contract_is_refused_by_the_clause():
+    class Forgets(Objective):
+        needs_images = False
+
+        def losses(self, survey, candidates, metrics):
+            return dict(list(candidates.items())[1:])
+
+    class Falls(Forgets):
+        def losses(self, survey, candidates, metrics):
+            return {name: found.measured(lambda error: -error) for name, found in candidates.items()}
+
+    class Needs(Objective):
+        pass
+
+    model, budget = networks.small_cnn(), tt.Budget(params=0.5)
+    for objective, message in (
+        (Forgets(), "objective forgets gives no losses for 0"),
+        (Falls(), "loss"),
+        (Needs(), "objective 'needs' needs calibration images"),
+    ):
+        with pytest.raises(tt.UsageError, match=message):
+            tt.compress(model, IMAGE, budget, objective=objective)

@@ -13,7 +13,7 @@ from tests import networks
 from tests.latency.cases import timed
 from tuckertree._base.errors import TuckertreeError, UnreachableTargetError, UsageError
 from tuckertree.io.report.verdict import latency_warnings
-from tuckertree.latency import NetworkBenchmark, meet_target, run_as_planned
+from tuckertree.latency import NetworkBenchmark, fuse_as_planned, meet_target
 from tuckertree.latency import network as network_module
 from tuckertree.latency import target as target_module
 from tuckertree.latency.target import TOO_FAST, TOO_SLOW, predicted_share
@@ -217,18 +217,18 @@ def test_plans_keep_their_forms_and_times_and_read_those_that_have_none(network)
             Plan.from_json({**data, "latency": latency})
 
 
-def test_a_network_run_as_planned_computes_what_its_chains_do(network):
+def test_a_network_fused_as_planned_computes_what_its_chains_do(network):
     model, inventory, candidates, _, options = network
     plan = make_plan(inventory, candidates, Budget(latency=0.6), options)
     chains = tt.apply(model, plan)
-    planned = run_as_planned(chains, plan)
+    planned = fuse_as_planned(chains, plan)
     x = torch.randn(2, 3, 32, 32)
     with torch.no_grad():
         assert torch.allclose(planned(x), chains(x), atol=1e-4)
     for layer in plan.compressed:
         assert planned.get_submodule(layer.name).cuts == layer.form
     with pytest.raises(TuckertreeError, match="as the plan says"):
-        run_as_planned(model, plan)
+        fuse_as_planned(model, plan)
 
 
 def test_a_network_is_timed_at_the_batch_asked_for_and_left_alone():
@@ -262,7 +262,7 @@ def test_compress_for_onnxruntime_measures_and_keeps_what_it_measured(tmp_path, 
     folder = result.save(tmp_path / "saved")
     assert json.loads((folder / "report.json").read_text())["latency"]["predicted"] == found.predicted
     loaded = tt.load(folder)
-    planned = run_as_planned(loaded, result.plan)
+    planned = fuse_as_planned(loaded, result.plan)
     x = torch.randn(2, 3, 32, 32)
     with torch.no_grad():
         assert torch.allclose(planned(x), loaded(x), atol=1e-3)
@@ -273,4 +273,4 @@ def test_the_plan_of_one_machine_can_be_applied_without_a_timer(network):
     plan = make_plan(inventory, candidates, Budget(latency=0.7), options)
     again = tt.apply(model, Plan.loads(plan.dumps()))
     bare = replace(plan, layers=tuple(replace(layer, form=None) for layer in plan.layers))
-    assert len(list(run_as_planned(again, bare).modules())) == len(list(again.modules()))
+    assert len(list(fuse_as_planned(again, bare).modules())) == len(list(again.modules()))

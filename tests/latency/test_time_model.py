@@ -6,10 +6,10 @@ from torch import nn
 
 from tests import networks
 from tests.latency.cases import SPEED, machine, seconds_of, timed
-from tuckertree.core.layers import LayerSpec, forms
+from tuckertree.core.layers import LayerSpec, fusion_variants
 from tuckertree.latency import TimeModel
 from tuckertree.latency.fit import fit_times, work
-from tuckertree.latency.time_model import input_shape, sample_forms
+from tuckertree.latency.time_model import input_shape, sample_variants
 from tuckertree.planning import Call, take_inventory
 from tuckertree.planning.timing import form_cuts, forms_of_methods, rank_step
 
@@ -35,12 +35,12 @@ def layer_of(module, shape):
 @pytest.mark.parametrize(("module", "shape"), LAYERS, ids=IDS)
 def test_every_form_is_timed_and_the_layer_is_called_as_it_is(module, shape):
     layer = layer_of(module, shape)
-    found = sample_forms(layer.spec, rank_step(layer))
+    found = sample_variants(layer.spec, rank_step(layer))
     assert found[0].is_dense
     order = len(layer.spec.nontrivial_modes)
     assert {form.cuts for form in found[1:]} == set(form_cuts(tuple(range(order + 1))))
     for form in found[1:]:
-        assert form in forms(layer.spec, form.cuts, form.ranks)
+        assert form in fusion_variants(layer.spec, form.cuts, form.ranks)
     assert input_shape(layer.spec, layer.calls[0]) == shape
 
 
@@ -52,7 +52,7 @@ def test_times_that_were_not_measured_are_found_though_some_measurements_are_far
     call = layer.calls[0]
     model = TimeModel(machine(spoilt))
     whole = form_cuts(tuple(range(len(layer.spec.nontrivial_modes) + 1)))[-1]
-    for form in forms(layer.spec, whole, (12,) * len(whole)):
+    for form in fusion_variants(layer.spec, whole, (12,) * len(whole)):
         predicted = model.seconds(layer, form.cuts, torch.tensor([form.ranks]))
         assert float(predicted) == pytest.approx(seconds_of(form, layer.spec, call), rel=0.02)
 
@@ -60,7 +60,7 @@ def test_times_that_were_not_measured_are_found_though_some_measurements_are_far
 def test_the_work_of_a_chain_is_what_its_stages_count():
     module = nn.Conv2d(8, 12, 3, stride=2, padding=1)
     spec, call = LayerSpec.of(module), Call(2, (16, 16), (8, 8))
-    form = forms(spec, (0, 1, 2), (4, 5, 6))[0]
+    form = fusion_variants(spec, (0, 1, 2), (4, 5, 6))[0]
     row = work(spec, call, form.cuts, torch.tensor([form.ranks]))[0]
     assert row[:2].tolist() == [1, 4]
     assert float(row[2:6].sum()) == 2 * form.macs((16, 16), (8, 8))
@@ -87,7 +87,7 @@ def test_a_layer_called_twice_takes_twice_as_long_and_a_batch_as_many_samples():
     assert len(layer.calls) == 2
     none = torch.zeros(1, 0)
     twice = float(TimeModel(machine()).seconds(layer, (), none))
-    (once,) = {seconds_of(sample_forms(layer.spec, 4)[0], layer.spec, call) for call in layer.calls}
+    (once,) = {seconds_of(sample_variants(layer.spec, 4)[0], layer.spec, call) for call in layer.calls}
     assert twice == pytest.approx(2 * once)
     of_four = float(TimeModel(machine(), (4, 1)).seconds(layer, (), none))
     assert of_four - twice == pytest.approx(2 * 3 * float(SPEED[5]) * layer.macs / 2)

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from tuckertree._base.errors import TuckertreeError, UsageError
-from tuckertree.core.layers import Chain, factorize, forms
+from tuckertree.core.layers import Chain, factorize, fusion_variants
 from tuckertree.io.report import contraction_table
 from tuckertree.measure import Timing
 from tuckertree.network.surgery import replace_layers
@@ -68,11 +68,11 @@ def test_the_fastest_form_is_taken_or_the_layer_is_dense(network, x, pretend, ra
     before = [id(module) for module in network.modules()]
     found = contract(network, get_runtime("torch", threads=1), x)
     assert [layer.name for layer in found.layers] == ["2", "4", "7"]
-    taken = [len(layer.form.stages) for layer in found.layers]
+    taken = [len(layer.variant.stages) for layer in found.layers]
     assert taken == [layers[0], layers[0], layers[1]]
     for layer in found.layers:
         module = found.model.get_submodule(layer.name)
-        assert isinstance(module, Chain) is not layer.form.is_dense
+        assert isinstance(module, Chain) is not layer.variant.is_dense
     torch.testing.assert_close(found.model(x), network(x), rtol=0, atol=1e-12)
     assert [id(module) for module in network.modules()] == before
     assert contraction_table(found.layers).row_count == 3
@@ -143,5 +143,5 @@ def test_every_form_is_offered(network, x, pretend):
     pretend({1: 1.0, 2: 0.8, 3: 0.6, 4: 0.4})
     found = contract(network, get_runtime("torch", threads=1), x)
     chain = network[2]
-    names = {form.name for form in forms(chain.dense, chain.cuts, chain.ranks)}
+    names = {form.name for form in fusion_variants(chain.dense, chain.cuts, chain.ranks)}
     assert {name for name, _ in found.layers[0].times} == names

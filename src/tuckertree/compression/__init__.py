@@ -2,5 +2,6 @@
 
 from tuckertree.compression.compressing import CompressionResult, compress
 from tuckertree.compression.networks import Network, OnnxNetwork
+from tuckertree.compression.objectives import Objective, Survey
 
-__all__ = ["CompressionResult", "Network", "OnnxNetwork", "compress"]
+__all__ = ["CompressionResult", "Network", "Objective", "OnnxNetwork", "Survey", "compress"]

@@ -15,11 +15,12 @@ from tuckertree._base.errors import UnreachableTargetError, UsageError
 from tuckertree._base.progress import parallel_map, progress_bar
 from tuckertree.calibration import CalibrationData, calibrate
 from tuckertree.compression.networks import Network, network_of
-from tuckertree.compression.objectives import AnyRule, check_objective, survey_by_default, survey_network
+from tuckertree.compression.objectives import AnyRule, Objective, find_objective, survey_network
 from tuckertree.compression.onnx_output import OnnxOutput
 from tuckertree.core.layers import Chain, LayerSpec
 from tuckertree.io import save_folder
 from tuckertree.io.sizes import Size
+from tuckertree.latency import fuse_as_planned
 from tuckertree.measure import ExampleInputs
 from tuckertree.network.surgery import apply
 from tuckertree.planning import (
@@ -93,6 +94,14 @@ class CompressionResult:
 
         return [] if self.output is None else self.output.warnings(fitted=is_fitted(self))
 
+    def fused(self) -> nn.Module:
+        """The network as it was measured, to be run, timed and exported; :attr:`model` is the one to train on.
+
+        Of a budget of latency neighbouring factors are multiplied out as the plan says (``form``), which is the
+        same function up to rounding. Otherwise nothing was measured, and this is :attr:`model` itself.
+        """
+        return fuse_as_planned(self.model, self.plan)
+
     def save(
         self, path: str | Path, *, overwrite: bool = False, report: Mapping[str, Any] | None = None
     ) -> Path:
@@ -148,7 +157,7 @@ def compress(
     first: str = "svd",
     round_to: int | None = None,
     calibration: CalibrationData | None = None,
-    objective: str | None = None,
+    objective: str | Objective | None = None,
     progress: bool | None = None,
 ) -> CompressionResult:
     """Compress a trained network by hierarchical Tucker-2 decomposition.
@@ -175,7 +184,7 @@ def compress(
     first
         The first convolution: ``svd`` of the T-mode (the paper), ``ht2``, or left ``dense``.
     round_to
-        Round ranks up to a multiple of this (8 or 16 suits most processors). By default 1; for a budget of
+        Round ranks up to a multiple of this (8 or 16 suits most CPUs). By default 1; for a budget of
         latency 16, 8 or 4 by the width of the layer.
     calibration
         A few hundred unlabelled inputs (a tensor or array, a data set, a DataLoader, a list of batches or of single
@@ -188,7 +197,7 @@ def compress(
         What a budget makes small: ``outputs``, the change of the network's output (default with
         calibration), predicted from derivatives; ``sensitivity``, the same, measured by trying each layer
         alone; ``moments``, the sum of the layers' relative output errors; ``weight``, that of their relative
-        weight errors (default without).
+        weight errors (default without); or an :class:`~tuckertree.compression.Objective` of one's own.
     progress
         Draw a progress bar on stderr; by default where stderr is a terminal.
 
@@ -213,8 +222,7 @@ def compress(
     timed = rule if isinstance(rule, Budget) and rule.latency is not None else None
     round_to = 1 if round_to is None and not timed else round_to
     options = Options(_patterns(include), _patterns(exclude), first, round_to)
-    asked = objective is not None
-    objective = check_objective(rule, objective, calibrated=calibration is not None)
+    objective = find_objective(objective, rule, calibrated=calibration is not None)
     stopwatch = Stopwatch()
     network = network_of(model, example_inputs)
     images = None if calibration is None else network.images(calibration)
@@ -235,19 +243,15 @@ def compress(
                 target = network.target(timed)
                 inventory, timer = target.measure(inventory, options, tick=tick)
                 stopwatch.lap("times")
-            known: dict[str, Any] = {"timer": timer, "tick": tick}
-            if asked:
-                candidates = survey_network(dense, inventory, options, objective, images, **known)
-            else:
-                candidates, objective = survey_by_default(dense, inventory, options, images, **known)
+            candidates, objective = survey_network(
+                dense, inventory, options, objective, images, timer=timer, tick=tick
+            )
             if target is not None:
                 plan = target.plan(inventory, candidates, options, tick=tick)
             else:
                 plan = make_plan(inventory, candidates, rule, options)
-            plan = replace(plan, rule={**plan.rule, "objective": objective})
-            spectra = (
-                {name: found.spectra for name, found in candidates.items()} if objective == "weight" else None
-            )
+            plan = replace(plan, rule={**plan.rule, **objective.describe()})
+            spectra = None if objective.weighs else {name: x.spectra for name, x in candidates.items()}
         else:
             spectra = survey(dense, inventory, options, tick=tick)
             plan = make_plan(inventory, spectra, rule, options)

@@ -16,7 +16,7 @@ from tuckertree.calibration import Calibration, CalibrationData, check_images
 from tuckertree.compression.onnx_batches import first_sample, onnx_calibration, trial_feeds
 from tuckertree.compression.onnx_output import OnnxOutput
 from tuckertree.io.sizes import Size, size_of
-from tuckertree.latency import LatencyTarget, run_as_planned
+from tuckertree.latency import LatencyTarget, fuse_as_planned
 from tuckertree.latency.files import FileBenchmark, count_as_run, layer_benchmark, onnx_runtime_of
 from tuckertree.measure import ExampleInputs, preserved
 from tuckertree.measure.snapshot import Snapshot
@@ -240,7 +240,7 @@ class OnnxNetwork(Network):
     def finished(self, compressed: nn.Module, plan: Plan, inventory: Inventory) -> tuple[nn.Module, Plan]:
         """As :meth:`Network.finished`: as it was timed, in the types that the file holds."""
         if plan.latency is not None:
-            compressed, plan = run_as_planned(compressed, plan), count_as_run(plan, inventory)
+            compressed, plan = fuse_as_planned(compressed, plan), count_as_run(plan, inventory)
         round_as_stored(self._open(None).layers, compressed)
         return compressed, plan
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from warnings import warn
 
@@ -13,6 +15,7 @@ from tuckertree.calibration import (
     Calibration,
     CalibrationData,
     CalibrationWarning,
+    KroneckerMetric,
     NotDifferentiableError,
     collect_metrics,
     measure_sensitivity,
@@ -23,6 +26,7 @@ from tuckertree.planning import (
     DENSE,
     Candidates,
     Inventory,
+    Layer,
     NetworkRule,
     Options,
     Rule,
@@ -32,81 +36,213 @@ from tuckertree.planning import (
     trade_off,
 )
 
-OBJECTIVES = ("outputs", "sensitivity", "moments", "weight")
 AnyRule = Rule | NetworkRule
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What an objective looks at: the model, those of its layers that may be compressed, and images, if any."""
+
+    model: nn.Module
+    layers: Sequence[Layer]
+    images: Calibration | None
+    tick: ProgressCallback = no_progress
+
+
+class Objective:
+    """What a budget makes small: the sum of the losses of the layers' candidates.
+
+    A subclass says in which metric the errors of the layers are measured, what loss an error means, or both.
+    By themselves errors are those of the weights and the loss is the squared relative error. One that takes an
+    error for the worse the more work its layer does, for ``compress(..., objective=Work())``::
+
+        class Work(Objective):
+            needs_images = False
+
+            def losses(self, survey, candidates, metrics):
+                macs = {layer.name: layer.macs for layer in survey.layers}
+                return {name: found.weighted(macs[name]) for name, found in candidates.items()}
+
+    Attributes
+    ----------
+    needs_images
+        Whether there is nothing to be had of it without calibration images.
+    instead
+        What is taken where the network's outputs have no derivatives; None: that is refused.
+    """
+
+    needs_images: bool = True
+    instead: Objective | None = None
+
+    @property
+    def name(self) -> str:
+        """The name of its class in small letters, by which plans and reports call it."""
+        return type(self).__name__.lower()
+
+    @property
+    def weighs(self) -> bool:
+        """Whether errors are measured in another metric than that of the weights."""
+        return type(self).metrics is not Objective.metrics
+
+    def metrics(self, survey: Survey) -> Mapping[str, KroneckerMetric]:  # noqa: ARG002
+        """The metric of each layer's kernel, by name.
+
+        Raises
+        ------
+        NotDifferentiableError
+            If it takes derivatives that there are not.
+        """
+        return {}
+
+    def losses(
+        self,
+        survey: Survey,  # noqa: ARG002
+        candidates: Mapping[str, Candidates],
+        metrics: Mapping[str, KroneckerMetric],  # noqa: ARG002
+    ) -> Mapping[str, Candidates]:
+        """The same candidates with their losses (:meth:`Candidates.measured <tuckertree.planning.Candidates.measured>`)."""
+        return candidates
+
+    def describe(self) -> dict[str, object]:
+        """What a plan's rule says of it, as JSON data."""
+        return {"objective": self.name, "weighs": self.weighs}
+
+
+class Weight(Objective):
+    """The sum of the layers' squared relative weight errors."""
+
+    needs_images = False
+
+
+class Moments(Objective):
+    """The sum of the layers' squared relative output errors, from the second moment of their inputs."""
+
+    def metrics(self, survey: Survey) -> Mapping[str, KroneckerMetric]:
+        """As :meth:`Objective.metrics`."""
+        return _metrics(survey, gradients=False)
+
+
+class Sensitivity(Moments):
+    """The change of the network's output, measured by trying each layer alone."""
+
+    def losses(
+        self, survey: Survey, candidates: Mapping[str, Candidates], metrics: Mapping[str, KroneckerMetric]
+    ) -> Mapping[str, Candidates]:
+        """As :meth:`Objective.losses`."""
+        assert survey.images is not None
+        return measure_sensitivity(
+            survey.model, survey.layers, candidates, metrics, survey.images, tick=survey.tick
+        )
+
+
+class Outputs(Objective):
+    """The change of the network's output, predicted from its derivatives by the layers' weights."""
+
+    def __init__(self, instead: Objective | None = None) -> None:
+        self.instead = instead
+
+    def metrics(self, survey: Survey) -> Mapping[str, KroneckerMetric]:
+        """As :meth:`Objective.metrics`."""
+        return _metrics(survey, gradients=True)
+
+    def losses(
+        self,
+        survey: Survey,  # noqa: ARG002
+        candidates: Mapping[str, Candidates],
+        metrics: Mapping[str, KroneckerMetric],  # noqa: ARG002
+    ) -> Mapping[str, Candidates]:
+        """Errors are relative to the kernel in its metric; its norm there is what the network's output sees."""
+        return {name: found.weighted(found.spectra.squared_norm) for name, found in candidates.items()}
+
+
+def _metrics(survey: Survey, *, gradients: bool) -> Mapping[str, KroneckerMetric]:
+    assert survey.images is not None
+    return collect_metrics(survey.model, survey.layers, survey.images, gradients=gradients, tick=survey.tick)
+
+
+OBJECTIVES: dict[str, Callable[[], Objective]] = {
+    "outputs": Outputs,
+    "sensitivity": Sensitivity,
+    "moments": Moments,
+    "weight": Weight,
+}
+
+
+def default_objective(*, calibrated: bool) -> Objective:
+    """What is made small if nobody says: ``outputs`` with images, or ``moments`` where these have no derivatives."""
+    return Outputs(instead=Moments()) if calibrated else Weight()
+
+
+def find_objective(objective: str | Objective | None, rule: AnyRule | None, *, calibrated: bool) -> Objective:
+    """The objective that holds: the one asked for, by its name or itself, or the default.
+
+    Raises
+    ------
+    UsageError
+        If it is unknown, does not belong to the rule, or needs images that are not there.
+    """
+    if objective is None:
+        return default_objective(calibrated=calibrated)
+    if not isinstance(objective, Objective):
+        if objective not in OBJECTIVES:
+            raise UsageError(f"unknown objective {objective!r}; known: {', '.join(OBJECTIVES)}")
+        objective = OBJECTIVES[objective]()
+    if not isinstance(rule, NetworkRule):
+        raise UsageError("an objective belongs to a budget")
+    if objective.needs_images and not calibrated:
+        raise UsageError(f"objective {objective.name!r} needs calibration images")
+    return objective
 
 
 def survey_network(
     model: nn.Module,
     inventory: Inventory,
     options: Options,
-    objective: str = "weight",
+    objective: Objective,
     images: Calibration | None = None,
     *,
     timer: Timer | None = None,
     tick: ProgressCallback = no_progress,
-) -> dict[str, Candidates]:
-    """Candidates of all layers with their losses in an objective (:func:`compress`), by name.
+) -> tuple[dict[str, Candidates], Objective]:
+    """Candidates of all layers by name with their losses, and the objective that these are of.
 
-    A ``timer`` is for a budget of latency.
+    It is the one given, or :attr:`Objective.instead`. A ``timer`` is for a budget of latency.
 
     Raises
     ------
     TuckertreeError
         If a weight or an activation is not finite, or the images cannot be used.
-    """
-    if images is None or objective == "weight":
-        return survey_candidates(model, inventory, options, timer=timer, tick=tick)
-    layers = [layer for layer in inventory.layers if options.method(layer)[0] != DENSE]
-    metrics = collect_metrics(model, layers, images, gradients=objective == "outputs", tick=tick)
-    candidates = survey_candidates(
-        model,
-        inventory,
-        options,
-        metric=lambda layer, kernel: metrics[layer.name].of(kernel),
-        timer=timer,
-        tick=tick,
-    )
-    if objective == "moments":
-        return candidates
-    if objective == "sensitivity":
-        return measure_sensitivity(model, layers, candidates, metrics, images, tick=tick)
-    # Errors are relative to the kernel in its metric; its norm there is what the network's output sees.
-    return {name: found.weighted(found.spectra.squared_norm) for name, found in candidates.items()}
-
-
-def survey_by_default(
-    model: nn.Module,
-    inventory: Inventory,
-    options: Options,
-    images: Calibration | None,
-    *,
-    timer: Timer | None = None,
-    tick: ProgressCallback = no_progress,
-) -> tuple[dict[str, Candidates], str]:
-    """Candidates as :func:`survey_network` gives them, in the objective that nobody asked for, and its name.
-
-    It is ``weight`` without images, and ``outputs`` with them, or ``moments`` where outputs have no derivatives.
-
-    Raises
-    ------
-    TuckertreeError
-        As :func:`survey_network`.
+    UsageError
+        If the objective loses a layer, or a loss cannot be one.
 
     Warns
     -----
     CalibrationWarning
-        If outputs have no derivatives.
+        If outputs have no derivatives, and another objective is taken.
     """
-    objective = "weight" if images is None else "outputs"
+    layers = [layer for layer in inventory.layers if options.method(layer)[0] != DENSE]
+    known = Survey(model, layers, images, tick)
     try:
-        found = survey_network(model, inventory, options, objective, images, timer=timer, tick=tick)
+        metrics = objective.metrics(known)
     except NotDifferentiableError as error:
-        said = str(error).rpartition(";")[0]
-        warn(f"{said}; the objective is moments instead", CalibrationWarning, stacklevel=3)
-        objective = "moments"
-        found = survey_network(model, inventory, options, objective, images, timer=timer, tick=tick)
-    return found, objective
+        if objective.instead is None:
+            raise
+        said, instead = str(error).rpartition(";")[0], objective.instead
+        warn(f"{said}; the objective is {instead.name} instead", CalibrationWarning, stacklevel=3)
+        return survey_network(model, inventory, options, instead, images, timer=timer, tick=tick)
+
+    candidates = survey_candidates(
+        model,
+        inventory,
+        options,
+        metric=(lambda layer, kernel: metrics[layer.name].of(kernel)) if objective.weighs else None,
+        timer=timer,
+        tick=tick,
+    )
+    found = objective.losses(known, candidates, metrics)
+    if missing := sorted(candidates.keys() - found.keys()):
+        raise UsageError(f"the objective {objective.name} gives no losses for {', '.join(missing[:3])}")
+    return {name: found[name] for name in candidates}, objective
 
 
 def trade_off_curve(
@@ -139,24 +275,6 @@ def trade_off_curve(
     images = None if calibration is None else network.images(calibration)
     with progress_bar(progress) as tick, network.opened(images):
         inventory = network.probed(network.inventory(), Options())
-        candidates, _ = survey_by_default(network.module, inventory, Options(), images, tick=tick)
+        objective = default_objective(calibrated=images is not None)
+        candidates, _ = survey_network(network.module, inventory, Options(), objective, images, tick=tick)
     return trade_off(inventory, candidates, by=by, points=points)
-
-
-def check_objective(rule: AnyRule, objective: str | None, *, calibrated: bool) -> str:
-    """The objective that holds: the one asked for, or the default.
-
-    Raises
-    ------
-    UsageError
-        If it is unknown, does not belong to the rule, or needs images that are not there.
-    """
-    if objective is None:
-        return "outputs" if calibrated else "weight"
-    if objective not in OBJECTIVES:
-        raise UsageError(f"unknown objective {objective!r}; known: {', '.join(OBJECTIVES)}")
-    if not isinstance(rule, NetworkRule):
-        raise UsageError("an objective belongs to a budget")
-    if objective != "weight" and not calibrated:
-        raise UsageError(f"objective {objective!r} needs calibration images")
-    return objective

@@ -16,6 +16,7 @@ from tuckertree._base.names import UntrustedName
 from tuckertree._base.version import __version__
 from tuckertree.io.sizes import Size, read_size
 from tuckertree.io.tensors import load_tensors, save_tensors
+from tuckertree.latency import fuse_as_planned
 from tuckertree.measure import environment
 from tuckertree.network.surgery import build_structure
 from tuckertree.planning import Plan
@@ -174,7 +175,7 @@ def read_report(path: str | Path) -> dict[str, Any]:
 
 
 def load_folder(
-    path: str | Path, build: Callable[[str], nn.Module], into: nn.Module | None = None
+    path: str | Path, build: Callable[[str], nn.Module], into: nn.Module | None = None, *, fused: bool = False
 ) -> tuple[nn.Module, SavedConfig]:
     """Rebuild a compressed model from a saved folder, in evaluation mode; no decomposition is made.
 
@@ -184,6 +185,8 @@ def load_folder(
         Makes the dense architecture from its name; called only where ``into`` is not given.
     into
         The dense architecture, for a folder that does not name it; it is not changed.
+    fused
+        Whether to give the network as it was measured for a latency (:func:`~tuckertree.latency.fuse_as_planned`).
 
     Raises
     ------
@@ -196,7 +199,7 @@ def load_folder(
     model = build_structure(into if into is not None else _built(path, config, build), config.plan)
     load_tensors(model, tensors)
     model.eval()
-    return model, config
+    return fuse_as_planned(model, config.plan) if fused else model, config
 
 
 def ask_for_model(path: Path, error: UsageError | None = None) -> TuckertreeError:

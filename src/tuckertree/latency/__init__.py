@@ -1,6 +1,12 @@
 """Latency as a target: layers timed, a plan chosen, the whole network measured, the plan corrected."""
 
-from tuckertree.latency.network import NetworkBenchmark, PlanBenchmark, random_as_planned, run_as_planned
+from tuckertree.latency.network import (
+    NetworkBenchmark,
+    PlanBenchmark,
+    fuse_as_planned,
+    is_measured,
+    random_as_planned,
+)
 from tuckertree.latency.target import LatencyTarget, meet_target
 from tuckertree.latency.time_model import LayerBenchmark, RuntimeBenchmark, TimeModel
 
@@ -11,7 +17,8 @@ __all__ = [
     "PlanBenchmark",
     "RuntimeBenchmark",
     "TimeModel",
+    "fuse_as_planned",
+    "is_measured",
     "meet_target",
     "random_as_planned",
-    "run_as_planned",
 ]

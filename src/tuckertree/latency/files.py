@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from tuckertree._base.errors import TuckertreeError, UsageError
 from tuckertree.core.decomposition import method_cuts
-from tuckertree.core.layers import Form, chain_parameters, chain_stages
+from tuckertree.core.layers import FusionVariant, chain_parameters, chain_stages
 from tuckertree.latency.network import PlanBenchmark, random_as_planned
 from tuckertree.latency.time_model import LayerBenchmark, RuntimeBenchmark
 from tuckertree.network.onnx.files import OnnxFile, one_line
@@ -23,7 +23,7 @@ from tuckertree.network.onnx.module import OnnxModule
 from tuckertree.network.onnx.rewriting import rewrite
 from tuckertree.network.onnx.writing import written
 from tuckertree.planning import Budget, Inventory, LayerPlan, Plan
-from tuckertree.runtimes import CandidateTime, Runtime, get_runtime
+from tuckertree.runtimes import CandidateTime, Runtime, get_runtime, runtimes
 
 
 def onnx_runtime_of(rule: Budget) -> Runtime:
@@ -32,13 +32,14 @@ def onnx_runtime_of(rule: Budget) -> Runtime:
     Raises
     ------
     UsageError
-        If it is unknown, or one of torch's.
+        If it is unknown, or reads no ONNX files.
     TuckertreeError
         If it is not installed.
     """
     runtime = get_runtime(rule.runtime, threads=rule.threads)
     if not runtime.reads_onnx:
-        raise UsageError(f"an ONNX file runs on onnxruntime or openvino, not on {rule.runtime}")
+        known = " or ".join(name for name, kind in runtimes().items() if kind.reads_onnx)
+        raise UsageError(f"an ONNX file runs on {known}, not on {rule.runtime}")
     return runtime
 
 
@@ -46,7 +47,7 @@ def layer_benchmark(runtime: Runtime, module: nn.Module) -> LayerBenchmark:
     """Times forms of a file's layers."""
     layers = RuntimeBenchmark(runtime, next(p.dtype for p in module.parameters()))
 
-    def benchmark(shape: tuple[int, ...], forms: Sequence[Form]) -> Sequence[CandidateTime]:
+    def benchmark(shape: tuple[int, ...], forms: Sequence[FusionVariant]) -> Sequence[CandidateTime]:
         return layers(_with_room(shape, forms[0]), forms)
 
     return benchmark
@@ -138,7 +139,7 @@ def count_as_run(plan: Plan, inventory: Inventory) -> Plan:
     )
 
 
-def _with_room(shape: tuple[int, ...], dense: Form) -> tuple[int, ...]:
+def _with_room(shape: tuple[int, ...], dense: FusionVariant) -> tuple[int, ...]:
     """Shape of an input that the kernel fits in: a file may pad one side alone, torch pads both alike."""
     spec = dense.stages[0].spec
     if not spec.order or spec.transposed or isinstance(spec.padding, str):

@@ -1,4 +1,4 @@
-"""Fitting times of a layer's forms by what their stages do."""
+"""Fitting times of a layer's fusion variants by what their stages do."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from torch import Tensor, nn
 
 from tuckertree._base.errors import TuckertreeError, UsageError
-from tuckertree.core.layers import Chain, contract_chain, forms
+from tuckertree.core.layers import Chain, contract_chain, fusion_variants
 from tuckertree.latency.time_model import fill
 from tuckertree.measure import ExampleInputs, Timing, copy_for_inference, time_in_turns, time_until_steady
 from tuckertree.network.surgery import build_structure, replace_layers
@@ -19,33 +19,45 @@ _ROUNDS = 25
 _SHORTEST, _PAUSE = 2e-3, 0.05
 
 
-def run_as_planned(model: nn.Module, plan: Plan) -> nn.Module:
-    """Give every chain of a compressed model the form that its plan names: the same function up to rounding.
+def fuse_as_planned(model: nn.Module, plan: Plan) -> nn.Module:
+    """Fuse every chain of a compressed model as its plan says: the same function up to rounding.
 
     Parameters
     ----------
     model
         What :func:`~tuckertree.compress` or :func:`~tuckertree.load` gave; it is not changed.
     plan
-        Its plan. A layer whose form is not named stays as it is.
+        Its plan. A layer whose fusion variant is not named stays as it is.
+
+    Returns
+    -------
+    torch.nn.Module
+        A copy that shares no memory with the model; the model itself where the plan names no variant.
 
     Raises
     ------
     TuckertreeError
-        If the plan names a form of a layer that is no such chain here.
+        If the plan names a variant of a layer that is no such chain here.
     """
+    if not is_measured(plan):
+        return model
     contracted: dict[str, nn.Module] = {}
     for layer in plan.compressed:
         if layer.form is None:
             continue
         chain = model.get_submodule(layer.name)
-        known = forms(chain.dense, chain.cuts, chain.ranks) if isinstance(chain, Chain) else ()
-        form = next((form for form in known if form.cuts == layer.form), None)
-        if form is None:
+        known = fusion_variants(chain.dense, chain.cuts, chain.ranks) if isinstance(chain, Chain) else ()
+        variant = next((variant for variant in known if variant.cuts == layer.form), None)
+        if variant is None:
             raise TuckertreeError(f"{layer.name} cannot be run cut at {list(layer.form)}, as the plan says")
         assert isinstance(chain, Chain)
-        contracted[layer.name] = contract_chain(chain, form)
+        contracted[layer.name] = contract_chain(chain, variant)
     return replace_layers(model, contracted)
+
+
+def is_measured(plan: Plan) -> bool:
+    """Whether a plan names the fusion variants that its layers were measured in: it was made for a latency."""
+    return any(layer.form is not None for layer in plan.compressed)
 
 
 class PlanBenchmark(ABC):
@@ -121,7 +133,7 @@ class NetworkBenchmark(PlanBenchmark):
 
 
 def random_as_planned(model: nn.Module, plan: Plan) -> nn.Module:
-    """Copy a dense model with chains of random weights, each in the form that the plan names.
+    """Copy a dense model with chains of random weights, each in the variant that the plan names.
 
     Raises
     ------
@@ -131,7 +143,7 @@ def random_as_planned(model: nn.Module, plan: Plan) -> nn.Module:
     structure = build_structure(model, plan)
     for layer in plan.compressed:
         fill(structure.get_submodule(layer.name))
-    return run_as_planned(structure, plan)
+    return fuse_as_planned(structure, plan)
 
 
 def _of_batch(x: Tensor, batch: int) -> Tensor:

@@ -14,7 +14,7 @@ from tuckertree.latency.network import NetworkBenchmark, PlanBenchmark
 from tuckertree.latency.time_model import LayerBenchmark, RuntimeBenchmark, TimeModel
 from tuckertree.measure import ExampleInputs, Timing
 from tuckertree.planning import DENSE, Budget, Candidates, Inventory, Latency, Options, Plan, make_plan
-from tuckertree.runtimes import Runtime, get_runtime
+from tuckertree.runtimes import Runtime, find_runtime, get_runtime
 
 ROUNDS = 5
 """At most so many plans are measured."""
@@ -35,7 +35,7 @@ class LatencyTarget:
     network
         Times plans for the whole network.
     layers
-        Times forms of its layers, on the same runtime.
+        Times variants of its layers, on the same runtime.
     """
 
     def __init__(self, rule: Budget, network: PlanBenchmark, layers: LayerBenchmark) -> None:
@@ -98,8 +98,10 @@ def runtime_of(rule: Budget, model: nn.Module) -> Runtime:
         If it is not installed.
     """
     device = next((str(p.device) for p in model.parameters()), "cpu")
-    on_torch = rule.runtime.startswith("torch")
-    return get_runtime(rule.runtime, threads=rule.threads, device=device if on_torch else "cpu")
+    there = find_runtime(rule.runtime).devices
+    return get_runtime(
+        rule.runtime, threads=rule.threads, device=device if device.partition(":")[0] in there else there[0]
+    )
 
 
 def meet_target(

@@ -1,4 +1,4 @@
-"""How long a layer takes in any form at any ranks, from measurements of a few."""
+"""How long a layer takes in any fusion variant at any ranks, from measurements of a few."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from torch import Tensor, nn
 from tuckertree._base.progress import ProgressCallback, no_progress
 from tuckertree.core.decomposition import feasible_ranks
 from tuckertree.core.decomposition.matricization import mode_sizes
-from tuckertree.core.layers import Form, LayerSpec, chain_stages
+from tuckertree.core.layers import FusionVariant, LayerSpec, chain_stages
 from tuckertree.latency.fit import fit_times, work
 from tuckertree.planning import Call, Layer
 from tuckertree.planning.timing import form_cuts, rank_step
 from tuckertree.runtimes import CandidateTime, Runtime, time_candidates
 
-LayerBenchmark = Callable[[tuple[int, ...], Sequence[Form]], Sequence[CandidateTime]]
-"""Times forms of a layer, the dense one first, on an input of the given shape."""
+LayerBenchmark = Callable[[tuple[int, ...], Sequence[FusionVariant]], Sequence[CandidateTime]]
+"""Times variants of a layer, the dense one first, on an input of the given shape."""
 
 
 @dataclass(frozen=True)
 class _Fitted:
-    """Seconds of the dense layer, and coefficients of the share of that which another form takes."""
+    """Seconds of the dense layer, and coefficients of the share of that which another variant takes."""
 
     dense: float
     coefficients: Tensor
@@ -33,7 +33,7 @@ class _Fitted:
 class TimeModel:
     """Times of layers, a :class:`~tuckertree.planning.Timer`.
 
-    Of each distinct layer some forms are timed at some ranks, beside the dense layer. In between, and beyond,
+    Of each distinct layer some variants are timed at some ranks, beside the dense layer. In between, and beyond,
     a time is taken to be linear in what the stages do (:func:`~tuckertree.latency.fit.work`): a chain of
     plain layers does one after the other, and a runtime joins little of them.
 
@@ -71,9 +71,9 @@ class TimeModel:
 
     def _fit(self, spec: LayerSpec, call: Call, step: int) -> _Fitted:
         if (spec, call) not in self._fitted:
-            forms = sample_forms(spec, step)
-            times = self._benchmark(input_shape(spec, call), forms)
-            rows = [work(spec, call, form.cuts, torch.tensor([form.ranks])) for form in forms]
+            variants = sample_variants(spec, step)
+            times = self._benchmark(input_shape(spec, call), variants)
+            rows = [work(spec, call, variant.cuts, torch.tensor([variant.ranks])) for variant in variants]
             ratios = torch.tensor([time.ratio.median for time in times], dtype=torch.float64)
             spread = [(time.ratio.high - time.ratio.low) / time.ratio.median for time in times]
             coefficients = fit_times(torch.cat(rows), ratios, torch.tensor(spread, dtype=torch.float64))
@@ -81,30 +81,30 @@ class TimeModel:
         return self._fitted[spec, call]
 
 
-def sample_forms(spec: LayerSpec, step: int) -> list[Form]:
-    """The forms of a layer that are timed: the dense one, then every other at two choices of ranks or three.
+def sample_variants(spec: LayerSpec, step: int) -> list[FusionVariant]:
+    """The variants of a layer that are timed: the dense one, then every other at two choices of ranks or three.
 
     Ranks are quarters and halves of what there can be, of the channels at most, in multiples of ``step``. With
-    two cuts either is once the larger one, so that the stages can be told apart. A layer of a single other form
+    two cuts either is once the larger one, so that the stages can be told apart. A layer of a single other variant
     has it timed three times: two that are off would not be noticed.
     """
     row = mode_sizes(spec.nontrivial_shape)
     limits = [
         min(prod(row[: n + 1]), prod(row[n + 1 :]), max(spec.kernel_shape[:2])) for n in range(len(row) - 1)
     ]
-    found: dict[tuple[int, ...], Form] = {(): Form((), (), chain_stages(spec, (), ()))}
+    found: dict[tuple[int, ...], FusionVariant] = {(): FusionVariant((), (), chain_stages(spec, (), ()))}
     for cuts in form_cuts(tuple(range(len(row) - 1))):
         for shares in _choices(len(cuts), alone=len(row) == 2):
             rounded = [
                 max(step, int(s * limits[cut]) // step * step) for s, cut in zip(shares, cuts, strict=True)
             ]
             ranks = feasible_ranks(spec.nontrivial_shape, cuts, rounded)
-            found[cuts + ranks] = Form(cuts, ranks, chain_stages(spec, cuts, ranks))
+            found[cuts + ranks] = FusionVariant(cuts, ranks, chain_stages(spec, cuts, ranks))
     return list(found.values())
 
 
 def _choices(cuts: int, *, alone: bool) -> tuple[tuple[float, ...], ...]:
-    """Ranks of a form as shares of what there can be."""
+    """Ranks of a variant as shares of what there can be."""
     if alone:
         return (0.25,), (0.5,), (0.75,)
     if cuts == 2:
@@ -120,15 +120,16 @@ def input_shape(spec: LayerSpec, call: Call) -> tuple[int, ...]:
 
 
 class RuntimeBenchmark:
-    """Times forms as modules with random weights on a runtime (:func:`~tuckertree.runtimes.time_candidates`)."""
+    """Times variants as modules with random weights on a runtime (:func:`~tuckertree.runtimes.time_candidates`)."""
 
     def __init__(self, runtime: Runtime, dtype: torch.dtype, *, repeats: int = 15) -> None:
         self._runtime, self._dtype, self._repeats = runtime, dtype, repeats
 
-    def __call__(self, shape: tuple[int, ...], forms: Sequence[Form]) -> Sequence[CandidateTime]:
-        """Time forms of one layer, the dense one first."""
+    def __call__(self, shape: tuple[int, ...], variants: Sequence[FusionVariant]) -> Sequence[CandidateTime]:
+        """Time variants of one layer, the dense one first."""
         modules = [
-            nn.Sequential(*(stage.spec.build(dtype=self._dtype) for stage in form.stages)) for form in forms
+            nn.Sequential(*(stage.spec.build(dtype=self._dtype) for stage in variant.stages))
+            for variant in variants
         ]
         for module in modules:
             fill(module)

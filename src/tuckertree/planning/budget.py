@@ -40,7 +40,7 @@ class Budget:
         In the same way, the time of one forward. It is measured, so it stands alone: what the layers' times
         predict is corrected by what the whole network takes, plan after plan.
     runtime, threads, batch
-        What the time is measured on (:data:`tuckertree.runtimes.RUNTIMES`), with how many threads (by
+        What the time is measured on (:func:`tuckertree.runtimes.get_runtime`), with how many threads (by
         default torch's number) and how many samples (by default those of the example inputs).
     best_effort
         Where no plan keeps a target of latency, take the fastest that was measured, instead of refusing.

@@ -47,7 +47,7 @@ class LayerPlan:
         Why it is so, in words.
     form
         The cuts that stay when the chain is run for a budget of latency, its other neighbours multiplied out
-        (:func:`~tuckertree.core.layers.forms`); None if nothing is said about it.
+        (:func:`~tuckertree.core.layers.fusion_variants`); None if nothing is said about it.
     seconds
         Predicted time before and after, where a budget of latency was kept.
     """
@@ -102,7 +102,7 @@ class Latency:
     Attributes
     ----------
     runtime, threads, batch
-        What ran it, on how many threads of the processor, how many samples in one run.
+        What ran it, on how many threads of the CPU, how many samples in one run.
     seconds
         Of one run of the dense network, undisturbed.
     target, predicted

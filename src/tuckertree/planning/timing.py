@@ -34,7 +34,7 @@ class Timer(Protocol):
 
 
 def form_cuts(cuts: tuple[int, ...]) -> list[tuple[int, ...]]:
-    """Cuts that stay in each form of a chain (:func:`~tuckertree.core.layers.forms`), the fewest layers first.
+    """Cuts that stay in each form of a chain (:func:`~tuckertree.core.layers.fusion_variants`), the fewest layers first.
 
     The dense form is one only where nothing is cut.
     """

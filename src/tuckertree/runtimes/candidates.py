@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 from tuckertree._base.errors import UsageError
 from tuckertree._base.progress import ProgressCallback, no_progress
 from tuckertree._base.version import __version__
-from tuckertree.measure import Timing, processor, time_until_steady
+from tuckertree.measure import Timing, time_until_steady
 from tuckertree.runtimes.cache import LatencyCache
 from tuckertree.runtimes.runtime import Runtime
 
@@ -123,11 +122,7 @@ def _measure(
 def _setting(runtime: Runtime, inputs: Tensor, reference: nn.Module, repeats: int) -> dict[str, Any]:
     return {
         "tuckertree": __version__,
-        "runtime": runtime.name,
-        "version": runtime.version,
-        "machine": f"{platform.machine()} {runtime.hardware or processor()}",
-        "threads": runtime.threads,
-        "device": runtime.device,
+        **runtime.key,
         "input": [str(inputs.dtype), *inputs.shape],
         "reference": _described(reference),
         "rounds": repeats,

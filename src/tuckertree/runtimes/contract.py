@@ -1,4 +1,4 @@
-"""Every chain of a network in the exact form that its runtime runs fastest."""
+"""Every chain of a network as the fusion variant that its runtime runs fastest."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from tuckertree._base.errors import TuckertreeError
 from tuckertree._base.progress import ProgressCallback, no_progress
-from tuckertree.core.layers import Chain, Form, contract_chain, forms
+from tuckertree.core.layers import Chain, FusionVariant, contract_chain, fusion_variants
 from tuckertree.measure import ExampleInputs, watch_input
 from tuckertree.measure import run as run_once
 from tuckertree.network.surgery import replace_layers
@@ -32,20 +32,20 @@ class ContractedLayer:
         Kernel shape ``(T, C, D1, ..., DN)`` of one group.
     input
         Shape of its input.
-    form
-        The form taken; the dense one where no form was faster by more than noise.
+    variant
+        The variant taken; the dense one where no variant was faster by more than noise.
     times
-        Name and time of every form, against the dense layer.
+        Name and time of every variant, against the dense layer.
     """
 
     name: str
     kernel: tuple[int, ...]
     input: tuple[int, ...]
-    form: Form
+    variant: FusionVariant
     times: tuple[tuple[str, CandidateTime], ...]
 
     def time(self, name: str) -> CandidateTime:
-        """Time of the form of that name."""
+        """Time of the variant of that name."""
         return dict(self.times)[name]
 
 
@@ -74,10 +74,10 @@ def contract(
     cache: LatencyCache | None = None,
     tick: ProgressCallback = no_progress,
 ) -> Contraction:
-    """Give every chain of a model the exact form that a runtime runs fastest.
+    """Fuse every chain of a model in the way that a runtime runs fastest.
 
-    Each distinct layer is measured by itself, once: its dense form and every form of its chain in turns. The
-    fastest form is taken if it beats the dense layer by more than noise; otherwise the layer becomes dense,
+    Each distinct layer is measured by itself, once: its dense variant and every variant of its chain in turns. The
+    fastest variant is taken if it beats the dense layer by more than noise; otherwise the layer becomes dense,
     with the weight the chain stands for.
 
     Parameters
@@ -100,7 +100,7 @@ def contract(
     if not chains:
         raise TuckertreeError("there is nothing to contract: the model has no factored layer")
     inputs = _inputs_of(model, chains, example_inputs)
-    found: dict[object, tuple[Form, tuple[tuple[str, CandidateTime], ...]]] = {}
+    found: dict[object, tuple[FusionVariant, tuple[tuple[str, CandidateTime], ...]]] = {}
     layers, modules = [], {}
     for number, (name, chain) in enumerate(chains.items()):
         if name not in inputs:
@@ -109,9 +109,9 @@ def contract(
         key = (chain.dense, chain.cuts, chain.ranks, shape, dtype)
         if key not in found:
             found[key] = _fastest(chain, shape, dtype, runtime, repeats, cache)
-        form, times = found[key]
-        layers.append(ContractedLayer(name, chain.dense.kernel_shape, shape, form, times))
-        modules[name] = contract_chain(chain, form)
+        variant, times = found[key]
+        layers.append(ContractedLayer(name, chain.dense.kernel_shape, shape, variant, times))
+        modules[name] = contract_chain(chain, variant)
         tick("contracting", number + 1, len(chains))
     return Contraction(replace_layers(model, modules), tuple(layers))
 
@@ -123,16 +123,16 @@ def _fastest(
     runtime: Runtime,
     repeats: int,
     cache: LatencyCache | None,
-) -> tuple[Form, tuple[tuple[str, CandidateTime], ...]]:
-    *factored, dense = forms(chain.dense, chain.cuts, chain.ranks)
+) -> tuple[FusionVariant, tuple[tuple[str, CandidateTime], ...]]:
+    *factored, dense = fusion_variants(chain.dense, chain.cuts, chain.ranks)
     ordered = (dense, *factored)
-    modules = [contract_chain(chain, form).cpu() for form in ordered]
+    modules = [contract_chain(chain, variant).cpu() for variant in ordered]
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(*shape, generator=generator).to(dtype)
     times = time_candidates(modules, x, runtime, repeats=repeats, cache=cache)
     best = min(range(len(ordered)), key=lambda i: times[i].ratio.median)
-    form = ordered[best] if times[best].is_faster() else dense
-    return form, tuple((f.name, t) for f, t in zip(ordered, times, strict=True))
+    variant = ordered[best] if times[best].is_faster() else dense
+    return variant, tuple((f.name, t) for f, t in zip(ordered, times, strict=True))
 
 
 def _inputs_of(

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from tuckertree._base.errors import TuckertreeError, UsageError
 from tuckertree._base.extras import require_extra
+from tuckertree.measure.forward import evaluating
 
 Dynamic = Literal["none", "batch", "size"]
 """Which sizes of the inputs stay free: none, the batch, or the batch and every spatial size."""
@@ -21,7 +22,7 @@ DYNAMIC: tuple[Dynamic, ...] = ("none", "batch", "size")
 
 
 def to_onnx(model: nn.Module, inputs: Sequence[Tensor], dynamic: Dynamic = "none") -> Any:
-    """Convert a module in evaluation mode.
+    """Convert a module, which is run in evaluation mode and left in its own.
 
     Parameters
     ----------
@@ -42,8 +43,7 @@ def to_onnx(model: nn.Module, inputs: Sequence[Tensor], dynamic: Dynamic = "none
     """
     for package in ("onnx", "onnxscript"):
         require_extra(package, extra="onnx")
-    model.eval()
-    with quiet_export("onnx"):
+    with evaluating(model), quiet_export("onnx"):
         program = torch.onnx.export(
             model,
             traceable(inputs, dynamic),

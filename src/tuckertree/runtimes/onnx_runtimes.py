@@ -1,4 +1,4 @@
-"""ONNX Runtime and OpenVINO, on the processor, in single precision."""
+"""ONNX Runtime and OpenVINO, on the CPU, in single precision."""
 
 from __future__ import annotations
 
@@ -9,22 +9,20 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from tuckertree._base.errors import TuckertreeError, UsageError
+from tuckertree._base.errors import TuckertreeError
 from tuckertree._base.extras import require_extra
-from tuckertree.runtimes.onnx_model import branches_to_onnx, to_onnx
+from tuckertree.runtimes.onnx_model import Dynamic, branches_to_onnx, quiet_export, to_onnx
 from tuckertree.runtimes.runtime import Runnable, Runtime
 from tuckertree.runtimes.signal_stack import same_signal_stack
+
+_LARGEST_PROTOBUF = 2**31 - 2**20
 
 
 class _OnnxRuntime(Runtime):
     """What runs ONNX models."""
 
     reads_onnx: ClassVar[bool] = True
-
-    def __init__(self, threads: int, device: str) -> None:
-        if device != "cpu":
-            raise UsageError(f"the runtime {self.name} is used on the cpu alone here, not on {device}")
-        super().__init__(threads, device)
+    measures_memory: ClassVar[bool] = True
 
     def load(self, model: nn.Module, inputs: Sequence[Tensor]) -> Runnable:
         """As :meth:`Runtime.load`, by way of ONNX."""
@@ -74,16 +72,38 @@ class OnnxRuntimeRunnable(Runnable):
         """As :meth:`Runnable.run`."""
         return [torch.from_numpy(output) for output in self.bind(inputs)()]
 
+    @property
+    def threads(self) -> int:
+        """As :attr:`Runnable.threads`."""
+        return int(self._loaded.get_session_options().intra_op_num_threads)
+
 
 class OnnxRuntime(_OnnxRuntime):
     """ONNX Runtime's CPU provider."""
 
     name: ClassVar[str] = "onnxruntime"
+    format: ClassVar[str] = "onnx"
+    suffix: ClassVar[str] = ".onnx"
 
     @property
     def version(self) -> str:
         """Version of onnxruntime."""
         return str(require_extra("onnxruntime", extra="onnx").__version__)
+
+    def write(
+        self, model: nn.Module, inputs: Sequence[Tensor], path: Path, dynamic: Dynamic = "none"
+    ) -> None:
+        """As :meth:`Runtime.write`; what is written is checked by ``onnx.checker``."""
+        onnx = require_extra("onnx", extra="onnx")
+        proto = to_onnx(model, inputs, dynamic)
+        if proto.ByteSize() > _LARGEST_PROTOBUF:
+            raise TuckertreeError("the model is larger than the 2 GiB that one ONNX file can hold")
+        path.write_bytes(proto.SerializeToString())
+        try:
+            onnx.checker.check_model(str(path), full_check=True)
+        except Exception as error:
+            first = str(error).strip().splitlines()[0]
+            raise TuckertreeError(f"the ONNX model is not valid: {first}") from error
 
     def _make_ready(self, model: bytes | str) -> Runnable:
         onnxruntime = require_extra("onnxruntime", extra="onnx")
@@ -99,6 +119,7 @@ class OpenVinoRunnable(Runnable):
     """An OpenVINO inference request."""
 
     def __init__(self, compiled: Any) -> None:
+        self._compiled = compiled
         self._request, self._outputs = compiled.create_infer_request(), len(compiled.outputs)
 
     def bind(self, inputs: Sequence[Tensor]) -> Callable[[], Any]:
@@ -111,16 +132,36 @@ class OpenVinoRunnable(Runnable):
         found = self.bind(inputs)()
         return [torch.from_numpy(found[number].copy()) for number in range(self._outputs)]
 
+    @property
+    def threads(self) -> int:
+        """As :attr:`Runnable.threads`."""
+        return int(self._compiled.get_property("INFERENCE_NUM_THREADS"))
+
 
 class OpenVino(_OnnxRuntime):
-    """OpenVINO's CPU plugin, which is kept from going over to bfloat16 where the processor has it."""
+    """OpenVINO's CPU plugin, which is kept from going over to bfloat16 where the CPU has it."""
 
     name: ClassVar[str] = "openvino"
+    format: ClassVar[str] = "openvino"
+    suffix: ClassVar[str] = ".xml"
 
     @property
     def version(self) -> str:
         """Version of openvino."""
         return str(require_extra("openvino", extra="openvino").__version__)
+
+    def write(
+        self, model: nn.Module, inputs: Sequence[Tensor], path: Path, dynamic: Dynamic = "none"
+    ) -> None:
+        """As :meth:`Runtime.write`; the weights go to a ``.bin`` beside it."""
+        openvino = require_extra("openvino", extra="openvino")
+        proto = to_onnx(model, inputs, dynamic)
+        with quiet_export(self.format):
+            read = openvino.Core().read_model(proto.SerializeToString())
+        try:
+            openvino.save_model(read, str(path), compress_to_fp16=False)
+        except RuntimeError as error:  # the model is read already: this is the disk
+            raise OSError(str(error).strip().splitlines()[-1]) from error
 
     def _make_ready(self, model: bytes | str) -> Runnable:
         core = require_extra("openvino", extra="openvino").Core()

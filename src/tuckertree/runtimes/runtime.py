@@ -1,7 +1,8 @@
-"""Ways to run a network, by name: what runs it, with how many threads, on which device."""
+"""What a runtime is: how it makes networks ready, and what it is able to do."""
 
 from __future__ import annotations
 
+import platform
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -11,8 +12,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from tuckertree._base.errors import TuckertreeError
+from tuckertree._base.errors import TuckertreeError, UsageError
+from tuckertree.measure import processor
 from tuckertree.measure.nested import leaves
+from tuckertree.runtimes.onnx_model import Dynamic
 
 
 class Runnable(ABC):
@@ -26,22 +29,41 @@ class Runnable(ABC):
     def run(self, inputs: Sequence[Tensor]) -> list[Tensor]:
         """Run the network and give its outputs, on the CPU."""
 
+    @property
+    def threads(self) -> int | None:
+        """Threads that a run uses, asked of the library; None where it does not say."""
+        return None
+
 
 class Runtime(ABC):
-    """Something that runs networks.
+    """Something that runs networks. Whatever differs between runtimes is said here, and asked for nowhere by name.
 
     Attributes
     ----------
     name
         As :func:`~tuckertree.runtimes.get_runtime` takes it.
+    devices
+        Types of torch devices that it runs on.
+    format, suffix
+        The kind of file that it writes, as :func:`~tuckertree.io.export.export` takes it, and how the names of
+        such files end; empty where it writes none.
+    reads_onnx
+        Whether it opens ONNX files.
+    measures_memory
+        Whether its memory on the CPU can be measured, by opening a file in another process. That process finds a
+        runtime of another package by the entry point ``tuckertree.runtimes``.
     threads
-        Threads of the processor that one run may use.
+        Threads of the CPU that one run may use.
     device
         A torch device.
     """
 
     name: ClassVar[str]
+    devices: ClassVar[tuple[str, ...]] = ("cpu",)
+    format: ClassVar[str] = ""
+    suffix: ClassVar[str] = ""
     reads_onnx: ClassVar[bool] = False
+    measures_memory: ClassVar[bool] = False
 
     def __init__(self, threads: int, device: str) -> None:
         self.threads, self.device = threads, device
@@ -49,35 +71,90 @@ class Runtime(ABC):
     @property
     @abstractmethod
     def version(self) -> str:
-        """Version of the package that runs the networks."""
+        """Version of the package that runs the networks; imports it, or says what to install."""
 
     @property
     def hardware(self) -> str:
-        """Name of the graphics processor it runs on; empty on the processor."""
-        return torch.cuda.get_device_name(self.device) if self.device.startswith("cuda") else ""
+        """Name of the GPU or CPU that it runs on."""
+        return torch.cuda.get_device_name(self.device) if self.device.startswith("cuda") else processor()
+
+    @property
+    def key(self) -> dict[str, str | int]:
+        """All that a time depends on beside the network and its input: the key of the cache of times."""
+        return {
+            "runtime": self.name,
+            "version": self.version,
+            "machine": f"{platform.machine()} {self.hardware}",
+            "threads": self.threads,
+            "device": self.device,
+        }
 
     @abstractmethod
     def load(self, model: nn.Module, inputs: Sequence[Tensor]) -> Runnable:
-        """Make a module ready to run on inputs of these shapes and types; the module is not changed."""
+        """Make a module ready to run on inputs of these shapes and types; the module is not changed.
+
+        Raises
+        ------
+        TuckertreeError
+            If the runtime cannot run it.
+        """
 
     def load_branches(self, models: Sequence[nn.Module], inputs: Sequence[Tensor]) -> list[Runnable]:
         """Make several small modules ready that take the same inputs."""
         return [self.load(model, inputs) for model in models]
 
     def open(self, path: Path) -> Runnable:
-        """Make an ONNX file ready to run.
+        """Make a file ready to run: one of its own :attr:`format`, or of ONNX where it reads that.
 
         Raises
         ------
         TuckertreeError
-            If this runtime reads no ONNX, or the file cannot be read.
+            If this is no file of a kind that it reads, or the file cannot be read.
         """
-        raise TuckertreeError(f"{path.name} is an ONNX file, which the runtime {self.name} does not read")
+        what = "an ONNX file" if path.suffix.lower() == ".onnx" else "a file"
+        raise TuckertreeError(f"{path.name} is {what}, which the runtime {self.name} does not read")
+
+    def write(
+        self,
+        model: nn.Module,  # noqa: ARG002
+        inputs: Sequence[Tensor],  # noqa: ARG002
+        path: Path,
+        dynamic: Dynamic = "none",  # noqa: ARG002
+    ) -> None:
+        """Write a module in evaluation mode as a file of :attr:`format`, for inputs of these shapes and types.
+
+        Parameters
+        ----------
+        dynamic
+            Sizes of the inputs that stay free.
+
+        Raises
+        ------
+        TuckertreeError
+            If the module cannot be written so.
+        """
+        raise TuckertreeError(f"the runtime {self.name} writes no files, such as {path.name}")
 
     @contextmanager
     def active(self) -> Iterator[None]:
         """Settings of the process while it runs networks."""
         yield
+
+
+def usable_device(name: str) -> torch.device:
+    """The torch device of a name.
+
+    Raises
+    ------
+    UsageError
+        If it is none, or not there.
+    """
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UsageError(f"device {name!r} cannot be used here: {str(error).splitlines()[0]}") from error
+    return device
 
 
 def tensors_of(output: Any) -> list[Tensor]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from types import FunctionType
 from typing import Any, ClassVar
 
@@ -12,6 +14,7 @@ from torch import Tensor, nn
 
 from tuckertree._base.errors import TuckertreeError
 from tuckertree.measure import copy_for_inference, synchroniser
+from tuckertree.runtimes.onnx_model import Dynamic, dynamic_shapes, quiet_export, traceable
 from tuckertree.runtimes.runtime import Runnable, Runtime, tensors_of
 
 
@@ -38,11 +41,20 @@ class TorchRunnable(Runnable):
         """As :meth:`Runnable.run`."""
         return [tensor.cpu() for tensor in tensors_of(self.bind([x.clone() for x in inputs])())]
 
+    @property
+    def threads(self) -> int:
+        """As :attr:`Runnable.threads`: torch's own, for all that it runs."""
+        return torch.get_num_threads()
+
 
 class TorchRuntime(Runtime):
-    """Eager PyTorch."""
+    """Eager PyTorch; its files are those of ``torch.export``."""
 
     name: ClassVar[str] = "torch"
+    devices: ClassVar[tuple[str, ...]] = ("cpu", "cuda", "mps", "xpu")
+    format: ClassVar[str] = "pt2"
+    suffix: ClassVar[str] = ".pt2"
+    measures_memory: ClassVar[bool] = True
 
     @property
     def version(self) -> str:
@@ -52,6 +64,28 @@ class TorchRuntime(Runtime):
     def load(self, model: nn.Module, inputs: Sequence[Tensor]) -> Runnable:  # noqa: ARG002
         """As :meth:`Runtime.load`."""
         return TorchRunnable(copy_for_inference(model).to(self.device), self.device)
+
+    def open(self, path: Path) -> Runnable:
+        """As :meth:`Runtime.open`."""
+        if path.suffix.lower() != self.suffix:
+            return super().open(path)
+        try:
+            module = torch.export.load(path).module()
+        except Exception as error:
+            complaint = " ".join(str(error).split()) or type(error).__name__
+            raise TuckertreeError(f"{self.name} cannot load {path}: {complaint}") from error
+        return TorchRunnable(module.to(self.device), self.device)
+
+    def write(
+        self, model: nn.Module, inputs: Sequence[Tensor], path: Path, dynamic: Dynamic = "none"
+    ) -> None:
+        """As :meth:`Runtime.write`."""
+        with quiet_export(self.format), torch.no_grad():
+            shapes = dynamic_shapes(model, inputs, dynamic)
+            program = torch.export.export(model, traceable(inputs, dynamic), dynamic_shapes=shapes)
+            content = io.BytesIO()
+            torch.export.save(program, content)
+        path.write_bytes(content.getbuffer())  # torch's own writer ends the process where the disk is full
 
     @contextmanager
     def active(self) -> Iterator[None]:
@@ -68,6 +102,9 @@ class CompiledRuntime(TorchRuntime):
     """PyTorch with ``torch.compile``, for exactly the shapes it is loaded with."""
 
     name: ClassVar[str] = "torch-compile"
+    format: ClassVar[str] = ""
+    suffix: ClassVar[str] = ""
+    measures_memory: ClassVar[bool] = False
 
     def load(self, model: nn.Module, inputs: Sequence[Tensor]) -> Runnable:
         """As :meth:`Runtime.load`; compiles."""

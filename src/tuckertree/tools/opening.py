@@ -13,7 +13,9 @@ from tuckertree._base.errors import TuckertreeError, UsageError
 from tuckertree._base.names import TrustedName, UntrustedName
 from tuckertree.io import ask_for_model, load_folder, read_config
 from tuckertree.io.recognition import CHECKPOINT, EXPORTED, SAFETENSORS, TORCHSCRIPT, kind_of
+from tuckertree.latency import is_measured
 from tuckertree.planning import Plan
+from tuckertree.runtimes import usable_device
 from tuckertree.tools.data import Preprocessing
 from tuckertree.tools.models import build, load_weights, names_a_scheme, resolve
 
@@ -35,12 +37,15 @@ class OpenModel:
         How images become inputs.
     plan
         For a compressed network, the plan that made it.
+    fused
+        Whether the model is as it was measured for a latency.
     """
 
     model: nn.Module
     example_inputs: Tensor | dict[str, Tensor]
     preprocessing: Preprocessing
     plan: Plan | None = None
+    fused: bool = False
 
     @property
     def example(self) -> Tensor:
@@ -65,6 +70,7 @@ def open_model(
     architecture: TrustedName | None = None,
     input_size: Sizes = None,
     device: str = "cpu",
+    fused: bool = False,
 ) -> OpenModel:
     """Open what the user named, or a network of a known scheme that a file names.
 
@@ -85,6 +91,8 @@ def open_model(
         called by keyword.
     device
         A torch device.
+    fused
+        Whether a folder that was made for a latency is opened as it was measured; otherwise in its factors.
 
     Raises
     ------
@@ -92,7 +100,7 @@ def open_model(
         If the source is unknown, its weights do not fit, or its input size is not known.
     """
     if isinstance(source, Path) or (isinstance(source, TrustedName) and Path(source).is_dir()):
-        opened = _open_folder(Path(source), weights, architecture, input_size)
+        opened = _open_folder(Path(source), weights, architecture, input_size, fused=fused)
     elif architecture is not None:
         raise UsageError(f"--model belongs to a saved folder; {source} is not one")
     elif str(source).lower().endswith(".onnx"):
@@ -104,7 +112,7 @@ def open_model(
             _refuse_file(Path(source))
         opened = _open_dense(source, weights, input_size)
     inputs = opened.example_inputs
-    model = opened.model.to(_device(device))
+    model = opened.model.to(usable_device(device))
     model.eval()
     return replace(
         opened,
@@ -116,7 +124,7 @@ def open_model(
 
 
 def _open_folder(
-    path: Path, weights: Path | None, architecture: TrustedName | None, input_size: Sizes
+    path: Path, weights: Path | None, architecture: TrustedName | None, input_size: Sizes, *, fused: bool
 ) -> OpenModel:
     if weights is not None:
         raise UsageError(f"{path} has weights of its own; --weights belongs to a dense model")
@@ -130,8 +138,8 @@ def _open_folder(
         if isinstance(source, TrustedName):
             raise
         raise ask_for_model(path, error) from error
-    model, config = load_folder(path, build, into=dense.model)
-    return replace(dense, model=model, plan=config.plan)
+    model, config = load_folder(path, build, into=dense.model, fused=fused)
+    return replace(dense, model=model, plan=config.plan, fused=fused and is_measured(config.plan))
 
 
 def _open_dense(
@@ -197,12 +205,3 @@ def _resized(known: Preprocessing, size: tuple[int, ...] | Mapping[str, tuple[in
     height, width = (1, *one)[-2:]
     margin = (known.resize or 0) / min(known.size)
     return replace(known, size=(height, width), resize=round(max(margin, 1) * min(height, width)))
-
-
-def _device(name: str) -> torch.device:
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise UsageError(f"device {name!r} cannot be used here: {str(error).splitlines()[0]}") from error
-    return device

@@ -10,14 +10,14 @@ from torch import nn
 
 from tests.core.layers.cases import cases
 from tests.strategies import examples
-from tuckertree.core.layers import Chain, LayerSpec, contract_chain, factorize, forms
+from tuckertree.core.layers import Chain, LayerSpec, contract_chain, factorize, fusion_variants
 
 # torch says so when it pads by hand because the two sides differ: for the layer and the chain alike
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths")
 
 
 def all_forms(chain):
-    return forms(chain.dense, chain.cuts, chain.ranks)
+    return fusion_variants(chain.dense, chain.cuts, chain.ranks)
 
 
 def convolution(order=2, **attributes):
@@ -154,5 +154,5 @@ def test_a_contracted_chain_can_be_contracted_further():
 
 def test_a_form_of_another_chain_is_refused():
     chain, other = (factorize(convolution(2), "ht2", ranks) for ranks in [(2, 4, 3), (2, 3, 3)])
-    with pytest.raises(ValueError, match="has no form '3x1, 1x3'"):
+    with pytest.raises(ValueError, match="has no variant '3x1, 1x3'"):
         contract_chain(chain, next(form for form in all_forms(other) if form.cuts == (1,)))

@@ -10,7 +10,7 @@ from torch.nn.utils import fusion
 
 from tests.core.layers.cases import FULL
 from tests.core.layers.chains import LAYERS, assert_unchanged, batch_norm, chain_of, state
-from tuckertree.core.layers import Chain, contract_chain, densify, factorize, forms
+from tuckertree.core.layers import Chain, contract_chain, densify, factorize, fusion_variants
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*torch.jit"),
@@ -120,7 +120,7 @@ def test_a_last_stage_that_got_a_bias_from_outside_keeps_it_when_multiplied_out(
         stage.weight.copy_(chain.expand.weight)
     chain.expand = stage
     torch.testing.assert_close(densify(chain)(x), chain(x), rtol=1e-4, atol=1e-4)
-    for form in forms(chain.dense, chain.cuts, chain.ranks):
+    for form in fusion_variants(chain.dense, chain.cuts, chain.ranks):
         torch.testing.assert_close(contract_chain(chain, form)(x), chain(x), rtol=1e-4, atol=1e-4)
 
 

@@ -23,8 +23,8 @@ from tests.network.onnx.cases import (
     value,
 )
 from tests.tools.cli.test_cli import tuckertree
-from tuckertree.core.layers import forms
-from tuckertree.latency import TimeModel, run_as_planned
+from tuckertree.core.layers import fusion_variants
+from tuckertree.latency import TimeModel, fuse_as_planned
 from tuckertree.latency import files as files_module
 from tuckertree.latency import network as network_module
 from tuckertree.latency import target as target_module
@@ -121,7 +121,7 @@ def test_a_chain_in_any_form_computes_the_same_and_is_counted_as_it_is_written(f
         layers=tuple(replace(p, form=form if p.name == "layer" else (0,)) for p in plan.layers),
     )
     chains = tt.apply(module, plan)
-    merged = run_as_planned(chains, plan)
+    merged = fuse_as_planned(chains, plan)
     assert [merged.get_submodule(name).cuts for name in ("layer", "head")] == [form, (0,)]
     as_they_are, as_run = (rewrite(graph, found.layers, module, each) for each in (chains, merged))
     feed = {"x": numbers(2, 16, 9, 8)}
@@ -263,6 +263,6 @@ def test_a_file_is_timed_and_runs_as_it_was_measured(tmp_path, monkeypatch):
     assert 0 < found.low <= found.measured <= found.high
     (layer,) = result.plan.compressed
     (known,) = (each for each in onnx_inventory(path).layers if each.name == "large")
-    kept = [form for form in forms(known.spec, range(3), (1, 1, 1)) if form.cuts == layer.form]
+    kept = [form for form in fusion_variants(known.spec, range(3), (1, 1, 1)) if form.cuts == layer.form]
     assert Counter(node.op_type for node in onnx.load(small).graph.node)["Conv"] == 1 + len(kept[0].stages)
     assert outputs_of(small, {"x": numbers(2, 64, 32, 32)})[0].shape == (2, 8, 32, 32)

@@ -14,7 +14,7 @@ from tuckertree.network.onnx.examples import example_feed
 from tuckertree.network.onnx.runtime import probing
 from tuckertree.onnx_models import compress_onnx
 
-FOLDER = Path(os.environ.get("TUCKERTREE_MODELS") or Path(__file__).parents[3] / ".models")
+FOLDER = Path(os.environ.get("TUCKERTREE_MODELS") or Path(__file__).parents[2] / ".models")
 PADDLE = "rapidocr_onnxruntime/models/ch_PP-OCRv4_"
 # Path, size of the input where the file leaves it open, layers that can be compressed, and all.
 MODELS = {

@@ -1,14 +1,14 @@
 """One torch layer and the chain of layers it is factored into."""
 
 from tuckertree.core.layers.chain import Chain, TransposedChain, densify, empty_chain, factorize
-from tuckertree.core.layers.contraction import Form, contract_chain, forms
+from tuckertree.core.layers.contraction import FusionVariant, contract_chain, fusion_variants
 from tuckertree.core.layers.spec import DENSE_TYPES, LayerSpec
 from tuckertree.core.layers.stages import Stage, chain_macs, chain_parameters, chain_stages, stage_macs
 
 __all__ = [
     "DENSE_TYPES",
     "Chain",
-    "Form",
+    "FusionVariant",
     "LayerSpec",
     "Stage",
     "TransposedChain",
@@ -19,6 +19,6 @@ __all__ = [
     "densify",
     "empty_chain",
     "factorize",
-    "forms",
+    "fusion_variants",
     "stage_macs",
 ]

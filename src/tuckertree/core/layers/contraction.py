@@ -1,9 +1,9 @@
-"""The forms a chain can be run in without changing its function: runs of neighbouring stages merged.
+"""Fusion variants of a chain, in which it can be run without changing its function: neighbouring stages merged.
 
 The factors are one thing and the way they are run another. Four small layers have the fewest multiply-
 accumulates, but each of them reads and writes its activations. Merging neighbours multiplies their cores out:
 fewer layers, more multiply-accumulates, the same function. As the stages are the blocks of modes between cuts,
-merging two of them is leaving out the cut between them, and a form is a subset of the chain's cuts.
+merging two of them is leaving out the cut between them, and a variant is a subset of the chain's cuts.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tuckertree.core.layers.stages import Stage, chain_macs, chain_parameters, c
 
 
 @dataclass(frozen=True)
-class Form:
+class FusionVariant:
     """One way to run a factored layer.
 
     Attributes
@@ -31,7 +31,7 @@ class Form:
     cuts, ranks
         The bonds that stay cut, and the rank at each; none for the dense layer.
     stages
-        Structure of each layer; for the dense form of the one layer.
+        Structure of each layer; for the dense variant of the one layer.
     """
 
     cuts: tuple[int, ...]
@@ -65,8 +65,8 @@ class Form:
         return chain_macs(self.stages, size_in, size_out)
 
 
-def forms(spec: LayerSpec, cuts: Sequence[int], ranks: Sequence[int]) -> tuple[Form, ...]:
-    """List every form of a layer factored at ``cuts``: ``2^n`` for ``n`` cuts.
+def fusion_variants(spec: LayerSpec, cuts: Sequence[int], ranks: Sequence[int]) -> tuple[FusionVariant, ...]:
+    """List every fusion variant of a layer factored at ``cuts``: ``2^n`` for ``n`` cuts.
 
     For HT-2 of a two-dimensional convolution, cut at bonds 0, 1, 2 with ranks ``(R1, R13, R3)``:
 
@@ -85,48 +85,50 @@ def forms(spec: LayerSpec, cuts: Sequence[int], ranks: Sequence[int]) -> tuple[F
 
     Returns
     -------
-    tuple of Form
-        The chain as it is first, then ever fewer layers; the dense form is the last.
+    tuple of FusionVariant
+        The chain as it is first, then ever fewer layers; the dense variant is the last.
     """
     found = []
     for count in range(len(cuts), -1, -1):
         for kept in combinations(range(len(cuts)), count):
             some_cuts, some_ranks = tuple(cuts[i] for i in kept), tuple(ranks[i] for i in kept)
-            found.append(Form(some_cuts, some_ranks, chain_stages(spec, some_cuts, some_ranks)))
+            found.append(FusionVariant(some_cuts, some_ranks, chain_stages(spec, some_cuts, some_ranks)))
     return tuple(found)
 
 
-def contract_chain(chain: Chain, form: Form) -> nn.Module:
-    """Run a chain in another form: new modules with the same function up to rounding.
+def contract_chain(chain: Chain, variant: FusionVariant) -> nn.Module:
+    """Run a chain as another fusion variant: new modules with the same function up to rounding.
 
     The products of the cores are taken in float64 and kept in the chain's own type, on its device, in its
     memory format, training mode and ``requires_grad``. Nothing is shared with the chain.
 
     Parameters
     ----------
-    form
-        One of :func:`forms` of this chain: a subset of its cuts.
+    variant
+        One of :func:`fusion_variants` of this chain: a subset of its cuts.
 
     Returns
     -------
     torch.nn.Module
-        A :class:`Chain`, or for the dense form the layer that the chain stands for.
+        A :class:`Chain`, or for the dense variant the layer that the chain stands for.
 
     Raises
     ------
     ValueError
-        If the form is not one of this chain.
+        If the variant is not one of this chain.
     """
-    if form not in forms(chain.dense, chain.cuts, chain.ranks):
-        raise ValueError(f"a chain cut at {chain.cuts} with ranks {chain.ranks} has no form {form.name!r}")
-    if form.is_dense:
+    if variant not in fusion_variants(chain.dense, chain.cuts, chain.ranks):
+        raise ValueError(
+            f"a chain cut at {chain.cuts} with ranks {chain.ranks} has no variant {variant.name!r}"
+        )
+    if variant.is_dense:
         return densify(chain)
     weights = [cast("Tensor", layer.weight) for layer in chain]
     contracted = type(chain)(
-        chain.dense, chain.method, form.ranks, weights[0].device, weights[0].dtype, cuts=form.cuts
+        chain.dense, chain.method, variant.ranks, weights[0].device, weights[0].dtype, cuts=variant.cuts
     )
     with torch.no_grad():
-        contracted.set_factors(_merged(chain.factors().to(torch.float64), chain.cuts, form.cuts))
+        contracted.set_factors(_merged(chain.factors().to(torch.float64), chain.cuts, variant.cuts))
     take_over(contracted, weights, cast("Tensor | None", chain[-1].bias))
     return contracted.train(chain.training)
 

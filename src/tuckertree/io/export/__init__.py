@@ -1,6 +1,6 @@
 """Networks as files that need no tuckertree: ONNX, torch.export and OpenVINO, each compared before it is kept."""
 
-from tuckertree.io.export.exporting import FORMATS, Exported, check_target, export
+from tuckertree.io.export.exporting import Exported, check_target, export
 from tuckertree.io.export.quantization import FileNetwork
 
-__all__ = ["FORMATS", "Exported", "FileNetwork", "check_target", "export"]
+__all__ = ["Exported", "FileNetwork", "check_target", "export"]

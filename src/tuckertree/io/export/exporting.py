@@ -2,32 +2,25 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from tuckertree._base.atomic import atomic_files, check_free_file
 from tuckertree._base.errors import TuckertreeError, UsageError
-from tuckertree._base.extras import require_extra
 from tuckertree.io.export.quantization import quantize
 from tuckertree.measure import ExampleInputs, copy_for_inference
 from tuckertree.measure import run as run_once
 from tuckertree.measure.forward import describe
-from tuckertree.runtimes import Dynamic, get_runtime, to_onnx
-from tuckertree.runtimes.onnx_model import dynamic_shapes, quiet_export, traceable
-from tuckertree.runtimes.runtime import reference_outputs, tensors_of
+from tuckertree.runtimes import Dynamic, formats, get_runtime
+from tuckertree.runtimes.onnx_model import traceable
+from tuckertree.runtimes.runtime import reference_outputs
 
-FORMATS = {"onnx": ".onnx", "pt2": ".pt2", "openvino": ".xml"}
-"""Formats, and how the names of their files end."""
 _TOLERANCES = {torch.float16: 1e-2, torch.bfloat16: 5e-2, torch.float64: 1e-9}
 _TOLERANCE_INT8 = 0.5
-_LARGEST_PROTOBUF = 2**31 - 2**20
 Compute = Callable[[Sequence[Tensor]], list[Tensor]]
 
 
@@ -75,7 +68,7 @@ def export(
 ) -> Exported:
     """Write a network to a file that needs no tuckertree, and make sure that the file computes the same.
 
-    The file is read back by its own runtime (ONNX Runtime, OpenVINO, ``torch.export.load``) and compared with
+    The file is written and read back by its own runtime (:func:`~tuckertree.runtimes.formats`) and compared with
     the model on the example inputs, on random inputs of their shape and, where sizes are free, on other sizes.
     What was compared is what is kept; if it differs, nothing is written.
 
@@ -88,7 +81,7 @@ def export(
     example_inputs
         One tensor or a sequence of tensors, batch first.
     to
-        ``onnx``, ``pt2`` or ``openvino``; by default what the ending of the path says.
+        ``onnx``, ``pt2``, ``openvino``, or the format of a registered runtime; by default what the ending says.
     dynamic
         Sizes that stay free: ``"none"``, ``"batch"``, or ``"size"`` for the batch and all spatial sizes.
     calibration
@@ -109,6 +102,7 @@ def export(
     """
     path = Path(path)
     to = check_target(path, to, overwrite=overwrite)
+    runtime = get_runtime(formats()[to].name)
     if tolerance is not None and not tolerance >= 0:
         raise UsageError(f"the tolerance is 0 or more, not {tolerance}")
     inputs = _positional(example_inputs)
@@ -122,7 +116,8 @@ def export(
     for sample in samples[2:]:
         run_once(model, sample, "inputs of another size, which is to be free:")
     with atomic_files(path, overwrite=overwrite) as new:
-        compute = _WRITERS[to](model, inputs, dynamic, new)
+        runtime.write(model, inputs, new, dynamic)
+        compute = runtime.open(new).run
         before = allowed if calibration is None else _TOLERANCES.get(inputs[0].dtype, 1e-4)
         difference, unquantized = _check(f"the {to} file", model, compute, samples, before), None
         if calibration is not None:
@@ -166,21 +161,18 @@ def check_target(path: Path, to: str | None, *, overwrite: bool) -> str:
     TuckertreeError
         If the path may not be written.
     """
-    ending = path.suffix.lower()
+    suffixes, ending = {name: kind.suffix for name, kind in formats().items()}, path.suffix.lower()
     if to is None:
-        to = next((name for name, suffix in FORMATS.items() if suffix == ending), None)
+        to = next((name for name, suffix in suffixes.items() if suffix == ending), None)
         if to is None:
-            raise UsageError(f"{path} does not say by its ending what to export: {_known()}")
-    if to not in FORMATS:
-        raise UsageError(f"unknown format {to!r}; known: {', '.join(FORMATS)}")
-    if ending != FORMATS[to]:
-        raise UsageError(f"a file of the format {to} ends with {FORMATS[to]}, {path} does not")
+            known = ", ".join(f"{suffix} ({name})" for name, suffix in suffixes.items())
+            raise UsageError(f"{path} does not say by its ending what to export: {known}")
+    if to not in suffixes:
+        raise UsageError(f"unknown format {to!r}; known: {', '.join(suffixes)}")
+    if ending != suffixes[to]:
+        raise UsageError(f"a file of the format {to} ends with {suffixes[to]}, {path} does not")
     check_free_file(path, overwrite=overwrite)
     return to
-
-
-def _known() -> str:
-    return ", ".join(f"{suffix} ({name})" for name, suffix in FORMATS.items())
 
 
 def _positional(inputs: ExampleInputs) -> tuple[Tensor, ...]:
@@ -237,63 +229,3 @@ def _difference(model: nn.Module, compute: Compute, inputs: Sequence[Tensor]) ->
         ratio = gap / scale if scale else gap
         worst = max(worst, ratio if ratio == ratio else float("inf"))  # NaN is no agreement
     return worst
-
-
-def _write_onnx(model: nn.Module, inputs: Sequence[Tensor], dynamic: Dynamic, path: Path) -> Compute:
-    onnx = require_extra("onnx", extra="onnx")
-    runtime = get_runtime("onnxruntime")
-    proto = to_onnx(model, inputs, dynamic)
-    if proto.ByteSize() > _LARGEST_PROTOBUF:
-        raise TuckertreeError("the model is larger than the 2 GiB that one ONNX file can hold")
-    path.write_bytes(proto.SerializeToString())
-    try:
-        onnx.checker.check_model(str(path), full_check=True)
-    except Exception as error:
-        first = str(error).strip().splitlines()[0]
-        raise TuckertreeError(f"the ONNX model is not valid: {first}") from error
-    return runtime.open(path).run
-
-
-def _write_pt2(model: nn.Module, inputs: Sequence[Tensor], dynamic: Dynamic, path: Path) -> Compute:
-    with quiet_export("pt2"), torch.no_grad():
-        program = torch.export.export(
-            model, traceable(inputs, dynamic), dynamic_shapes=dynamic_shapes(model, inputs, dynamic)
-        )
-        content = io.BytesIO()
-        torch.export.save(program, content)
-    path.write_bytes(content.getbuffer())  # torch's own writer ends the process where the disk is full
-    with quiet_export("pt2"):
-        loaded = torch.export.load(path).module()
-
-    def compute(some: Sequence[Tensor]) -> list[Tensor]:
-        with quiet_export("pt2"), torch.no_grad():
-            return tensors_of(loaded(*some))
-
-    return compute
-
-
-@contextmanager
-def _disk_errors() -> Iterator[None]:
-    """What OpenVINO's writer raises where others raise an OSError, as one: the model is read already."""
-    try:
-        yield
-    except RuntimeError as error:
-        raise OSError(str(error).strip().splitlines()[-1]) from error
-
-
-def _write_openvino(model: nn.Module, inputs: Sequence[Tensor], dynamic: Dynamic, path: Path) -> Compute:
-    openvino: Any = require_extra("openvino", extra="openvino")
-    runtime = get_runtime("openvino")
-    proto = to_onnx(model, inputs, dynamic)
-    with quiet_export("openvino"):
-        read = openvino.Core().read_model(proto.SerializeToString())
-    with _disk_errors():
-        openvino.save_model(read, str(path), compress_to_fp16=False)
-    return runtime.open(path).run
-
-
-_WRITERS: dict[str, Callable[[nn.Module, Sequence[Tensor], Dynamic, Path], Compute]] = {
-    "onnx": _write_onnx,
-    "pt2": _write_pt2,
-    "openvino": _write_openvino,
-}

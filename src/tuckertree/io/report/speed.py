@@ -14,24 +14,24 @@ if TYPE_CHECKING:
 
 
 def contraction_table(layers: Sequence[ContractedLayer]) -> FittingTable:
-    """Table of the form each chain was given, and how it compares with the dense layer and the whole chain."""
+    """Table of the fusion variant each chain was given, and how it compares with the dense layer and the whole chain."""
     rows = []
     for layer in layers:
         dense, chain = layer.times[0][1], layer.times[1][1]
-        taken = layer.time(layer.form.name)
+        taken = layer.time(layer.variant.name)
         rows.append(
             (
                 layer.name,
                 "x".join(map(str, layer.kernel)),
                 "x".join(map(str, layer.input)),
-                layer.form.name,
+                layer.variant.name,
                 milliseconds(dense.seconds),
                 f"{1 / chain.ratio.median:.2f}x",
                 f"{1 / taken.ratio.median:.2f}x",
-                "no form is faster by more than noise" if layer.form.is_dense else "",
+                "no variant is faster by more than noise" if layer.variant.is_dense else "",
             )
         )
-    columns = ("layer", "kernel", "input", "form", ">dense ms", ">chain", ">form taken", "reason")
+    columns = ("layer", "kernel", "input", "variant", ">dense ms", ">chain", ">variant taken", "reason")
     return FittingTable(columns, rows, ("input", "kernel", "chain"), note="reason")
 
 

@@ -8,9 +8,9 @@ from typing import Any
 
 from rich.console import Console
 
-from tuckertree.core.layers import Form, LayerSpec, chain_stages
+from tuckertree.core.layers import FusionVariant, LayerSpec, chain_stages
 from tuckertree.io.report.fitting import FittingTable
-from tuckertree.io.report.verdict import Compressed, bounds_hold, is_fitted, objective_of, warnings_of
+from tuckertree.io.report.verdict import Compressed, bounds_hold, is_fitted, is_weighted, warnings_of
 from tuckertree.planning import DENSE, Inventory, LayerPlan, Plan, TradeOff
 
 
@@ -42,7 +42,8 @@ def _optimality(plan: Plan) -> list[str]:
 
 
 def _planned(result: Compressed) -> list[str]:
-    if (objective := objective_of(result)) != "weight":
+    if is_weighted(result):
+        objective = result.plan.rule["objective"]
         return [
             f"planned     error in the metric of the objective ({objective}), which that of the weight need not follow"
         ]
@@ -117,7 +118,7 @@ def form_text(layer: LayerPlan) -> str:
     ones, zeros = (1,) * len(size), (0,) * len(size)
     spec = LayerSpec(channels, filters, tuple(size), ones, zeros, ones, zeros)
     ranks = (1,) * len(layer.form)
-    return Form(layer.form, ranks, chain_stages(spec, layer.form, ranks)).name
+    return FusionVariant(layer.form, ranks, chain_stages(spec, layer.form, ranks)).name
 
 
 def _times(layer: LayerPlan) -> str:

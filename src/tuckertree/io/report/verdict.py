@@ -35,9 +35,9 @@ class Compressed(Protocol):
         """Time of each phase."""
 
 
-def objective_of(result: Compressed) -> str:
-    """What a budget made small; ``weight`` for other rules."""
-    return str(result.plan.rule.get("objective", "weight"))
+def is_weighted(result: Compressed) -> bool:
+    """Whether a budget measured errors in another metric than that of the weights."""
+    return bool(result.plan.rule.get("weighs", False))
 
 
 def is_fitted(result: Compressed) -> bool:
@@ -47,7 +47,7 @@ def is_fitted(result: Compressed) -> bool:
 
 def bounds_hold(result: Compressed) -> bool:
     """Whether the error planned for a layer bounds that of its weight."""
-    return objective_of(result) == "weight" and not is_fitted(result)
+    return not is_weighted(result) and not is_fitted(result)
 
 
 def warnings_of(result: Compressed) -> list[str]:

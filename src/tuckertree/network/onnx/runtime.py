@@ -26,7 +26,7 @@ _FOLDER = "session.model_external_initializers_file_folder_path"
 
 
 class Session:
-    """A model loaded into ONNX Runtime, on the processor.
+    """A model loaded into ONNX Runtime, on the CPU.
 
     Parameters
     ----------

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-import torch
 from torch import nn
 
 from tuckertree._base.errors import TuckertreeError, UsageError
@@ -16,7 +15,6 @@ from tuckertree._base.progress import ProgressCallback, no_progress
 from tuckertree.measure import Timing, time_in_turns
 from tuckertree.measure.latency import least_of_each
 from tuckertree.runtimes import Runtime, to_onnx
-from tuckertree.runtimes.onnx_model import quiet_export
 from tuckertree.runtimes.runtime import Runnable
 from tuckertree.tools.bench.memory import peak_memory
 from tuckertree.tools.bench.subjects import Subject
@@ -182,14 +180,13 @@ def _onnx_file(subject: Subject, runtimes: Sequence[Runtime], folder: Path) -> P
 
 
 def _memory(runtime: Runtime, subject: Subject, file: Path | None, folder: Path) -> int | None:
-    if runtime.name == "torch-compile" or runtime.device != "cpu":
+    if not runtime.measures_memory or runtime.device != "cpu":
         return None
     if not runtime.reads_onnx:
         assert subject.model is not None
-        file = folder / f"{len(list(folder.iterdir()))}.pt2"
+        file = folder / f"{len(list(folder.iterdir()))}{runtime.suffix}"
         try:
-            with quiet_export("pt2"), torch.no_grad():
-                torch.export.save(torch.export.export(subject.model, (subject.inputs,)), file)
+            runtime.write(subject.model, [subject.inputs], file)
         except TuckertreeError:
             return None  # what cannot be exported cannot be given to another process
     assert file is not None

@@ -26,7 +26,7 @@ def peak_memory(runtime: str, threads: int, file: Path, inputs: Sequence[Tensor]
     Parameters
     ----------
     file
-        An ONNX file, or for torch one of ``torch.export.save``, written by the caller.
+        A file that the runtime opens.
     inputs
         All that it takes, in order.
 
@@ -67,10 +67,7 @@ def _main() -> None:
     inputs = torch.load(BytesIO(sys.stdin.buffer.read()), weights_only=True)
     _PEAK.write_text("5", encoding="utf-8")  # the peak is what is held now
     before = _status("VmRSS")
-    if runtime.reads_onnx:
-        once = runtime.open(Path(file)).bind(inputs)
-    else:
-        once = runtime.load(torch.export.load(file).module(), inputs).bind(inputs)
+    once = runtime.open(Path(file)).bind(inputs)
     for _ in range(_RUNS):
         once()
     print(_status("VmHWM") - before)

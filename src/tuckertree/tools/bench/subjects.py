@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -19,6 +19,7 @@ from tuckertree.network.onnx.functions import inlined
 from tuckertree.network.onnx.graph import Graph
 from tuckertree.network.onnx.inputs import Sizes, Values, repeated
 from tuckertree.network.onnx.layers import take_onnx_inventory
+from tuckertree.planning import Plan
 from tuckertree.tools.opening import open_model
 
 
@@ -40,6 +41,8 @@ class Subject:
         Multiply-accumulates for one sample.
     size
         Bytes of its file, external data included; for a network that has none, of its parameters and buffers.
+    plan
+        For a saved folder, the plan that made it.
     """
 
     name: str
@@ -49,6 +52,7 @@ class Subject:
     macs: int
     size: int
     more_inputs: tuple[Tensor, ...] = ()
+    plan: Plan | None = None
 
     @property
     def all_inputs(self) -> list[Tensor]:
@@ -63,8 +67,9 @@ def open_subject(
     architecture: TrustedName | None = None,
     input_size: Sizes = None,
     input_values: Values = None,
+    fused: bool = False,
 ) -> Subject:
-    """Open a network by its name, its saved folder or its ONNX file.
+    """Open a network by its name, its saved folder, ``fused`` or in its factors, or its ONNX file.
 
     Raises
     ------
@@ -83,10 +88,11 @@ def open_subject(
         source,
         architecture=architecture if folder else None,
         input_size=None if input_size is None else tuple(input_size),
+        fused=fused,
     )
     inputs = _random((batch, *opened.example.shape[1:]), opened.example.dtype)
-    size = (folder / TENSORS).stat().st_size if folder else None
-    return of_model(str(source), opened.model, inputs, size)
+    size = (folder / TENSORS).stat().st_size if folder and not opened.fused else None
+    return replace(of_model(str(source), opened.model, inputs, size), plan=opened.plan)
 
 
 def of_model(name: str, model: nn.Module, inputs: Tensor, size: int | None = None) -> Subject:

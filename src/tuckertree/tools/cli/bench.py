@@ -17,6 +17,8 @@ from tuckertree.tools.cli.options import (
     InputSize,
     InputValues,
     Models,
+    NoFused,
+    fused_lines,
     parse_sizes,
     parse_values,
 )
@@ -37,6 +39,7 @@ def bench(
     input_size: InputSize = None,
     input_values: InputValues = None,
     device: Device = "cpu",
+    no_fused: NoFused = False,
     as_json: AsJson = False,
 ) -> None:
     """Time networks against the first of them, in turns, beside the work and the memory they need."""
@@ -53,16 +56,24 @@ def bench(
     runtimes = [get_runtime(name.strip(), threads=threads, device=device) for name in runtime.split(",")]
     size, values = parse_sizes(input_size), parse_values(input_values)
     subjects = [
-        open_subject(name, batch=batch, architecture=architecture, input_size=size, input_values=values)
+        open_subject(
+            name,
+            batch=batch,
+            architecture=architecture,
+            input_size=size,
+            input_values=values,
+            fused=not no_fused,
+        )
         for name in models
     ]
+    fused = fused_lines({subject.name: subject.plan for subject in subjects}, no_fused=no_fused)
     with progress_bar() as tick:
         rows = measure(subjects, runtimes, repeats=rounds, memory=memory, tick=tick)
     if plot is not None:
         write_atomically(plot, bar_chart(rows))
     if as_json:
         found = [{**asdict(row), "throughput": row.throughput, "realised": row.realised} for row in rows]
-        print_json({"rows": found, "environment": environment()})
+        print_json({"rows": found, "fused": bool(fused), "environment": environment()})
         return
     print_table(bench_table(rows))
     stdout.print(
@@ -71,5 +82,7 @@ def bench(
         soft_wrap=True,
         highlight=False,
     )
+    for line in fused:
+        stdout.print(line, soft_wrap=True, highlight=False)
     if plot is not None:
         stdout.print(f"saved       {plot}", soft_wrap=True)

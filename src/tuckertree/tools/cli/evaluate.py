@@ -16,10 +16,12 @@ from tuckertree.tools.cli.options import (
     InputSize,
     Mean,
     Model,
+    NoFused,
     Scale,
     Std,
     Weights,
     chosen_preprocessing,
+    fused_lines,
     is_onnx,
     parse_size,
     prepared,
@@ -50,6 +52,7 @@ def evaluate(
     scale: Scale = None,
     channels: Channels = None,
     device: Device = "cpu",
+    no_fused: NoFused = False,
     as_json: AsJson = False,
 ) -> None:
     """Measure the accuracy of a model, compressed or not, or of an ONNX file, on labelled images."""
@@ -69,6 +72,7 @@ def evaluate(
         from tuckertree.network.onnx import SessionModule
         from tuckertree.tools.onnx_images import open_onnx_images
 
+        fused = fused_lines({}, no_fused=no_fused)
         refuse_torch_options(weights, architecture, device)
         given = Preprocessing((1, 1), **chosen_preprocessing(**images_as))
         images = open_onnx_images(model, data, given, input_size=size, split=split, limit=limit)
@@ -77,7 +81,15 @@ def evaluate(
         inventory = OnnxNetwork(model, input_size=size).inventory()
         parameters, macs = inventory.parameters, inventory.macs
     else:
-        opened = open_model(model, weights=weights, architecture=architecture, input_size=size, device=device)
+        opened = open_model(
+            model,
+            weights=weights,
+            architecture=architecture,
+            input_size=size,
+            device=device,
+            fused=not no_fused,
+        )
+        fused = fused_lines({model: opened.plan}, no_fused=no_fused)
         opened = prepared(opened, **images_as)
         network = opened.model
         images = open_images(data, opened.preprocessing, split=split, limit=limit)
@@ -87,10 +99,12 @@ def evaluate(
         accuracy = measure(network, parts, device=device, images=len(images), tick=tick)
     if as_json:
         found = {**asdict(accuracy), "parameters": parameters, "macs": macs}
-        print_json({"model": model, "data": images.source, **found})
+        print_json({"model": model, "data": images.source, "fused": bool(fused), **found})
         return
     stdout.print(f"model       {model}", soft_wrap=True)
     stdout.print(f"data        {images.source}", soft_wrap=True)
+    for line in fused:
+        stdout.print(line, soft_wrap=True, highlight=False)
     stdout.print(f"images      {accuracy.images}")
     stdout.print(f"top-1       {accuracy.top1:.2f} %")
     stdout.print(f"top-5       {accuracy.top5:.2f} %")

@@ -20,11 +20,13 @@ from tuckertree.tools.cli.options import (
     Channels,
     InputSize,
     Mean,
+    NoFused,
     Scale,
     Std,
     TorchModel,
     Weights,
     calibration_images_of,
+    fused_lines,
     parse_size,
     prepared,
     refuse_options,
@@ -35,7 +37,6 @@ if TYPE_CHECKING:
 
 _POINTS, _DISTANCE = 1.0, 0.2
 """Loss of top-1, and difference of outputs in 8 bits, from which on a file comes with a warning."""
-_ENDINGS = {"onnx": ".onnx", "pt2": ".pt2", "openvino": ".xml"}
 
 
 @app.command()
@@ -54,7 +55,7 @@ def export(
     contract: Annotated[
         str | None,
         typer.Option(
-            help="First give each layer the form fastest on: onnxruntime, openvino, torch, torch-compile."
+            help="First fuse each layer as is fastest on: onnxruntime, openvino, torch, torch-compile."
         ),
     ] = None,
     threads: Annotated[int | None, typer.Option(help="Threads that --contract measures with.", min=1)] = None,
@@ -78,6 +79,7 @@ def export(
     std: Std = None,
     scale: Scale = None,
     channels: Channels = None,
+    no_fused: NoFused = False,
     overwrite: Annotated[bool, typer.Option(help="Replace the file if it exists.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -87,14 +89,16 @@ def export(
     from tuckertree.io.export import export as export_model
     from tuckertree.io.report import contraction_table
     from tuckertree.measure import evaluate
-    from tuckertree.runtimes import ContractedLayer, Dynamic, get_runtime
+    from tuckertree.runtimes import ContractedLayer, Dynamic, formats, get_runtime
     from tuckertree.runtimes import contract as contract_model
     from tuckertree.tools.data import batches as batches_of
     from tuckertree.tools.data import open_images
     from tuckertree.tools.opening import open_model
 
     if output is None:
-        output = Path(model.rstrip("/").replace(":", "_") + _ENDINGS.get(to or "onnx", ""))
+        known = formats()
+        ending = known[to or "onnx"].suffix if (to or "onnx") in known else ""
+        output = Path(model.rstrip("/").replace(":", "_") + ending)
     to = check_target(output, to, overwrite=overwrite)
     if quantize not in (None, "int8"):
         raise UsageError(f"networks can be quantized to int8, not {quantize!r}")
@@ -104,6 +108,8 @@ def export(
         raise UsageError("--quantize and --data are for ONNX files")
     if contract is None:
         refuse_options("belongs to --contract", threads=threads, batch=batch)
+    elif no_fused:
+        raise UsageError("--contract measures the factors of a folder; leave --no-fused out")
     if calibration is None:
         refuse_options("belongs to --calibration", calibration_images=calibration_images)
     if data is None:
@@ -114,7 +120,14 @@ def export(
     images_as: dict[str, Any] = {"mean": mean, "std": std, "scale": scale, "channels": channels}
     if calibration is None and data is None:
         refuse_options("belongs to --calibration and --data", **images_as)
-    opened = open_model(model, weights=weights, architecture=architecture, input_size=parse_size(input_size))
+    opened = open_model(
+        model,
+        weights=weights,
+        architecture=architecture,
+        input_size=parse_size(input_size),
+        fused=contract is None and not no_fused,
+    )
+    fused = fused_lines({model: opened.plan}, no_fused=no_fused) if contract is None else []
     opened = prepared(opened, **images_as)
     network, layers = opened.model, tuple[ContractedLayer, ...]()
     if runtime is not None:
@@ -153,7 +166,8 @@ def export(
                 "model": model,
                 **found,
                 "top1": accuracy,
-                "contracted": {layer.name: layer.form.name for layer in layers},
+                "fused": bool(fused),
+                "contracted": {layer.name: layer.variant.name for layer in layers},
             }
         )
         return
@@ -161,6 +175,8 @@ def export(
         print_table(contraction_table(layers))
     shapes = "; ".join(" ".join("x".join(map(str, shape)) for shape in sample) for sample in written.compared)
     stdout.print(f"format      {written.to}")
+    for line in fused:
+        stdout.print(line, soft_wrap=True, highlight=False)
     stdout.print(f"size        {written.size / 2**20:.2f} MiB")
     stdout.print(f"compared    inputs {shapes}", soft_wrap=True, highlight=False)
     before = "" if written.unquantized is None else f"{written.unquantized:.2g} in float, in 8 bits "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from zipfile import ZipFile
 
     from tuckertree.network.onnx.inputs import Sizes
+    from tuckertree.planning import Plan
     from tuckertree.tools.data import ImageSet
     from tuckertree.tools.onnx_images import OnnxImages
     from tuckertree.tools.opening import OpenModel
@@ -82,6 +83,12 @@ Std = Annotated[str | None, typer.Option(help="Their standard deviation.")]
 Scale = Annotated[float | None, typer.Option(help="Factor on the bytes 0..255 before that.")]
 Channels = Annotated[str | None, typer.Option(help="Order of the colour channels, rgb or bgr.")]
 Device = Annotated[str, typer.Option(help="Torch device: cpu, cuda, cuda:1.")]
+NoFused = Annotated[
+    bool,
+    typer.Option(
+        "--no-fused", help="Run a folder made for --latency in its factors, not as it was measured."
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Overwrite = Annotated[
     bool, typer.Option(help="Replace the output if it is a folder saved by tuckertree, or an ONNX file.")
@@ -156,6 +163,28 @@ def refuse_torch_options(weights: Path | None, architecture: TrustedName | None,
     """Refuse, for an ONNX file, what only a torch network takes."""
     elsewhere = device if device != "cpu" else None
     refuse_options("is not supported for ONNX models", weights=weights, model=architecture, device=elsewhere)
+
+
+def fused_lines(plans: Mapping[str, Plan | None], *, no_fused: bool) -> list[str]:
+    """What is said of the folders among some models, given their plans, that are run as they were measured.
+
+    Raises
+    ------
+    UsageError
+        If they are not to be, and there are none.
+    """
+    from tuckertree.latency import is_measured
+
+    measured = {name: plan for name, plan in plans.items() if plan is not None and is_measured(plan)}
+    if no_fused and not measured:
+        raise UsageError("--no-fused belongs to a folder that was compressed with --latency")
+    return [] if no_fused else [_fused_line(name, plan) for name, plan in measured.items()]
+
+
+def _fused_line(name: str, plan: Plan) -> str:
+    count = sum(layer.form is not None for layer in plan.compressed)
+    on = f" on {plan.latency.runtime}" if plan.latency else ""
+    return f"fused       {name}: {count} layers as measured{on} (--no-fused runs the factors)"
 
 
 def _three(name: str, text: str) -> tuple[float, float, float]:

@@ -8,8 +8,8 @@ from itertools import pairwise
 from typing import Literal
 
 from tuckertree._base.errors import UsageError
-from tuckertree.compression.objectives import OBJECTIVES, AnyRule
-from tuckertree.planning import Budget, Energy, ErrorBound, NetworkRule, Options, Ranks
+from tuckertree.compression.objectives import AnyRule, find_objective
+from tuckertree.planning import Budget, Energy, ErrorBound, Options, Ranks
 from tuckertree.tools.data import Preprocessing
 from tuckertree.tools.training import Settings
 
@@ -124,13 +124,7 @@ class Compression:
         rule = self.rule()
         if self.calibration < 0:
             raise UsageError(f"calibration must be a number of images, 0 for none, not {self.calibration}")
-        if self.objective is not None:
-            if self.objective not in OBJECTIVES:
-                raise UsageError(f"objective must be one of {', '.join(OBJECTIVES)}, not {self.objective!r}")
-            if not isinstance(rule, NetworkRule):
-                raise UsageError("an objective belongs to a budget")
-            if self.objective != "weight" and not self.calibration:
-                raise UsageError(f"objective {self.objective!r} needs calibration images")
+        find_objective(self.objective, rule, calibrated=self.calibration > 0)
 
     def options(self) -> Options:
         """Which layers are compressed, and how."""

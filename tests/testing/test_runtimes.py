@@ -1,0 +1,47 @@
+"""Every runtime of the package keeps the contract; one that is added keeps it, or is refused."""
+
+import functools
+import os
+
+import pytest
+import torch
+
+from tuckertree.testing import RuntimeContract
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("TUCKERTREE_CACHE", str(tmp_path / "cache"))
+
+
+class TestTorch(RuntimeContract):
+    runtime = "torch"
+
+
+class TestCompiled(RuntimeContract):
+    """Inductor takes a compiler and a minute, so that it stands in for itself only where one asks for it."""
+
+    runtime = "torch-compile"
+
+    @pytest.fixture(autouse=True)
+    def traced_alone(self, monkeypatch):
+        if not os.environ.get("TUCKERTREE_SLOW"):
+            monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
+
+
+class TestOnnxRuntime(RuntimeContract):
+    runtime = "onnxruntime"
+
+    @pytest.fixture(autouse=True)
+    def installed(self):
+        for package in ("onnx", "onnxscript", "onnxruntime"):
+            pytest.importorskip(package)
+
+
+class TestOpenVino(RuntimeContract):
+    runtime = "openvino"
+
+    @pytest.fixture(autouse=True)
+    def installed(self):
+        for package in ("onnx", "onnxscript", "openvino"):
+            pytest.importorskip(package)

@@ -12,7 +12,6 @@ from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from math import prod
 from threading import Semaphore, Thread, current_thread
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -139,7 +138,9 @@ def suspended(
     """
     watched: Mapping[nn.Module, Layer] = {model.get_submodule(layer.name): layer for layer in layers}
 
-    def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> Tensor:
+    def hook(
+        module: nn.Module, args: tuple[object, ...], kwargs: dict[str, object], output: Tensor
+    ) -> Tensor:
         thread, layer = current_thread(), watched[module]
         assert isinstance(thread, SuspendedForward)
         x, size_out = layer_input(args, kwargs), output_sizes(output, layer.spec)

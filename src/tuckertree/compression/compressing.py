@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from tuckertree._base.errors import UnreachableTargetError, UsageError
 from tuckertree._base.progress import parallel_map, progress_bar
@@ -20,7 +20,7 @@ from tuckertree.calibration import (
     check_images,
 )
 from tuckertree.compression.objectives import AnyRule, check_objective, survey_by_default, survey_network
-from tuckertree.core.layers import Chain, LayerSpec
+from tuckertree.core.layers import Chain, LayerSpec, weight_of
 from tuckertree.io import save_folder
 from tuckertree.io.sizes import Size, size_of
 from tuckertree.latency import LatencyTarget
@@ -159,7 +159,7 @@ def compress(
     first
         The first convolution: ``svd`` of the T-mode (the paper), ``ht2``, or left ``dense``.
     round_to
-        Round ranks up to a multiple of this (8 or 16 suits most processors). By default 1; for a budget of
+        Round ranks up to a multiple of this (8 or 16 suits most CPUs). By default 1; for a budget of
         latency 16, 8 or 4 by the width of the layer.
     calibration
         A few hundred unlabelled inputs (a tensor or array, a data set, a DataLoader, a list of batches or of single
@@ -191,9 +191,10 @@ def compress(
         If the model is no torch module with layers and weights, cannot be copied, does not run on the inputs, or a
         weight holds NaN or infinite values.
     """
-    if (rule is None) == (energy is None):
+    if energy is not None and rule is None:
+        rule = Energy(energy)
+    elif energy is not None or rule is None:
         raise UsageError("give either a rule or an energy, such as energy=0.9")
-    rule = rule or Energy(cast("float", energy))
     timed = isinstance(rule, Budget) and rule.latency is not None
     round_to = 1 if round_to is None and not timed else round_to
     options = Options(_patterns(include), _patterns(exclude), first, round_to)
@@ -262,7 +263,7 @@ def compress(
 
 
 class Stopwatch:
-    """Seconds of each phase of the way."""
+    """Seconds of each phase of a compression."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
@@ -287,7 +288,7 @@ def measure_errors(
     def work(layer: Layer) -> tuple[float | None, float]:
         if peculiarity(model.get_submodule(layer.name)):
             return None, 0.0  # no tensor of numbers: it stays as it is, and has no norm here
-        weight = cast("Tensor", model.get_submodule(layer.name).weight).detach()
+        weight = weight_of(model.get_submodule(layer.name)).detach()
         norm = float(torch.linalg.vector_norm(weight.to(torch.promote_types(weight.dtype, torch.float32))))
         chain = compressed.get_submodule(layer.name)
         if not isinstance(chain, Chain):

@@ -11,7 +11,7 @@ from tuckertree._base.version import __version__
 
 
 def environment() -> dict[str, str | int]:
-    """Versions, processor and number of threads, as they go into every report."""
+    """Versions, CPU and number of threads, as they go into every report."""
     found: dict[str, str | int] = {
         "tuckertree": __version__,
         "torch": torch.__version__,
@@ -26,7 +26,7 @@ def environment() -> dict[str, str | int]:
 
 
 def processor() -> str:
-    """Name of the processor's model, or an empty text."""
+    """Name of the CPU's model, or an empty text."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

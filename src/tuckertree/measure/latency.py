@@ -58,7 +58,7 @@ def least_of_each(values: Sequence[float], count: int) -> list[float]:
 
 
 def synchroniser(device: str | torch.device) -> Callable[[], object]:
-    """What waits until a device has done all it was given; a processor has when a call returns."""
+    """What waits until a device has done all it was given; a CPU has when a call returns."""
     device = torch.device(device)
     if device.type == "cuda":
         return partial(torch.cuda.synchronize, device)
@@ -117,7 +117,7 @@ def time_in_turns(
         before may still be spinning, its own still asleep, and the caches hold other data.
     pause
         Seconds to sleep before each turn. On a shared machine the scheduler lets a process that has just used
-        its processors wait, so that without a pause a long run slows those after it.
+        its CPUs wait, so that without a pause a long run slows those after it.
 
     Returns
     -------

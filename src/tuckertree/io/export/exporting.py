@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from tuckertree._base.atomic import atomic_files, check_free_file
-from tuckertree._base.errors import TuckertreeError, UsageError
+from tuckertree._base.errors import TuckertreeError, UsageError, first_line
 from tuckertree._base.extras import require_extra
 from tuckertree.io.export.quantization import quantize
 from tuckertree.measure import ExampleInputs, copy_for_inference
@@ -221,9 +221,8 @@ def _difference(model: nn.Module, compute: Compute, inputs: Sequence[Tensor]) ->
     except TuckertreeError:
         raise
     except Exception as error:  # the runtime's own, of many types
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise TuckertreeError(
-            f"the exported file does not run on inputs {describe(inputs)}: {first}; where the exporter has fixed a size, "
+            f"the exported file does not run on inputs {describe(inputs)}: {first_line(error)}; where the exporter has fixed a size, "
             'leave no axis free (dynamic="none", --dynamic none)'
         ) from error
     if [tuple(y.shape) for y in expected] != [tuple(y.shape) for y in found]:
@@ -249,8 +248,7 @@ def _write_onnx(model: nn.Module, inputs: Sequence[Tensor], dynamic: Dynamic, pa
     try:
         onnx.checker.check_model(str(path), full_check=True)
     except Exception as error:
-        first = str(error).strip().splitlines()[0]
-        raise TuckertreeError(f"the ONNX model is not valid: {first}") from error
+        raise TuckertreeError(f"the ONNX model is not valid: {first_line(error)}") from error
     return runtime.open(path).run
 
 

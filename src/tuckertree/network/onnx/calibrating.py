@@ -1,7 +1,7 @@
 """Calibration of an ONNX model: what its layers see, from images run through ONNX Runtime.
 
 The values in the middle of a graph are made outputs of it, a few layers at a time, so memory is bounded. Layers
-are fitted as a torch network's are (:mod:`tuckertree.calibration.correct`): in stages, each to the inputs that it
+are fitted as a torch network's are (:mod:`tuckertree.calibration.correct`): in passes, each to the inputs that it
 gets in the network as compressed so far and the outputs it gave in the original one.
 """
 
@@ -39,8 +39,8 @@ from tuckertree.network.surgery import apply
 from tuckertree.planning import Candidates, Layer, Plan
 
 BATCH = 8
-STAGES = 12
-"""Layers are fitted in about so many stages: each runs all images through both networks."""
+PASSES = 12
+"""Layers are fitted in about so many passes: each runs all images through both networks."""
 METRIC_IMAGES = 256
 SENSITIVITY_IMAGES = 16
 _ACTIVATIONS = 256 * 2**20
@@ -128,7 +128,7 @@ def calibrate_onnx(
     plan: Plan,
     images: Calibration,
     *,
-    stages: int = STAGES,
+    passes: int = PASSES,
     memory: int = MEMORY,
     positions: int = POSITIONS,
     seed: int = 0,
@@ -167,13 +167,13 @@ def calibrate_onnx(
     biases = frozenset(found.layer.name for found in planned if found.layer.spec.bias)
     fitter = Fitter(own, result, plan, Changeable(names, biases), default_ridge(len(images)))
     fitted: dict[str, Chain] = {}
-    work = list(_stages(planned, stages, memory, images.batch_size))
-    for number, stage in enumerate(work):
-        original = Probe(file, graph, stage)
+    work = list(_passes(planned, passes, memory, images.batch_size))
+    for number, some in enumerate(work):
+        original = Probe(file, graph, some)
         compressed = original
         if fitted:
             smaller = Graph(rewrite(graph, layers, fitted, biases=True))
-            compressed = Probe(file, smaller, stage, original)
+            compressed = Probe(file, smaller, some, original)
 
         def look(
             _: Sequence[Layer],
@@ -187,9 +187,9 @@ def calibrate_onnx(
                 yield before, before if alone or compressed is original else compressed.capture(feed)
                 tick(f"fitting {number + 1}/{len(work)}", done + 1, images.batches)
 
-        part = [found.layer for found in stage]
+        part = [found.layer for found in some]
         fitter.fit(part, gather_pairs(part, look, positions=positions, seed=seed))
-        fitted.update({found.layer.name: chains[found.layer.name] for found in stage})
+        fitted.update({found.layer.name: chains[found.layer.name] for found in some})
     fitter.check()
     if notes is not None:
         notes.update(fitter.notes)
@@ -289,8 +289,8 @@ def chains_of(result: nn.Module, plan: Plan) -> dict[str, Chain]:
     return {name: chain for name, chain in chains.items() if isinstance(chain, Chain)}
 
 
-def _stages(layers: Sequence[OnnxLayer], count: int, memory: int, batch: int) -> Iterator[list[OnnxLayer]]:
-    """Consecutive layers in about ``count`` stages, whose moments and inputs fit in memory."""
+def _passes(layers: Sequence[OnnxLayer], count: int, memory: int, batch: int) -> Iterator[list[OnnxLayer]]:
+    """Consecutive layers in about ``count`` passes, whose moments and inputs fit in memory."""
     by_name = {found.layer.name: found for found in layers}
     most = ceil(len(layers) / count)
     plain: list[Layer] = [found.layer for found in layers]

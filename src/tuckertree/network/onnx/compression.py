@@ -9,7 +9,7 @@ from pathlib import Path
 from tuckertree._base.errors import UnreachableTargetError
 from tuckertree._base.progress import ProgressCallback, progress_bar
 from tuckertree.calibration import CalibrationData
-from tuckertree.compression import Clock, measure_errors, nothing_to_compress
+from tuckertree.compression import Stopwatch, measure_errors, nothing_to_compress
 from tuckertree.compression.objectives import AnyRule
 from tuckertree.core.layers import Chain
 from tuckertree.latency import run_as_planned
@@ -129,7 +129,7 @@ def compress_onnx(
     round_to = 1 if round_to is None and not timed else round_to
     options = Options(_patterns(include), _patterns(exclude), first, round_to)
     objective = check_onnx_objective(rule, objective, calibrated=calibration is not None)
-    clock = Clock()
+    stopwatch = Stopwatch()
     file = read_onnx(source)
     file.check_apart(path, data_file(path))
     graph = Graph(file.proto)
@@ -142,14 +142,14 @@ def compress_onnx(
         options = options.among(found.inventory.layers)
         _refuse_if_all_stay(found.inventory, options)
         skeleton = _skeleton(file, found)
-        clock.lap("inventory")
+        stopwatch.lap("inventory")
         if isinstance(rule, NetworkRule):
             target = timer = None
             if timed and runtime:
                 target = onnx_target(timed, runtime, file, graph, found, skeleton, example)
                 inventory, timer = target.measure(found.inventory, options, tick=tick)
                 found = replace(found, inventory=inventory)
-                clock.lap("times")
+                stopwatch.lap("times")
             candidates = survey_onnx(
                 file, graph, found, skeleton, options, objective, images, timer=timer, tick=tick
             )
@@ -163,21 +163,21 @@ def compress_onnx(
             plan = make_plan(found.inventory, spectra, rule, options)
         if not plan.compressed:
             raise UnreachableTargetError(nothing_to_compress(plan))
-        clock.lap("plan")
+        stopwatch.lap("plan")
         if images is None:
             chains = _chains(skeleton, plan, tick)
-            clock.lap("factors")
+            stopwatch.lap("factors")
         else:
             notes: dict[str, str] = {}
             chains = calibrate_onnx(file, graph, found.layers, skeleton, plan, images, notes=notes, tick=tick)
             plan = plan.noted(notes)
-            clock.lap("calibration")
+            stopwatch.lap("calibration")
         if plan.latency is not None:
             chains = chains_of(run_as_planned(Skeleton(chains), plan), plan)
             plan = count_as_run(plan, found.inventory)
         round_as_stored(found.layers, chains)
         errors, relative_error = _errors(found, skeleton, chains)
-        clock.lap("errors")
+        stopwatch.lap("errors")
         smaller = rewrite(graph, found.layers, chains, biases=images is not None)
         size_before = file.size
         with written(path, smaller, file, overwrite=overwrite) as new:
@@ -185,7 +185,7 @@ def compress_onnx(
             made_up = images is None and is_made_up(graph, input_values)
             outputs = compare_sessions(Session(source), Session(new), trials, made_up)
             size_after = new.stat().st_size + _size(data_file(new))
-        clock.lap("output")
+        stopwatch.lap("output")
     return OnnxResult(
         path=path,
         plan=plan,
@@ -195,7 +195,7 @@ def compress_onnx(
         compared_on=compared_on,
         notes=(*found.inventory.notes, *folded_notes(found.layers, chains)),
         bytes=(size_before, size_after),
-        seconds=clock.seconds,
+        seconds=stopwatch.seconds,
     )
 
 

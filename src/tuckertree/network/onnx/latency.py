@@ -10,12 +10,12 @@ from tempfile import TemporaryDirectory
 import torch
 from torch import Tensor
 
-from tuckertree._base.errors import TuckertreeError, UsageError
+from tuckertree._base.errors import TuckertreeError, UsageError, one_line
 from tuckertree.core.decomposition import method_cuts
 from tuckertree.core.layers import Form, chain_parameters, chain_stages
 from tuckertree.latency import LatencyTarget, PlanBenchmark, RuntimeBenchmark, random_as_planned
 from tuckertree.network.onnx.calibrating import chains_of
-from tuckertree.network.onnx.files import OnnxFile, one_line
+from tuckertree.network.onnx.files import OnnxFile
 from tuckertree.network.onnx.graph import Graph
 from tuckertree.network.onnx.inputs import Feed, repeated, samples_of
 from tuckertree.network.onnx.layers import OnnxInventory, OnnxLayer, Skeleton

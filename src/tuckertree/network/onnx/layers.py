@@ -6,12 +6,12 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from tuckertree.core.layers import Chain, LayerSpec
+from tuckertree.core.layers import Chain, LayerSpec, weight_of
 from tuckertree.network.onnx.biases import Bias, bias_of
 from tuckertree.network.onnx.constants import Origin
 from tuckertree.network.onnx.elsewhere import Unlisted, count_elsewhere, inner_layers
@@ -151,10 +151,10 @@ def _module(file: OnnxFile, layer: OnnxLayer) -> nn.Module:
     if not layer.layer.spec.order and not is_row_major(layer.node):
         weight = weight.T
     module = layer.layer.spec.build(dtype=weight.dtype)
-    cast("Tensor", module.weight).copy_(weight)
+    weight_of(module).copy_(weight)
     if layer.bias is not None:
         bias = torch.from_numpy(file.array(layer.bias.tensor).copy()).flatten()
-        cast("Tensor", module.bias).copy_(bias * layer.bias.factor)
+        module.get_parameter("bias").copy_(bias * layer.bias.factor)
     return module
 
 
@@ -163,7 +163,7 @@ def round_as_stored(layers: Mapping[str, OnnxLayer], chains: Mapping[str, Chain]
     """Round chains to the types that the file holds their layers' weights in, where it computes in another."""
     for name, chain in chains.items():
         for stage in chain:
-            weight = cast("Tensor", stage.weight)
+            weight = weight_of(stage)
             rounded = weight.to(layers[name].stored)
             if rounded.isfinite().all():
                 weight.copy_(rounded)

@@ -38,7 +38,7 @@ class OnnxResult:
     bytes
         Size of the model before and after, external data included.
     seconds
-        Time of each station.
+        Time of each phase.
     """
 
     path: Path

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
 from tuckertree._base.extras import require_extra
-from tuckertree.core.layers import Chain, Stage
+from tuckertree.core.layers import Chain, Stage, weight_of
 from tuckertree.network.onnx.constants import set_value, value_of
 from tuckertree.network.onnx.graph import INPUTS_LISTED, Graph, used_values
 from tuckertree.network.onnx.layers import OnnxLayer
@@ -79,7 +79,7 @@ class _Writer:
         last = len(self._chain.stages) - 1
         for number, (stage, module) in enumerate(zip(self._chain.stages, self._chain, strict=True)):
             name = f"{self.layer.layer.name}/{stage.name}"
-            weight = cast("Tensor", module.weight)
+            weight = weight_of(module)
             inputs = [value, self._tensor(f"{name}/weight", self._laid_out(weight, first=number == 0))]
             yield from self._casts
             self._casts.clear()
@@ -99,11 +99,13 @@ class _Writer:
         self, kind: str, inputs: list[str], output: str, name: str, attributes: dict[str, Any], *, last: bool
     ) -> NodeProto:
         helper = require_extra("onnx.helper", extra="onnx")
-        node = helper.make_node(kind, inputs, [output], name=name, domain=self._node.domain, **attributes)
+        node: NodeProto = helper.make_node(
+            kind, inputs, [output], name=name, domain=self._node.domain, **attributes
+        )
         if last:
             node.doc_string = self._node.doc_string
             node.metadata_props.extend(self._node.metadata_props)
-        return cast("NodeProto", node)
+        return node
 
     def _tensor(self, wanted: str, values: Tensor) -> str:
         """Add a tensor, in the type that the file held the weight in if its values are of that type."""
@@ -164,7 +166,7 @@ def _fitted_biases(
     for name, chain in chains.items():
         bias = layers[name].bias
         if bias is not None:
-            values = cast("Tensor", chain[-1].bias).detach() / bias.factor
+            values = chain[-1].get_parameter("bias").detach() / bias.factor
             yield bias.name, numpy_helper.from_array(values.reshape(tuple(bias.tensor.dims)).numpy())
 
 

@@ -1,6 +1,7 @@
 """Which package may import which, and what the core may import from outside."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -33,7 +34,7 @@ WITHIN = {
     "tools": [
         ["assets"],
         ["data"],
-        ["models", "onnx_images"],
+        ["models", "onnx_images", "settings"],
         ["training"],
         ["opening", "demo"],
         ["bench", "recipes"],
@@ -78,6 +79,21 @@ def test_a_package_imports_only_packages_above_it(path):
 def is_above(order, own, other, module):
     floor = {name: number for number, names in enumerate(order) for name in names}
     assert own == other or floor[other] < floor[own], module
+
+
+@pytest.mark.parametrize(
+    ("document", "line"),
+    [("docs/architecture.md", r"\| `(\w+)` \| "), ("CONTRIBUTING.md", r" {4}(\w+) {2,}")],
+)
+def test_the_documents_list_the_same_packages_in_the_same_order(document, line):
+    text = (Path(__file__).parents[1] / document).read_text(encoding="utf-8")
+    section = text.partition("## The packages")[2].partition("\n## ")[0]
+    listed = re.findall(rf"(?m)^{line}", section)
+    assert listed == [name for names in PACKAGES for name in names]
+    assert {path.name.removesuffix(".py") for path in SOURCE.iterdir() if path.suffix in ("", ".py")} - {
+        "__init__",
+        "__pycache__",
+    } == set(listed)
 
 
 @pytest.mark.parametrize("name", CORE)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tuckertree._base import atomic
+from tuckertree._base import reading
 from tuckertree._base.atomic import Kind, atomic_files, atomic_folder, check_free
 from tuckertree._base.errors import TuckertreeError
 
@@ -68,7 +68,7 @@ def folder_of(path, **files):
     ids=["empty", "list", "another's", "type", "deep", "large"],
 )
 def test_a_folder_whose_marker_is_not_ours_is_never_replaced(tmp_path, monkeypatch, text):
-    monkeypatch.setattr(atomic, "LARGEST_JSON", 200_000)
+    monkeypatch.setattr(reading, "LARGEST_JSON", 200_000)
     folder = folder_of(tmp_path / "out", it_json=text)
     with pytest.raises(TuckertreeError, match="out exists and holds other files; choose another output"):
         check_free(folder, kind=KIND, overwrite=True)

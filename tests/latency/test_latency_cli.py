@@ -9,7 +9,7 @@ from tests.tools.cli.test_cli import tuckertree
     ("options", "code", "message"),
     [
         (["--latency", "2x", "--runtime", "caffe"], 2, "unknown runtime 'caffe'"),
-        (["--latency", "2x", "--macs", "0.5"], 2, "stands alone"),
+        (["--latency", "2x", "--macs", "0.5"], 2, "cannot be combined"),
         (["--latency", "2x", "--energy", "0.5"], 2, "give one of --energy"),
         (["--latency", "0.5x"], 2, "latency must be a share"),
         (["--latency", "quick"], 2, "latency must be a share"),

@@ -210,7 +210,7 @@ def test_plans_keep_their_forms_and_times_and_read_those_that_have_none(network)
     for form in ([], [1, 0], [0, 9], ["0"], 3):
         spoilt = json.loads(plan.dumps())
         spoilt["layers"][number]["form"] = form
-        with pytest.raises(TuckertreeError, match=rf"plan\.layers\[{number}\]\.form"):
+        with pytest.raises(TuckertreeError, match=rf"plan\.layers\.{number}(: |\.)form"):
             Plan.from_json(spoilt)
     for latency in ({"runtime": "torch"}, {**plan.to_json()["latency"], "rounds": "2"}, 3):
         with pytest.raises(TuckertreeError, match=r"plan\.latency"):

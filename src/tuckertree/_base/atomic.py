@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import sys
@@ -13,11 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tuckertree._base.errors import TuckertreeError, argument
+from tuckertree._base.reading import read_json
 
 if sys.platform != "win32":
     import fcntl
-
-LARGEST_JSON = 64 * 2**20
 
 
 @dataclass(frozen=True)
@@ -40,12 +38,9 @@ class Kind:
 
     def marks(self, folder: Path) -> bool:
         """Whether a folder has the marker, with its fields."""
-        file = folder / self.marker
         try:
-            if not file.is_file() or file.stat().st_size > LARGEST_JSON:
-                return False
-            data = json.loads(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError):
+            data = read_json(folder / self.marker)
+        except TuckertreeError:
             return False
         return isinstance(data, dict) and all(isinstance(data.get(k), t) for k, t in self.fields.items())
 
@@ -206,18 +201,6 @@ def _lock(handle: int | None, folder: Path) -> None:
         return  # this disk knows no locks
     if not alone:
         raise TuckertreeError(f"another program is at work in {folder}; choose another output")
-
-
-def check_regular(path: Path) -> None:
-    """Refuse what is no file with a beginning and an end: a pipe or a device would be waited for.
-
-    Raises
-    ------
-    TuckertreeError
-        If it is there and is no regular file.
-    """
-    if path.exists() and not path.is_file():
-        raise TuckertreeError(f"{path} is a {'folder' if path.is_dir() else 'pipe or device'}; give a file")
 
 
 def check_free_file(path: Path, *, overwrite: bool) -> None:

@@ -13,6 +13,16 @@ def printable(text: str) -> str:
     return "".join(sign if sign.isprintable() else "?" for sign in text)
 
 
+def first_line(error: BaseException) -> str:
+    """First line of a message that says something; the error's type where none does."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+def one_line(error: BaseException) -> str:
+    """A whole message in one line; the error's type where it is empty."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 _on_command_line = False
 
 

@@ -11,7 +11,7 @@ import re
 import sys
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self
 
 _FACTORY = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 
@@ -38,12 +38,12 @@ class TrustedName(str):
         """Whether it has the form ``package.module:function``."""
         return _FACTORY.fullmatch(self) is not None
 
-    def call(self) -> Any:
+    def call(self) -> object:
         """Import the module of ``package.module:function`` and call the function.
 
         Returns
         -------
-        Any
+        object
             What the function returns.
 
         Raises

@@ -1,4 +1,4 @@
-"""Progress on stderr, and work spread over the processor's threads."""
+"""Progress on stderr, and work spread over the CPU's threads."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def parallel_map(
     tick: ProgressCallback = no_progress,
     size: Callable[[Item], float] | None = None,
 ) -> list[Result]:
-    """Map ``work`` over items, one thread of the processor for each, and keep their order.
+    """Map ``work`` over items, one CPU thread for each, and keep their order.
 
     Eigenproblems of a few hundred rows gain nothing from a second thread (they lose by it when the machine
     is busy), while layers are many and independent: so each worker computes with one thread, and there are

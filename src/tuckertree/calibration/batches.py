@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeGuard, cast
+from typing import Any, TypeGuard
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ _TAKEN = (
 )
 
 
-class Batch(ABC):
+class Batch(Mapping[str, Tensor]):
     """Inputs that know by themselves along which axes their samples lie."""
 
     @property
@@ -30,7 +30,7 @@ class Batch(ABC):
         """Number of samples."""
 
     @abstractmethod
-    def narrow(self, start: int, length: int) -> Any:
+    def narrow(self, start: int, length: int) -> Batch:
         """Samples ``start`` to ``start + length - 1``.
 
         Raises
@@ -40,11 +40,11 @@ class Batch(ABC):
         """
 
 
-class Samples(list[Any]):
+class Samples(list[object]):
     """A list of images, each a tensor or a mapping of its own, that a model takes in the place of a batch."""
 
 
-def as_inputs(batch: Any, example: ExampleInputs | None = None) -> ExampleInputs:
+def as_inputs(batch: object, example: ExampleInputs | None = None) -> ExampleInputs:
     """What of a batch goes into the model.
 
     Parameters
@@ -61,13 +61,14 @@ def as_inputs(batch: Any, example: ExampleInputs | None = None) -> ExampleInputs
         If nothing in the batch can be inputs; the message says what can.
     """
     if isinstance(batch, Batch):
-        return cast("ExampleInputs", batch)
+        return batch
     batch = each_leaf(batch, _as_tensor)
     if isinstance(example, Mapping):
         if _is_list(batch) and batch and isinstance(batch[0], Mapping):
             batch = batch[0]
         if isinstance(batch, Mapping):
-            return cast("ExampleInputs", _like(batch, example))
+            inputs: ExampleInputs = _like(batch, example)
+            return inputs
     wanted = () if isinstance(example, Mapping | None) else _arguments(example)
     if isinstance(batch, Mapping) and not (wanted and isinstance(wanted[0], Mapping)):
         return batch
@@ -80,7 +81,7 @@ def as_inputs(batch: Any, example: ExampleInputs | None = None) -> ExampleInputs
     return found[0] if len(found) == 1 and isinstance(found[0], Tensor) else found
 
 
-def is_single(batch: Any, example: Any) -> bool:
+def is_single(batch: object, example: object) -> bool:
     """Whether what a source gave is one image, without the axis of the batch that the example has."""
     if example is None:
         return False
@@ -104,7 +105,7 @@ def join(batches: Sequence[ExampleInputs]) -> ExampleInputs:
     first = batches[0]
     columns = [iter(tensors(batch)) for batch in batches]
 
-    def joined(value: Any) -> Any:
+    def joined(value: object) -> object:
         if not isinstance(value, Tensor):
             return value
         parts = [next(column) for column in columns]
@@ -131,7 +132,7 @@ def batch_size(inputs: ExampleInputs) -> int:
         return inputs.samples
     sizes: list[int] = []
 
-    def look(value: Any) -> Any:
+    def look(value: object) -> object:
         if isinstance(value, Samples) or (isinstance(value, Tensor) and value.ndim):
             sizes.append(len(value))
         return value
@@ -148,9 +149,9 @@ def batch_size(inputs: ExampleInputs) -> int:
 def narrow(inputs: ExampleInputs, start: int, length: int) -> ExampleInputs:
     """Images ``start`` to ``start + length - 1`` of a batch."""
     if isinstance(inputs, Batch):
-        return cast("ExampleInputs", inputs.narrow(start, length))
+        return inputs.narrow(start, length)
 
-    def cut(value: Any) -> Any:
+    def cut(value: object) -> object:
         if isinstance(value, Samples):
             return Samples(value[start : start + length])
         return value[start : start + length] if isinstance(value, Tensor) and value.ndim else value
@@ -158,7 +159,7 @@ def narrow(inputs: ExampleInputs, start: int, length: int) -> ExampleInputs:
     return each_leaf(inputs, cut, whole=(Samples,))
 
 
-def _as_tensor(value: Any) -> Any:
+def _as_tensor(value: object) -> object:
     """Arrays as tensors, all else as it is."""
     if not isinstance(value, np.ndarray):
         return value
@@ -168,11 +169,11 @@ def _as_tensor(value: Any) -> Any:
         raise TuckertreeError(f"a calibration array of {value.dtype} is of no type that torch has") from error
 
 
-def _arguments(example: ExampleInputs) -> tuple[Any, ...]:
+def _arguments(example: ExampleInputs) -> tuple[object, ...]:
     return (example,) if isinstance(example, Tensor) else tuple(example)
 
 
-def _positional(batch: Any, wanted: Sequence[Any]) -> Any:
+def _positional(batch: object, wanted: Sequence[object]) -> Any:
     """The parts of a batch that are positional inputs, or a mapping of keyword inputs."""
     first = wanted[0]
     if isinstance(batch, Tensor) or (isinstance(batch, Mapping) and isinstance(first, Mapping)):
@@ -195,7 +196,7 @@ def _positional(batch: Any, wanted: Sequence[Any]) -> Any:
     return tuple(batch[: len(wanted)])
 
 
-def _like(value: Any, example: Any) -> Any:
+def _like(value: object, example: object) -> Any:
     """One input in the form it has in the example."""
     if isinstance(example, Mapping) and isinstance(value, Mapping):
         known = {key: _like(part, example[key]) for key, part in value.items() if key in example}
@@ -239,7 +240,7 @@ def _are_samples(values: Any, example: Any) -> bool:
     return images or (len(values) != len(example) and all(value.ndim == example[0].ndim for value in values))
 
 
-def _is_list(value: Any) -> TypeGuard[list[Any] | tuple[Any, ...]]:
+def _is_list(value: object) -> TypeGuard[list[Any] | tuple[Any, ...]]:
     return isinstance(value, list | tuple)
 
 

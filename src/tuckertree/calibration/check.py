@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from typing import cast
 from warnings import warn
 
 import torch
@@ -42,7 +41,7 @@ def check_images(model: nn.Module, images: Calibration, example_inputs: ExampleI
     for name, module in model.named_modules():
         if isinstance(module, DENSE_TYPES) and not peculiarity(module):
             for what, values in (("kernel", module.weight), ("bias", module.bias)):
-                if values is not None and not cast("Tensor", values).isfinite().all():
+                if isinstance(values, Tensor) and not values.isfinite().all():
                     raise TuckertreeError(f"{name}: the {what} holds NaN or infinite values")
     first = next(iter(images.part(0, _IMAGES)))
     if isinstance(first, Tensor) and isinstance(example_inputs, Tensor):
@@ -82,7 +81,7 @@ def _looks_foreign(model: nn.Module, norm: _BatchNorm, inputs: ExampleInputs) ->
         handle.remove()
     if not seen:
         return False
-    mean, variance = cast("Tensor", norm.running_mean).double(), cast("Tensor", norm.running_var).double()
+    mean, variance = (norm.get_buffer(name).double() for name in ("running_mean", "running_var"))
     scale = variance.clamp_min(norm.eps)
     distance = (seen[0].mean(1) - mean).abs() / scale.sqrt()
     ratio = seen[0].var(1, correction=0) / scale

@@ -1,7 +1,7 @@
 r"""Calibration of a whole network: factors, means and BatchNorm statistics, from unlabelled images.
 
-With correction, layers are fitted in the order of the forward pass, in passes. The inputs ``z`` of a pass's
-layers come from the network as compressed so far, the outputs they are to give from the original layers in
+With correction, layers are fitted in the order of the forward pass. The inputs ``z`` of the layers being fitted
+come from the network as compressed so far, the outputs they are to give from the original layers in
 the original network, ``W x`` (Zhang et al., arXiv 1505.06798): so a layer makes up for what was lost before
 it. The mean of what is left is put where it costs nothing: in the layer's bias, or in the running mean of the
 BatchNorm that follows it. What is left out or frozen stays as it is (:mod:`tuckertree.calibration.kept`).

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import cast
 from warnings import warn
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from tuckertree._base.errors import TuckertreeError
 from tuckertree._base.progress import parallel_map
@@ -20,7 +18,7 @@ from tuckertree.calibration.pairs import Pair, least_squares_kernel
 from tuckertree.calibration.sources import CalibrationWarning
 from tuckertree.core.decomposition import Factors, decompose, method_cuts
 from tuckertree.core.decomposition.spectra import in_working_precision
-from tuckertree.core.layers import Chain
+from tuckertree.core.layers import Chain, bias_of, weight_of
 from tuckertree.planning import Layer, Plan
 
 ASTRAY = 2.0
@@ -112,7 +110,7 @@ class Fitter:
 
     def _fit_one(self, layer: Layer, pair: Pair) -> tuple[Factors | Tensor, Tensor]:
         """Factors or kernel of a layer, and by how much the mean of its output must rise, ``[g * T]``."""
-        weight = cast("Tensor", self.model.get_submodule(layer.name).weight)
+        weight = weight_of(self.model.get_submodule(layer.name))
         kernel = in_working_precision(layer.spec.kernel(weight))
         mean_before, mean_after = pair.mean, pair.moment.mean
         if layer.name in self.free.biases or layer.name in self.free.behind:
@@ -135,20 +133,22 @@ class Fitter:
     def _shift_output(self, name: str, module: nn.Module, shift: Tensor) -> None:
         if name in self.free.biases:
             last = module[-1] if isinstance(module, Chain) else module
-            bias = cast("Tensor", last.bias)
-            bias += shift.to(bias)
+            mean, sign = bias_of(last), 1
         elif name in self.free.behind:
-            norm = cast("_BatchNorm", self.result.get_submodule(self.free.behind[name]))
-            mean = cast("Tensor", norm.running_mean)
-            mean -= shift.to(mean)
+            mean, sign = self.result.get_buffer(f"{self.free.behind[name]}.running_mean"), -1
+        else:
+            return
+        assert mean is not None
+        mean += sign * shift.to(mean)
 
 
 @torch.no_grad()
 def _put(module: nn.Module, layer: Layer, weights: Factors | Tensor) -> None:
     if isinstance(weights, Factors):
-        cast("Chain", module).set_factors(weights)
+        assert isinstance(module, Chain)
+        module.set_factors(weights)
     else:
-        cast("Tensor", module.weight).copy_(layer.spec.weight(weights))
+        weight_of(module).copy_(layer.spec.weight(weights))
 
 
 def _is_near(fitted: Tensor, kernel: Tensor) -> bool:

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any
 
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -53,20 +53,16 @@ def changeable(model: nn.Module, plan: Plan, layers: Sequence[Layer], first: Exa
     """
     trained = any(parameter.requires_grad for parameter in model.parameters())
 
-    def is_free(parameter: Tensor | None) -> bool:
-        return parameter is not None and (parameter.requires_grad or not trained)
+    def is_free(parameter: object) -> bool:
+        return isinstance(parameter, Tensor) and (parameter.requires_grad or not trained)
 
     planned = {layer.name: layer for layer in plan.layers}
     modules = {layer.name: model.get_submodule(layer.name) for layer in layers}
     compressed = {name for name, layer in planned.items() if layer.method != DENSE}
     kept = {name for name, layer in planned.items() if layer.left_out} | {
-        name
-        for name, module in modules.items()
-        if name not in compressed and not is_free(cast("Tensor", module.weight))
+        name for name, module in modules.items() if name not in compressed and not is_free(module.weight)
     }
-    biases = {
-        name for name, m in modules.items() if name not in kept and is_free(cast("Tensor | None", m.bias))
-    }
+    biases = {name for name, m in modules.items() if name not in kept and is_free(m.bias)}
     inputs = _inputs_of_norms(model, layers, first)
     free = {
         name
@@ -104,14 +100,14 @@ def _inputs_of_norms(model: nn.Module, layers: Sequence[Layer], first: ExampleIn
     last: list[str] = []
 
     def keep(name: str) -> Any:
-        def hook(module: nn.Module, args: Any, output: Tensor) -> None:  # noqa: ARG001
+        def hook(module: nn.Module, args: object, output: Tensor) -> None:  # noqa: ARG001
             outputs[name] = output, _version(output)
             last[:] = [name]
 
         return hook
 
     def look(name: str) -> Any:
-        def see(x: Any) -> None:
+        def see(x: object) -> None:
             # The same tensor, and nothing in it changed in place since.
             direct = [n for n, (y, version) in outputs.items() if y is x and _version(y) == version]
             found[name].sources += direct or last

@@ -21,17 +21,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from tuckertree._base.errors import TuckertreeError
+from tuckertree._base.errors import TuckertreeError, first_line
 from tuckertree._base.progress import ProgressCallback, no_progress, parallel_map
 from tuckertree.calibration.batches import batch_size
 from tuckertree.calibration.moment import shrinkage
 from tuckertree.calibration.sources import Calibration, CalibrationData, floating_outputs, to_model
 from tuckertree.core.decomposition.spectra import lower_gram, mirrored
+from tuckertree.core.layers import weight_of
 from tuckertree.core.layers.product import is_transformed
 from tuckertree.measure import ExampleInputs, call, evaluating, watch_input
 from tuckertree.planning import Layer
@@ -107,7 +108,7 @@ def collect_metrics(
     TuckertreeError
         If the model does not run on the images, or no activation is finite.
     NotDifferentiableError
-        If an output cannot be differentiated by a layer's weight.
+        If an output cannot be differentiated with respect to a layer's weight.
     """
     if not layers:
         return {}
@@ -236,7 +237,7 @@ Step = Callable[[ExampleInputs], None]
 def _gradients(model: nn.Module, sums: Mapping[str, GradientSum], seed: int) -> Iterator[Step]:
     """Send random directions back from the outputs to the weights; no parameter keeps a gradient."""
     generator = torch.Generator().manual_seed(seed)
-    weights = [cast("Tensor", model.get_submodule(name).weight) for name in sums]
+    weights = [weight_of(model.get_submodule(name)) for name in sums]
     frozen = [weight for weight in weights if not weight.requires_grad]
 
     @torch.enable_grad()
@@ -251,9 +252,8 @@ def _gradients(model: nn.Module, sums: Mapping[str, GradientSum], seed: int) -> 
         try:
             found = torch.autograd.grad(outputs, weights, directions, allow_unused=True)
         except RuntimeError as error:
-            complaint = str(error).strip().splitlines()[0]
             raise NotDifferentiableError(
-                f"the model's outputs cannot be differentiated: {complaint}; exclude layers or use the objective moments"
+                f"the model's outputs cannot be differentiated: {first_line(error)}; exclude layers or use the objective moments"
             ) from error
         for total, gradient in zip(sums.values(), found, strict=True):
             if gradient is not None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import partial
 from math import isfinite
-from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +20,7 @@ from tuckertree.calibration.distances import IncomparableError, output_distances
 from tuckertree.calibration.metrics import KroneckerMetric, weigh
 from tuckertree.calibration.sources import Calibration, CalibrationData
 from tuckertree.core.decomposition import Factors, decompose, method_cuts
-from tuckertree.core.layers import Chain, LayerSpec, factorize
+from tuckertree.core.layers import Chain, LayerSpec, factorize, weight_of
 from tuckertree.network.surgery import replace_layers
 from tuckertree.planning import DENSE, Candidates, Layer
 
@@ -99,10 +98,12 @@ def whitened_chain(
 ) -> Chain:
     """A layer's chain, decomposed in the metric of its inputs."""
     module = model.get_submodule(layer.name)
-    kernel = LayerSpec.of(module).kernel(cast("Tensor", module.weight).detach())
+    kernel = LayerSpec.of(module).kernel(weight_of(module).detach())
     cuts = method_cuts(method, kernel.ndim - 3)
     first, *rest = decompose(metric.of(kernel), ranks, cuts)
-    inverse = torch.linalg.inv(cast("Tensor", metric.roots[1])).to(first.device)
+    root = metric.roots[1]
+    assert root is not None
+    inverse = torch.linalg.inv(root).to(first.device)
     first = weigh(inverse, first, 2)
     return factorize(module, method, ranks, factors=Factors((first, *rest)))
 

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, default_collate
 
-from tuckertree._base.errors import TuckertreeError, UsageError
+from tuckertree._base.errors import TuckertreeError, UsageError, first_line
 from tuckertree.calibration.batches import as_inputs, batch_size, is_single, join, narrow, same_form
 from tuckertree.measure import ExampleInputs
 from tuckertree.measure.nested import each_leaf, results
 
-CalibrationData = Tensor | np.ndarray[Any, Any] | Iterable[Any] | Dataset[Any]
+CalibrationData = Tensor | np.ndarray[Any, Any] | Iterable[object] | Dataset[object]
 """A tensor ``[images, ...]``, a data set, or batches: a list, a DataLoader, whatever iterates twice."""
 
 UNREADABLE = 0.1
@@ -54,7 +54,7 @@ class Calibration:
         batch_size: int = 64,
         example: ExampleInputs | None = None,
     ) -> None:
-        self.source: Tensor | Iterable[Any]
+        self.source: Tensor | Iterable[object]
         self.batch_size, self.example = batch_size, example
         self._count: int | None = None
         if isinstance(source, Calibration):
@@ -153,7 +153,7 @@ class Calibration:
         if held:
             yield join(held)
 
-    def _given(self) -> Iterator[Any]:
+    def _given(self) -> Iterator[object]:
         """What the source gives; what goes wrong in it is said in one line."""
         if isinstance(self.source, Tensor):
             yield self.source
@@ -168,7 +168,7 @@ class Calibration:
             except TuckertreeError:
                 raise
             except Exception as error:
-                raise TuckertreeError(f"the calibration source fails: {_one_line(error)}") from error
+                raise TuckertreeError(f"the calibration source fails: {first_line(error)}") from error
             if isinstance(readable, _Readable):
                 readable.check()
             if batch is not None:
@@ -177,20 +177,20 @@ class Calibration:
             readable.warn()
 
 
-class _Readable(Dataset[Any]):
+class _Readable(Dataset[object]):
     """A data set in which None stands for what cannot be read."""
 
-    def __init__(self, images: Dataset[Any]) -> None:
+    def __init__(self, images: Dataset[object]) -> None:
         self._images, self._errors, self._warned = images, dict[int, str](), False
 
     def __len__(self) -> int:
         return len(self._images)  # type: ignore[arg-type]
 
-    def __getitem__(self, number: int) -> Any:
+    def __getitem__(self, number: int) -> object:
         try:
             return self._images[number]
         except Exception as error:  # whatever its reader raises
-            self._errors[number] = _one_line(error)
+            self._errors[number] = first_line(error)
             return None
 
     def check(self) -> None:
@@ -209,7 +209,7 @@ class _Readable(Dataset[Any]):
         return f"{len(self._errors)} of {len(self)} calibration images cannot be read: {first}"
 
 
-def _collate(items: list[Any]) -> Any:
+def _collate(items: list[object]) -> object:
     read = [item for item in items if item is not None]
     if not read:
         return None
@@ -219,17 +219,13 @@ def _collate(items: list[Any]) -> Any:
         return tuple(zip(*read, strict=True)) if all(isinstance(item, tuple) for item in read) else read
 
 
-def _one_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
-
-
 def to_model(inputs: ExampleInputs, model: nn.Module) -> ExampleInputs:
     """Inputs on the device of a model's first floating-point parameter; floating ones in its type."""
     like = next((p for p in model.parameters() if p.is_floating_point()), None)
     if like is None:
         return inputs
 
-    def move(value: Any) -> Any:
+    def move(value: object) -> object:
         if not isinstance(value, Tensor):
             return value
         return value.to(like.device, like.dtype if value.is_floating_point() else value.dtype)
@@ -237,6 +233,6 @@ def to_model(inputs: ExampleInputs, model: nn.Module) -> ExampleInputs:
     return each_leaf(inputs, move)
 
 
-def floating_outputs(output: Any) -> list[Tensor]:
+def floating_outputs(output: object) -> list[Tensor]:
     """All floating-point tensors in what a model returns, in their order, however they are nested."""
     return [x for x in results(output) if isinstance(x, Tensor) and x.is_floating_point()]

@@ -12,7 +12,6 @@ from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from math import prod
 from threading import Semaphore, Thread, current_thread
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -142,15 +141,15 @@ def suspended(
     """
     watched: Mapping[nn.Module, Layer] = {model.get_submodule(layer.name): layer for layer in layers}
 
-    def stop(module: nn.Module, inputs: Any, size_out: tuple[int, ...]) -> None:
+    def stop(module: nn.Module, inputs: Tensor, size_out: tuple[int, ...]) -> None:
         thread = current_thread()
         assert isinstance(thread, SuspendedForward)
         thread.pause(Captured(watched[module].name, inputs, size_out, control_flow_here()))
 
-    def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def before(module: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]) -> None:
         stop(module, layer_input(args, kwargs), ())
 
-    def after(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> None:
+    def after(module: nn.Module, args: tuple[object, ...], kwargs: dict[str, object], output: Tensor) -> None:
         stop(module, layer_input(args, kwargs), output_sizes(output, watched[module].spec))
 
     with ExitStack() as ending:

@@ -6,10 +6,10 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from tuckertree._base.errors import UnreachableTargetError, UsageError
 from tuckertree._base.progress import parallel_map, progress_bar
@@ -17,7 +17,7 @@ from tuckertree.calibration import CalibrationData, calibrate
 from tuckertree.compression.networks import Network, network_of
 from tuckertree.compression.objectives import AnyRule, Objective, find_objective, survey_network
 from tuckertree.compression.onnx_output import OnnxOutput
-from tuckertree.core.layers import Chain, LayerSpec
+from tuckertree.core.layers import Chain, LayerSpec, weight_of
 from tuckertree.io import save_folder
 from tuckertree.io.sizes import Size
 from tuckertree.latency import fuse_as_planned
@@ -216,9 +216,10 @@ def compress(
         If the model is no torch module with layers and weights, cannot be copied, does not run on the inputs, or a
         weight holds NaN or infinite values.
     """
-    if (rule is None) == (energy is None):
+    if energy is not None and rule is None:
+        rule = Energy(energy)
+    elif energy is not None or rule is None:
         raise UsageError("give either a rule or an energy, such as energy=0.9")
-    rule = rule or Energy(cast("float", energy))
     timed = rule if isinstance(rule, Budget) and rule.latency is not None else None
     round_to = 1 if round_to is None and not timed else round_to
     options = Options(_patterns(include), _patterns(exclude), first, round_to)
@@ -283,7 +284,7 @@ def compress(
 
 
 class Stopwatch:
-    """Seconds of each phase of the way."""
+    """Seconds of each phase of a compression."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
@@ -308,7 +309,7 @@ def measure_errors(
     def work(layer: Layer) -> tuple[float | None, float]:
         if peculiarity(model.get_submodule(layer.name)):
             return None, 0.0  # no tensor of numbers: it stays as it is, and has no norm here
-        weight = cast("Tensor", model.get_submodule(layer.name).weight).detach()
+        weight = weight_of(model.get_submodule(layer.name)).detach()
         norm = float(torch.linalg.vector_norm(weight.to(torch.promote_types(weight.dtype, torch.float32))))
         chain = compressed.get_submodule(layer.name)
         if not isinstance(chain, Chain):

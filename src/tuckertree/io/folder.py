@@ -10,9 +10,10 @@ from typing import Any
 
 from torch import nn
 
-from tuckertree._base.atomic import LARGEST_JSON, Kind, atomic_folder, check_free, check_regular
+from tuckertree._base.atomic import Kind, atomic_folder, check_free
 from tuckertree._base.errors import TuckertreeError, UsageError, advice
 from tuckertree._base.names import UntrustedName
+from tuckertree._base.reading import check_regular, read_as, read_json
 from tuckertree._base.version import __version__
 from tuckertree.io.sizes import Size, read_size
 from tuckertree.io.tensors import load_tensors, save_tensors
@@ -56,6 +57,18 @@ class SavedConfig:
     tensors: str
     plan: Plan
     input_size: Size | None = None
+
+
+@dataclass(frozen=True)
+class _Config:
+    """``config.json`` as it is written."""
+
+    format: int
+    tuckertree: str
+    architecture: str | None
+    tensors: str
+    plan: Plan
+    input_size: Any = None
 
 
 def save_folder(
@@ -121,23 +134,15 @@ def read_config(path: str | Path) -> SavedConfig:
             f"{path / CONFIG} has format {data['format']}, this tuckertree {__version__} reads {FORMAT}; "
             "install the version that wrote it"
         )
-    wanted = {"format": int, "tuckertree": str, "architecture": str | None, "tensors": str, "plan": dict}
-    if set(data) - {"input_size"} != set(wanted) or not all(
-        isinstance(data[key], kind) for key, kind in wanted.items()
-    ):
-        raise TuckertreeError(
-            f"{path / CONFIG} must have exactly the fields {', '.join(wanted)}, each of its type"
-        )
-    if Path(data["tensors"]).name != data["tensors"] or data["tensors"] in ("", ".", ".."):
-        raise TuckertreeError(
-            f"{path / CONFIG} names tensors outside its folder: {data['tensors']!r}; refused"
-        )
     try:
-        plan, size = Plan.from_json(data["plan"]), read_size(data.get("input_size"))
+        found = read_as(_Config, data)
+        size = read_size(found.input_size)
     except TuckertreeError as error:
         raise TuckertreeError(f"{path / CONFIG}: {error}") from error
-    architecture = None if data["architecture"] is None else UntrustedName(data["architecture"])
-    return SavedConfig(FORMAT, data["tuckertree"], architecture, data["tensors"], plan, size)
+    if Path(found.tensors).name != found.tensors or found.tensors in ("", ".", ".."):
+        raise TuckertreeError(f"{path / CONFIG} names tensors outside its folder: {found.tensors!r}; refused")
+    architecture = None if found.architecture is None else UntrustedName(found.architecture)
+    return SavedConfig(FORMAT, found.tuckertree, architecture, found.tensors, found.plan, size)
 
 
 def read_plan(path: str | Path) -> Plan:
@@ -244,10 +249,4 @@ def _write_json(path: Path, data: Mapping[str, Any]) -> None:
 def _read_json(path: Path) -> Any:
     if not path.exists():
         raise TuckertreeError(f"{path.parent} is not a folder saved by tuckertree: it has no {path.name}")
-    file = _inside(path.parent, path.name)
-    try:
-        if file.stat().st_size > LARGEST_JSON:
-            raise TuckertreeError(f"{file} is larger than any {path.name} of ours; refused")
-        return json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise TuckertreeError(f"{file} cannot be read: {error}") from error
+    return read_json(_inside(path.parent, path.name))

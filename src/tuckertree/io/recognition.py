@@ -5,7 +5,7 @@ from __future__ import annotations
 import zipfile
 from pathlib import Path, PurePosixPath
 
-from tuckertree._base.atomic import check_regular
+from tuckertree._base.reading import check_regular
 
 SAFETENSORS, CHECKPOINT, TORCHSCRIPT, EXPORTED = "safetensors", "checkpoint", "torchscript", "exported"
 _ZIP, _PICKLE = b"PK\x03\x04", b"\x80"

@@ -17,7 +17,7 @@ LARGEST = 2**28
 """Numbers in one input; a file that says more is not to fill the memory with them."""
 
 
-def size_of(example_inputs: Any) -> Size | None:
+def size_of(example_inputs: object) -> Size | None:
     """Size of inputs of floating-point numbers; None for several without names and for others."""
     if isinstance(example_inputs, Tensor):
         return tuple(example_inputs.shape[1:]) if _is_batch(example_inputs) else None

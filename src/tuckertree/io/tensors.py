@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -105,7 +104,7 @@ def _check_nothing_more(model: nn.Module, own: Mapping[str, Tensor]) -> None:
         Naming it.
     """
     known = {id(tensor) for tensor in own.values()}
-    state: dict[str, Any] = model.state_dict(keep_vars=True)
+    state: dict[str, object] = model.state_dict(keep_vars=True)
     for name, value in state.items():
         if not isinstance(value, Tensor) or type(value).__torch_dispatch__ is not Tensor.__torch_dispatch__:
             raise TuckertreeError(

@@ -10,12 +10,12 @@ from tempfile import TemporaryDirectory
 import torch
 from torch import Tensor, nn
 
-from tuckertree._base.errors import TuckertreeError, UsageError
+from tuckertree._base.errors import TuckertreeError, UsageError, one_line
 from tuckertree.core.decomposition import method_cuts
 from tuckertree.core.layers import FusionVariant, chain_parameters, chain_stages
 from tuckertree.latency.network import PlanBenchmark, random_as_planned
 from tuckertree.latency.time_model import LayerBenchmark, RuntimeBenchmark
-from tuckertree.network.onnx.files import OnnxFile, one_line
+from tuckertree.network.onnx.files import OnnxFile
 from tuckertree.network.onnx.graph import Graph
 from tuckertree.network.onnx.inputs import Feed, repeated, samples_of
 from tuckertree.network.onnx.layers import OnnxLayer

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from tuckertree._base.errors import TuckertreeError
+from tuckertree._base.errors import TuckertreeError, first_line
 from tuckertree._base.progress import ProgressCallback, no_progress
 from tuckertree.measure.forward import describe, evaluating
 
@@ -73,8 +73,9 @@ def _logits(model: nn.Module, inputs: Tensor, batch: int) -> Tensor:
     try:
         logits = model(inputs)
     except (RuntimeError, ValueError) as error:
-        complaint = str(error).strip().splitlines()[0]
-        raise TuckertreeError(f"the model does not run on images {describe(inputs)}: {complaint}") from error
+        raise TuckertreeError(
+            f"the model does not run on images {describe(inputs)}: {first_line(error)}"
+        ) from error
     if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != batch:
         raise TuckertreeError(f"accuracy needs logits [batch, classes]; the model gives {describe(logits)}")
     return logits

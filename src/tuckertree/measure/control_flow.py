@@ -68,7 +68,7 @@ class ControlFlow(TorchDispatchMode):
         super().__enter__()
         return self
 
-    def __exit__(self, *error: Any) -> None:
+    def __exit__(self, *error: object) -> None:
         _here.control_flow = None
         super().__exit__(*error)
 
@@ -85,9 +85,9 @@ class ControlFlow(TorchDispatchMode):
         self,
         func: Any,
         types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
+        args: tuple[object, ...] = (),
+        kwargs: dict[str, object] | None = None,
+    ) -> object:
         """Run an operation and note what it moves."""
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
@@ -102,12 +102,12 @@ class ControlFlow(TorchDispatchMode):
                 self.note(name, *(x for x in leaves([args, kwargs]) if isinstance(x, int)))
         return result
 
-    def note(self, *what: Any) -> None:
+    def note(self, *what: object) -> None:
         """Add to the digest."""
         self.digest = hash((self.digest, *what))
 
 
-def _content(value: Any) -> Any:
+def _content(value: object) -> object:
     """What tells one index from another; floating-point values move nothing."""
     if not isinstance(value, Tensor):
         return value if isinstance(value, int | str) else None
@@ -121,13 +121,13 @@ def followed(model: nn.Module, names: Iterable[str]) -> Iterator[None]:
     """Let forward passes of a model within :class:`ControlFlow` tell when they enter and leave the layers of these names."""
 
     def entering(name: str) -> Any:
-        def hook(*_: Any) -> None:
+        def hook(*_: object) -> None:
             if (control_flow := getattr(_here, "control_flow", None)) is not None:
                 control_flow.enter(name)
 
         return hook
 
-    def leaving(*_: Any) -> None:
+    def leaving(*_: object) -> None:
         if (control_flow := getattr(_here, "control_flow", None)) is not None:
             control_flow.leave()
 

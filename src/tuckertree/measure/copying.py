@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from tuckertree._base.errors import TuckertreeError
+from tuckertree._base.errors import TuckertreeError, first_line
 from tuckertree.measure.forward import modes_of, set_modes
 from tuckertree.measure.reach import overlapping, reach
 
@@ -31,10 +31,10 @@ def copy_model(model: nn.Module, replaced: Mapping[nn.Module, nn.Module] | None 
     if model in replaced:
         return replaced[model]
 
-    known: dict[int, Any] = {id(old): new for old, new in replaced.items()}
+    known: dict[int, object] = {id(old): new for old, new in replaced.items()}
     known.update(_tied(model, known))
 
-    def copied(part: Any) -> Any:
+    def copied(part: object) -> Any:
         with _CopyResults():
             return copy.deepcopy(part, dict(known))
 
@@ -42,10 +42,9 @@ def copy_model(model: nn.Module, replaced: Mapping[nn.Module, nn.Module] | None 
         twin: nn.Module = copied(model)
     except Exception as error:
         place, part = _first_uncopyable("", model, copied, set())
-        complaint = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise TuckertreeError(
             f"the model cannot be copied: {place.removeprefix('.') or 'it'} is a {type(part).__name__} "
-            f"({complaint}); take it off the model first, and put it back afterwards"
+            f"({first_line(error)}); take it off the model first, and put it back afterwards"
         ) from error
     modes = modes_of(model)
     pairs = _pairs(model, twin, replaced)
@@ -60,7 +59,7 @@ def copy_for_inference(model: nn.Module) -> nn.Module:
     return twin
 
 
-def _tied(model: nn.Module, replaced: Mapping[int, Any]) -> dict[int, Tensor]:
+def _tied(model: nn.Module, replaced: Mapping[int, object]) -> dict[int, Tensor]:
     """Copies of tensors that overlap in memory: they overlap again, as torch's own copies do not."""
     found: dict[int, Tensor] = {}
     tensors = (x for _, x in reach(model, skip=replaced, code=False) if isinstance(x, Tensor))
@@ -108,8 +107,8 @@ class _CopyResults(TorchFunctionMode):
     """Lets tensors with a graph, which torch refuses to copy, be copied without it."""
 
     def __torch_function__(
-        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
-    ) -> Any:
+        self, func: Any, types: object, args: Sequence[Any] = (), kwargs: Mapping[str, object] | None = None
+    ) -> object:
         if func is Tensor.__deepcopy__ and not args[0].is_leaf:
             tensor, memo = args
             memo[id(tensor)] = tensor.detach().clone()
@@ -117,7 +116,9 @@ class _CopyResults(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def _first_uncopyable(place: str, part: Any, copied: Callable[[Any], Any], seen: set[int]) -> tuple[str, Any]:
+def _first_uncopyable(
+    place: str, part: object, copied: Callable[[object], object], seen: set[int]
+) -> tuple[str, object]:
     """Go down from a part that cannot be copied to the innermost one, by the first at each level."""
     seen.add(id(part))
     for name, inner in _parts(part):
@@ -130,7 +131,7 @@ def _first_uncopyable(place: str, part: Any, copied: Callable[[Any], Any], seen:
     return place, part
 
 
-def _parts(value: Any) -> Iterator[tuple[str, Any]]:
+def _parts(value: object) -> Iterator[tuple[str, object]]:
     """What an object holds, under the words that one would reach it by."""
     if isinstance(value, Mapping):
         yield from ((f"[{key!r}]", inner) for key, inner in value.items())

@@ -26,7 +26,7 @@ def environment() -> dict[str, str | int]:
 
 
 def processor() -> str:
-    """Name of the CPU, or an empty text."""
+    """Name of the CPU's model, or an empty text."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from tuckertree._base.errors import TuckertreeError
+from tuckertree._base.errors import TuckertreeError, first_line
 from tuckertree.measure.nested import each_leaf
 
-ExampleInputs = Tensor | Sequence[Any] | Mapping[str, Any]
+ExampleInputs = Tensor | Sequence[Any] | Mapping[str, object]
 """One tensor, a sequence of positional arguments, or a mapping of keyword arguments."""
 
 
@@ -57,7 +57,7 @@ def set_modes(modes: Mapping[nn.Module, bool]) -> None:
             module.training = mode
 
 
-def run(model: nn.Module, example_inputs: ExampleInputs, what: str = "the example input") -> Any:
+def run(model: nn.Module, example_inputs: ExampleInputs, what: str = "the example input") -> object:
     """Run the model once in evaluation mode and return what it returns.
 
     Raises
@@ -69,7 +69,7 @@ def run(model: nn.Module, example_inputs: ExampleInputs, what: str = "the exampl
         return call(model, example_inputs, what)
 
 
-def call(model: nn.Module, inputs: ExampleInputs, what: str) -> Any:
+def call(model: nn.Module, inputs: ExampleInputs, what: str) -> object:
     """Call the model as it is; ``what`` the inputs are is said where it does not run on them.
 
     The model gets copies of the tensors, so that a forward pass that changes its inputs in place changes nobody else's.
@@ -89,38 +89,39 @@ def call(model: nn.Module, inputs: ExampleInputs, what: str) -> Any:
     except TuckertreeError:
         raise
     except Exception as error:
-        complaint = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise TuckertreeError(f"the model does not run on {what} {describe(inputs)}: {complaint}") from error
+        raise TuckertreeError(
+            f"the model does not run on {what} {describe(inputs)}: {first_line(error)}"
+        ) from error
 
 
 def watch_input(module: nn.Module, see: Callable[[Any], None]) -> RemovableHandle:
     """Show what a layer is called with, by position or as ``input=``, to ``see`` before each call."""
 
-    def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:  # noqa: ARG001
+    def hook(module: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]) -> None:  # noqa: ARG001
         see(layer_input(args, kwargs))
 
     return module.register_forward_pre_hook(hook, with_kwargs=True)
 
 
-def watch_call(module: nn.Module, see: Callable[[Any, Any], None]) -> RemovableHandle:
+def watch_call(module: nn.Module, see: Callable[[object, object], None]) -> RemovableHandle:
     """Show a layer's input, as :func:`watch_input`, and its output to ``see`` after each call."""
 
-    def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:  # noqa: ARG001
+    def hook(module: nn.Module, args: tuple[object, ...], kwargs: dict[str, object], output: object) -> None:  # noqa: ARG001
         see(layer_input(args, kwargs), output)
 
     return module.register_forward_hook(hook, with_kwargs=True)
 
 
-def layer_input(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+def layer_input(args: tuple[object, ...], kwargs: Mapping[str, object]) -> Any:
     """What torch's layers call ``input``, however it was given; None where there is none."""
     return args[0] if args else kwargs.get("input")
 
 
-def _copied(value: Any) -> Any:
+def _copied(value: object) -> object:
     return value.detach().clone() if isinstance(value, Tensor) else value
 
 
-def describe(inputs: Any) -> str:
+def describe(inputs: object) -> str:
     """Shapes and types of inputs, for messages: ``[1, 3, 32, 32] float32``."""
     if isinstance(inputs, Tensor):
         return f"{list(inputs.shape)} {str(inputs.dtype).removeprefix('torch.')}"

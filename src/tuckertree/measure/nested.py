@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from tuckertree.measure.reach import is_plain
 
 
-def leaves(value: Any) -> Iterator[Any]:
+def leaves(value: object) -> Iterator[Any]:
     """All that is held by mappings, lists, tuples, sets and dataclasses within each other, in their order."""
-    parts: Iterable[Any]
+    parts: Iterable[object]
     if isinstance(value, Mapping):
         parts = value.values()
     elif isinstance(value, list | tuple | deque | set | frozenset):
@@ -31,12 +31,12 @@ def leaves(value: Any) -> Iterator[Any]:
         yield from leaves(part)
 
 
-def tensors(value: Any) -> list[Tensor]:
+def tensors(value: object) -> list[Tensor]:
     """The tensors among :func:`leaves`."""
     return [leaf for leaf in leaves(value) if isinstance(leaf, Tensor)]
 
 
-def results(value: Any, seen: set[int] | None = None) -> Iterator[Any]:
+def results(value: object, seen: set[int] | None = None) -> Iterator[object]:
     """What a model has returned, for comparison: the leaves, and the tensors in objects of its own classes.
 
     Tensors are ordinary ones: sparse and quantized ones with all their values, nested ones taken apart.
@@ -60,7 +60,7 @@ def _ordinary(x: Tensor) -> Iterable[Tensor]:
     return (x if x.layout == torch.strided else x.to_dense(),)
 
 
-def each_leaf(value: Any, change: Callable[[Any], Any], whole: tuple[type, ...] = ()) -> Any:
+def each_leaf(value: Any, change: Callable[[object], object], whole: tuple[type, ...] = ()) -> Any:
     """The same containers anew, with every leaf changed; those of the types ``whole`` count as leaves.
 
     Mappings, lists, tuples and dataclasses are gone into; the containers given stay as they are.
@@ -85,7 +85,7 @@ def each_leaf(value: Any, change: Callable[[Any], Any], whole: tuple[type, ...] 
     return change(value)
 
 
-def _attributes(value: Any) -> list[str] | None:
+def _attributes(value: object) -> list[str] | None:
     """Names of what a dataclass or namespace holds; None of anything else."""
     if is_dataclass(value) and not isinstance(value, type):
         return [field.name for field in fields(value) if hasattr(value, field.name)]

@@ -9,7 +9,6 @@ from collections import deque
 from collections.abc import Collection, Iterable, Iterator
 from functools import partial
 from itertools import chain
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,12 +18,12 @@ _PLAIN = (type(None), bool, int, float, complex, str, bytes, type, types.ModuleT
 _ATOMS = (*_PLAIN, torch.dtype, torch.device, torch.Size, torch.layout, torch.memory_format)
 _LIBRARIES = sys.stdlib_module_names | {"torch", "numpy", "lightning", "pytorch_lightning", "__future__"}
 _REGISTERED = ("_parameters", "_buffers", "_modules")
-Part = tuple[str, Any]
+Part = tuple[str, object]
 
 
 def reach(
     root: nn.Module, *, skip: Collection[int] = (), code: bool = True, outside: bool = False
-) -> Iterator[tuple[str, Any]]:
+) -> Iterator[tuple[str, object]]:
     """Go to every object a model can get at, each once, the nearest first.
 
     Parameters
@@ -39,10 +38,10 @@ def reach(
     Yields
     ------
     str, object
-        The way to it, such as ``tied[0]`` or ``relu's hook keep, global ACTS``, and the object.
+        The path to it, such as ``tied[0]`` or ``relu's hook keep, global ACTS``, and the object.
     """
     atoms = _ATOMS if code else (*_ATOMS, types.FunctionType)
-    seen: dict[int, Any] = {}  # objects made on the way are kept, so that no id comes twice
+    seen: dict[int, object] = {}  # objects made on the way are kept, so that no id comes twice
     queue: deque[Part] = deque([("", root)])
     while queue:
         path, item = queue.popleft()
@@ -53,7 +52,7 @@ def reach(
         queue.extend((path + step, part) for step, part in _parts(item, outside=outside))
 
 
-def _parts(item: Any, *, outside: bool) -> Iterator[Part]:
+def _parts(item: object, *, outside: bool) -> Iterator[Part]:
     if isinstance(item, nn.Module):
         yield from _parts_of_module(item, outside=outside)
     elif isinstance(item, dict):
@@ -137,7 +136,7 @@ def _place(tensor: Tensor) -> tuple[int, int] | None:
     return tensor.data_ptr(), tensor.data_ptr() + (last + 1) * tensor.element_size()
 
 
-def cell_contents(cell: types.CellType) -> Any:
+def cell_contents(cell: types.CellType) -> object:
     """What a variable of a closure holds; None where it has no value yet."""
     try:
         return cell.cell_contents
@@ -145,11 +144,11 @@ def cell_contents(cell: types.CellType) -> Any:
         return None
 
 
-def _name(hook: Any) -> str:
+def _name(hook: object) -> str:
     return getattr(hook, "__name__", type(hook).__name__)
 
 
-def is_plain(item: Any) -> bool:
+def is_plain(item: object) -> bool:
     """Whether an object is one of the user's own, such as a dataclass, and not a part of a library."""
     home = (type(item).__module__ or "").partition(".")[0]
     return hasattr(item, "__dict__") and (home not in _LIBRARIES or isinstance(item, types.SimpleNamespace))

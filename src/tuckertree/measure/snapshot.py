@@ -97,7 +97,7 @@ def _random_numbers_kept() -> Iterator[None]:
         np.random.set_state(numpy)  # noqa: NPY002
 
 
-def _place(tensor: Tensor) -> tuple[Any, ...]:
+def _place(tensor: Tensor) -> tuple[object, ...]:
     return tensor.data_ptr(), tensor.shape, tensor.stride()
 
 
@@ -110,7 +110,7 @@ def _are_same(tensor: Tensor, other: Tensor) -> bool:
         return False
 
 
-def _keeper(item: Any) -> Undo | None:
+def _keeper(item: object) -> Undo | None:
     """What puts an object back to what it holds now; None for one that holds nothing, or whose parts do."""
     if isinstance(item, dict):
         return _put_back(
@@ -135,7 +135,7 @@ def _keeper(item: Any) -> Undo | None:
 
 
 def _put_back(
-    read: Callable[[], Any], write: Callable[[Any], Any], are_same: Callable[[Any, Any], bool]
+    read: Callable[[], object], write: Callable[[Any], object], are_same: Callable[[Any, Any], bool]
 ) -> Undo:
     """Writes what was read at first, if something else is read by then."""
     before = read()
@@ -149,11 +149,11 @@ def _put_back(
     return undo
 
 
-def _are_identical(now: list[Any], before: list[Any]) -> bool:
+def _are_identical(now: list[object], before: list[object]) -> bool:
     return len(now) == len(before) and all(x is y for x, y in zip(now, before, strict=True))
 
 
-def _refill(item: Any, values: list[Any]) -> None:
+def _refill(item: Any, values: list[object]) -> None:
     item.clear()
     if isinstance(item, dict):
         item.update(zip(values[::2], values[1::2], strict=True))

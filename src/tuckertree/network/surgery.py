@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import cast
 
-from torch import Tensor, nn
+from torch import nn
 
 from tuckertree._base.errors import TuckertreeError
 from tuckertree._base.progress import ProgressCallback, no_progress, parallel_map
 from tuckertree.core.decomposition import Spectra
-from tuckertree.core.layers import DENSE_TYPES, Chain, LayerSpec, densify, empty_chain, factorize
+from tuckertree.core.layers import DENSE_TYPES, Chain, LayerSpec, densify, empty_chain, factorize, weight_of
 from tuckertree.measure import copy_model
 from tuckertree.planning import LayerPlan, Plan
 
@@ -64,7 +63,7 @@ def build_structure(model: nn.Module, plan: Plan) -> nn.Module:
     chains: dict[nn.Module, nn.Module] = {}
     for layer in plan.compressed:
         dense = layer_for(model, layer)
-        weight = cast("Tensor", dense.weight)
+        weight = weight_of(dense)
         try:
             chain = empty_chain(
                 LayerSpec.of(dense), layer.method, layer.ranks, device=weight.device, dtype=weight.dtype

@@ -37,7 +37,7 @@ class Budget:
         A share in (0, 1], such as 0.4, or a factor as text, such as ``"2.5x"``. None sets no limit. Other
         layers, biases and layers that cannot be compressed count too.
     latency
-        In the same way, the time of one forward. It is measured, so it stands alone: what the layers' times
+        Likewise, the time of one forward pass. It is measured, so it stands alone: what the layers' times
         predict is corrected by what the whole network takes, plan after plan.
     runtime, threads, batch
         What the time is measured on (:func:`tuckertree.runtimes.get_runtime`), with how many threads (by
@@ -63,7 +63,9 @@ class Budget:
         if not self._kinds:
             raise UsageError("a budget needs params, macs, both, or latency, such as Budget(macs=0.5)")
         if self.latency is not None and len(self._kinds) > 1:
-            raise UsageError("a budget of latency stands alone: give either latency, or params and macs")
+            raise UsageError(
+                "a budget of latency cannot be combined with others: give either latency, or params and macs"
+            )
         if self.best_effort and self.latency is None:
             raise UsageError("best effort belongs to a budget of latency, such as Budget(latency='2x')")
         if self.batch is not None and self.batch < 1:

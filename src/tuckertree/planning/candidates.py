@@ -112,7 +112,7 @@ def layer_candidates(
         ``W[g, T, C, ...]`` with the nontrivial modes alone, or that kernel in any other metric: the errors are
         relative to the norm of what is given.
     round_to
-        Ranks are multiples of this, or as many as there can be. None: what suits a processor's vectors
+        Ranks are multiples of this, or as many as there can be. None: what suits a CPU's vectors
         (:func:`~tuckertree.planning.timing.rank_step`).
     methods
         Methods that may be used, those that the layer has none of left out.

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import MISSING, asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from tuckertree._base.errors import TuckertreeError
+from tuckertree._base.errors import TuckertreeError, UsageError
+from tuckertree._base.reading import read_as
 from tuckertree.core.decomposition import METHODS
 
 DENSE = "dense"
@@ -20,11 +21,16 @@ def list_reasons(reasons: Iterable[str]) -> str:
     return "; ".join(every[:3]) + ("; ..." if len(every) > 3 else "")
 
 
+def _check_sizes(*sizes: tuple[int, ...]) -> None:
+    if any(size < 0 for row in sizes for size in row):
+        raise UsageError("kernel, ranks, parameters and macs must not be negative")
+
+
 @dataclass(frozen=True)
 class LayerPlan:
     """What is to be done to one layer, and why.
 
-    Carrying it out needs ``method`` and ``ranks``; the figures beside them are what the planner expected, and
+    Applying it needs ``method`` and ``ranks``; the figures beside them are what the planner expected, and
     are not made anew when a plan is edited by hand.
 
     Attributes
@@ -50,6 +56,11 @@ class LayerPlan:
         (:func:`~tuckertree.core.layers.fusion_variants`); None if nothing is said about it.
     seconds
         Predicted time before and after, where a budget of latency was kept.
+
+    Raises
+    ------
+    UsageError
+        If there is no such method, a size is negative, or the form is none of the method's.
     """
 
     name: str
@@ -64,6 +75,15 @@ class LayerPlan:
     reason: str
     form: tuple[int, ...] | None = None
     seconds: tuple[float, float] | None = None
+
+    def __post_init__(self) -> None:
+        if self.method not in (*METHODS, DENSE):
+            raise UsageError(f"method must be one of {', '.join((*METHODS, DENSE))}, not {self.method!r}")
+        _check_sizes(self.kernel, self.ranks, self.parameters, self.macs)
+        if self.form is not None:
+            rising = sorted(set(self.form)) == list(self.form)
+            if self.method == DENSE or not self.form or not rising or self.form[-1] > len(self.kernel) - 2:
+                raise UsageError(f"form: {list(self.form)} are not rising cuts of a {self.method} chain")
 
     @property
     def left_out(self) -> bool:
@@ -102,7 +122,7 @@ class Latency:
     Attributes
     ----------
     runtime, threads, batch
-        What ran it, on how many threads of the CPU, how many samples in one run.
+        What ran it, on how many CPU threads, how many samples in one run.
     seconds
         Of one run of the dense network, undisturbed.
     target, predicted
@@ -157,6 +177,9 @@ class Plan:
     optimality: Optimality | None = None
     latency: Latency | None = None
 
+    def __post_init__(self) -> None:
+        _check_sizes(self.parameters, self.macs)
+
     @property
     def compressed(self) -> tuple[LayerPlan, ...]:
         """The layers that become chains."""
@@ -183,16 +206,10 @@ class Plan:
         TuckertreeError
             If a field is missing, unknown or of the wrong type.
         """
-        data = _fields(cls, data, "plan")
-        layers = _typed(data["layers"], list, "plan.layers")
-        return cls(
-            layers=tuple(_layer_from_json(layer, f"plan.layers[{i}]") for i, layer in enumerate(layers)),
-            rule=_typed(data["rule"], dict, "plan.rule"),
-            parameters=_pair(data["parameters"], "plan.parameters"),
-            macs=_pair(data["macs"], "plan.macs"),
-            optimality=_optimality(data.get("optimality"), "plan.optimality"),
-            latency=_latency(data.get("latency"), "plan.latency"),
-        )
+        try:
+            return read_as(cls, data, "plan")
+        except UsageError as error:  # nobody typed it
+            raise TuckertreeError(str(error)) from error
 
     def dumps(self) -> str:
         """The plan as JSON text, one layer a line."""
@@ -214,101 +231,3 @@ class Plan:
             return cls.from_json(json.loads(text))
         except ValueError as error:
             raise TuckertreeError(f"the plan is not JSON: {error}") from error
-
-
-def _layer_from_json(data: Any, where: str) -> LayerPlan:
-    data = _fields(LayerPlan, data, where)
-    method = _typed(data["method"], str, f"{where}.method")
-    if method not in (*METHODS, DENSE):
-        raise TuckertreeError(f"{where}.method: {method!r} is none of {', '.join((*METHODS, DENSE))}")
-    return LayerPlan(
-        name=_typed(data["name"], str, f"{where}.name"),
-        kind=_typed(data["kind"], str, f"{where}.kind"),
-        kernel=_integers(data["kernel"], f"{where}.kernel"),
-        groups=_typed(data["groups"], int, f"{where}.groups"),
-        method=method,
-        ranks=_integers(data["ranks"], f"{where}.ranks"),
-        parameters=_pair(data["parameters"], f"{where}.parameters"),
-        macs=_pair(data["macs"], f"{where}.macs"),
-        bound=_number(data["bound"], f"{where}.bound"),
-        reason=_typed(data["reason"], str, f"{where}.reason"),
-        form=_form(data.get("form"), method, len(data["kernel"]) - 2, f"{where}.form"),
-        seconds=_seconds(data.get("seconds"), f"{where}.seconds"),
-    )
-
-
-def _form(data: Any, method: str, order: int, where: str) -> tuple[int, ...] | None:
-    if data is None:
-        return None
-    form = _integers(data, where)
-    if method == DENSE or not form or sorted(set(form)) != list(form) or form[-1] > order:
-        raise TuckertreeError(f"{where}: {data!r} are not rising cuts of a {method} chain")
-    return form
-
-
-def _seconds(data: Any, where: str) -> tuple[float, float] | None:
-    if data is None:
-        return None
-    if not isinstance(data, list | tuple) or len(data) != 2:
-        raise TuckertreeError(f"{where} must be [before, after], not {data!r}")
-    return _number(data[0], where), _number(data[1], where)
-
-
-def _latency(data: Any, where: str) -> Latency | None:
-    if data is None:
-        return None
-    data = _fields(Latency, data, where)
-    kinds = {"runtime": str, "threads": int, "batch": int, "rounds": int, "fastest": bool, "missed": bool}
-    values: dict[str, Any] = {
-        key: _typed(value, kinds[key], f"{where}.{key}") if key in kinds else _number(value, f"{where}.{key}")
-        for key, value in data.items()
-    }
-    return Latency(**values)
-
-
-def _optimality(data: Any, where: str) -> Optimality | None:
-    if data is None:
-        return None
-    data = _fields(Optimality, data, where)
-    multipliers = _typed(data["multipliers"], dict, f"{where}.multipliers")
-    return Optimality(
-        loss=_number(data["loss"], f"{where}.loss"),
-        lower_bound=_number(data["lower_bound"], f"{where}.lower_bound"),
-        multipliers={key: _number(multipliers[key], f"{where}.multipliers.{key}") for key in multipliers},
-    )
-
-
-def _fields(kind: type, data: Any, where: str) -> dict[str, Any]:
-    """Check that data has a class's fields and no others; one with a default may be absent."""
-    known = {field.name for field in fields(kind)}
-    needed = {field.name for field in fields(kind) if field.default is MISSING}
-    if not isinstance(data, dict) or not needed <= set(data) <= known:
-        found = sorted(data) if isinstance(data, dict) else type(data).__name__
-        raise TuckertreeError(f"{where} must have exactly the fields {sorted(known)}, found {found}")
-    return data
-
-
-def _typed(value: Any, kind: type | tuple[type, ...], where: str) -> Any:
-    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-        raise TuckertreeError(f"{where} has a value of the wrong type: {value!r}")
-    return value
-
-
-def _number(value: Any, where: str) -> float:
-    try:
-        return float(_typed(value, (int, float), where))
-    except OverflowError as error:
-        raise TuckertreeError(f"{where} has a value that is too large for a number") from error
-
-
-def _integers(value: Any, where: str) -> tuple[int, ...]:
-    if not isinstance(value, list | tuple) or any(type(v) is not int or v < 0 for v in value):
-        raise TuckertreeError(f"{where} must be a list of integers that are not negative, not {value!r}")
-    return tuple(value)
-
-
-def _pair(value: Any, where: str) -> tuple[int, int]:
-    numbers = _integers(value, where)
-    if len(numbers) != 2:
-        raise TuckertreeError(f"{where} must be [before, after], not {value!r}")
-    return numbers[0], numbers[1]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import ceil, prod
-from typing import Any, TypeVar, cast, overload
+from typing import Any, TypeVar, overload
 
 from torch import Tensor, nn
 
@@ -13,7 +13,7 @@ from tuckertree._base.errors import TuckertreeError, UsageError
 from tuckertree._base.progress import ProgressCallback, no_progress, parallel_map
 from tuckertree.core.decomposition import METHODS, Spectra, feasible_ranks, kernel_spectra, method_cuts
 from tuckertree.core.decomposition.matricization import mode_sizes
-from tuckertree.core.layers import chain_parameters, chain_stages
+from tuckertree.core.layers import chain_parameters, chain_stages, weight_of
 from tuckertree.planning.candidates import Candidates, layer_candidates
 from tuckertree.planning.inventory import Inventory, Layer
 from tuckertree.planning.patterns import fits
@@ -162,7 +162,7 @@ def _each_kernel(
     chosen = [layer for layer in inventory.layers if options.method(layer)[0] != DENSE]
 
     def named(layer: Layer) -> Found:
-        weight = cast("Tensor", model.get_submodule(layer.name).weight)
+        weight = weight_of(model.get_submodule(layer.name))
         try:
             return work(layer, layer.spec.kernel(weight))
         except TuckertreeError as error:

@@ -1,4 +1,4 @@
-"""Times of layers as the planner sees them: what measures them stands in a package below and is handed in."""
+"""Times of layers as the planner sees them: what measures them is handed in, from a package below."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def fastest_forms(
 def rank_step(layer: Layer) -> int:
     """Multiple that ranks are rounded to where time counts: 16 from 64 channels on, 8 from 32, 4 below.
 
-    Runtimes compute channels in blocks of the processor's vectors (16 numbers of single precision with
+    Runtimes compute channels in blocks of the CPU's vectors (16 numbers of single precision with
     AVX-512, 8 with AVX2): what a rank lies above a multiple costs the whole block.
     """
     channels = min(layer.spec.kernel_shape[:2])

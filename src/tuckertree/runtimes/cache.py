@@ -13,9 +13,9 @@ from typing import Any
 
 from tuckertree._base.atomic import write_atomically
 from tuckertree._base.errors import TuckertreeError
+from tuckertree._base.reading import read_json
 
 _FORMAT = 1
-_LARGEST = 64 * 2**20
 
 
 def cache_folder() -> Path:
@@ -61,10 +61,8 @@ class LatencyCache:
 
     def _read(self) -> dict[str, dict[str, float]]:
         try:
-            if not self.path.is_file() or self.path.stat().st_size > _LARGEST:
-                return {}
-            data = json.loads(self.path.read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError):
+            data = read_json(self.path)
+        except TuckertreeError:
             return {}
         if not isinstance(data, dict) or data.get("format") != _FORMAT:
             return {}

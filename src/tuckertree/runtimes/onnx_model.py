@@ -12,7 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from tuckertree._base.errors import TuckertreeError, UsageError
+from tuckertree._base.errors import TuckertreeError, UsageError, first_line
 from tuckertree._base.extras import require_extra
 from tuckertree.measure.forward import evaluating
 
@@ -124,5 +124,5 @@ def _cause(error: BaseException) -> str:
     """First line of the error that the exporter's own, many lines long, goes back to."""
     while error.__cause__ is not None:
         error = error.__cause__
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__
+    kind, line = type(error).__name__, first_line(error)
+    return kind if line == kind else f"{kind}: {line[:300]}"

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from tuckertree._base.errors import TuckertreeError
+from tuckertree._base.errors import TuckertreeError, first_line
 from tuckertree.measure import copy_for_inference, synchroniser
 from tuckertree.runtimes.onnx_model import Dynamic, dynamic_shapes, quiet_export, traceable
 from tuckertree.runtimes.runtime import Runnable, Runtime, tensors_of
@@ -122,6 +122,5 @@ class CompiledRuntime(TorchRuntime):
             with self.active():
                 runnable.run(inputs)
         except Exception as error:
-            lines = str(error).strip().splitlines() or [type(error).__name__]
-            raise TuckertreeError(f"torch.compile does not work here: {lines[0]}") from error
+            raise TuckertreeError(f"torch.compile does not work here: {first_line(error)}") from error
         return runnable

@@ -209,7 +209,7 @@ def test_a_batch_that_the_model_does_not_run_with_is_one_line(tmp_path):
         (("--latency", "2x", "--runtime", "torch"), 2, "runs on onnxruntime or openvino, not on torch"),
         (("--latency", "2x", "--runtime", "torch-compile"), 2, "not on torch-compile"),
         (("--latency", "2x", "--runtime", "caffe"), 2, "unknown runtime 'caffe'"),
-        (("--latency", "2x", "--macs", "0.5"), 2, "stands alone"),
+        (("--latency", "2x", "--macs", "0.5"), 2, "cannot be combined"),
         (("--latency", "2x", "--round-to", "0"), 2, "multiple of 1 or more"),
         (("--latency", "2x", "--objective", "moments"), 2, "needs calibration images"),
         (("--latency", "50x"), 3, "nearest that was measured is 0.7"),

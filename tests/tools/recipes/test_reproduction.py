@@ -1,4 +1,4 @@
-"""A recipe carried out on what is packaged."""
+"""A recipe run on what is packaged."""
 
 import json
 
@@ -33,7 +33,7 @@ def recipe(tmp_path):
 
 @pytest.fixture
 def few_test_images(monkeypatch):
-    """The packaged test images are a thousand; a few show as well that the way through works."""
+    """The packaged test images are a thousand; a few show as well that it works from end to end."""
 
     def few(source, preprocessing, *, split=None, limit=None):
         return open_images(source, preprocessing, split=split, limit=FEW_IMAGES if split == "test" else limit)

@@ -2,7 +2,7 @@
 
 from tuckertree.core.layers.chain import Chain, TransposedChain, densify, empty_chain, factorize
 from tuckertree.core.layers.contraction import FusionVariant, contract_chain, fusion_variants
-from tuckertree.core.layers.spec import DENSE_TYPES, LayerSpec
+from tuckertree.core.layers.spec import DENSE_TYPES, LayerSpec, bias_of, weight_of
 from tuckertree.core.layers.stages import Stage, chain_macs, chain_parameters, chain_stages, stage_macs
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "LayerSpec",
     "Stage",
     "TransposedChain",
+    "bias_of",
     "chain_macs",
     "chain_parameters",
     "chain_stages",
@@ -21,4 +22,5 @@ __all__ = [
     "factorize",
     "fusion_variants",
     "stage_macs",
+    "weight_of",
 ]

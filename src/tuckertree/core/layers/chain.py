@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,7 @@ from tuckertree._base.errors import TuckertreeError
 from tuckertree.core.decomposition import Factors, Spectra, decompose, feasible_ranks, method_cuts
 from tuckertree.core.decomposition.matricization import kernel_from_row, modes_in_row
 from tuckertree.core.layers.interface import LayerInterface
-from tuckertree.core.layers.spec import DENSE_TYPES, LayerSpec
+from tuckertree.core.layers.spec import DENSE_TYPES, LayerSpec, bias_of, weight_of
 from tuckertree.core.layers.stages import chain_stages
 
 
@@ -70,7 +70,7 @@ class Chain(LayerInterface, nn.Sequential):
                 raise TuckertreeError(
                     f"the stage {name} of this chain is a {type(layer).__name__}, which has no factor"
                 )
-            weight = cast("Tensor", layer.weight)
+            weight = weight_of(layer)
             row = modes_in_row(LayerSpec.of(layer).kernel(weight))
             row = row.unsqueeze(1) if number == 0 else row
             cores.append(row.unsqueeze(-1) if number == len(self) - 1 else row)
@@ -82,7 +82,7 @@ class Chain(LayerInterface, nn.Sequential):
         for number, (layer, core) in enumerate(zip(self, factors, strict=True)):
             row = core.flatten(1, 2) if number == 0 else core
             row = row.flatten(-2) if number == len(self) - 1 else row
-            cast("Tensor", layer.weight).copy_(LayerSpec.of(layer).weight(kernel_from_row(row)))
+            weight_of(layer).copy_(LayerSpec.of(layer).weight(kernel_from_row(row)))
 
 
 class TransposedChain(Chain):
@@ -162,7 +162,7 @@ def factorize(
         If the method or the ranks do not fit the layer.
     """
     dense = LayerSpec.of(module)
-    weight, bias = cast("Tensor", module.weight), cast("Tensor | None", module.bias)
+    weight, bias = weight_of(module), bias_of(module)
     chain = empty_chain(dense, method, ranks, device=weight.device, dtype=weight.dtype)
     if factors is None:
         cuts = method_cuts(method, len(dense.nontrivial_modes))
@@ -174,10 +174,9 @@ def factorize(
 
 def take_over(chain: Chain, weights: Sequence[Tensor], bias: Tensor | None) -> None:
     """Give a chain the bias of the layer or chain it is made from, its ``requires_grad`` and memory format."""
-    if bias is not None:
-        _copy_bias(bias, chain[-1])
+    _copy_bias(bias, chain[-1])
     for layer in chain:
-        cast("Tensor", layer.weight).requires_grad_(weights[0].requires_grad)
+        weight_of(layer).requires_grad_(weights[0].requires_grad)
     _keep_memory_format(chain, weights)
 
 
@@ -195,21 +194,21 @@ def densify(chain: Chain) -> nn.Module:
 
     Exact up to rounding: the product is taken in float64 and returned in the chain's own type.
     """
-    weights, last = [cast("Tensor", layer.weight) for layer in chain], chain[-1]
+    weights = [weight_of(layer) for layer in chain]
     first = weights[0]
     module = chain.dense.build(first.device, first.dtype)
-    weight = cast("Tensor", module.weight)
+    weight = weight_of(module)
     with torch.no_grad():
         weight.copy_(chain.dense.weight(chain.factors().to(torch.float64).kernel()))
     weight.requires_grad_(first.requires_grad)
-    if chain.dense.bias:
-        _copy_bias(cast("Tensor", last.bias), module)
+    _copy_bias(bias_of(chain[-1]), module)
     _keep_memory_format(module, weights)
     return module.train(chain.training)
 
 
 @torch.no_grad()
-def _copy_bias(bias: Tensor, module: nn.Module) -> None:
-    own = cast("Tensor", module.bias)
-    own.copy_(bias)
-    own.requires_grad_(bias.requires_grad)
+def _copy_bias(bias: Tensor | None, module: nn.Module) -> None:
+    own = bias_of(module)
+    if own is not None and bias is not None:
+        own.copy_(bias)
+        own.requires_grad_(bias.requires_grad)

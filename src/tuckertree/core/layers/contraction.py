@@ -11,14 +11,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import cast
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from tuckertree.core.decomposition import Factors
 from tuckertree.core.layers.chain import Chain, densify, take_over
-from tuckertree.core.layers.spec import LayerSpec
+from tuckertree.core.layers.spec import LayerSpec, bias_of, weight_of
 from tuckertree.core.layers.stages import Stage, chain_macs, chain_parameters, chain_stages
 
 
@@ -123,13 +122,13 @@ def contract_chain(chain: Chain, variant: FusionVariant) -> nn.Module:
         )
     if variant.is_dense:
         return densify(chain)
-    weights = [cast("Tensor", layer.weight) for layer in chain]
+    weights = [weight_of(layer) for layer in chain]
     contracted = type(chain)(
         chain.dense, chain.method, variant.ranks, weights[0].device, weights[0].dtype, cuts=variant.cuts
     )
     with torch.no_grad():
         contracted.set_factors(_merged(chain.factors().to(torch.float64), chain.cuts, variant.cuts))
-    take_over(contracted, weights, cast("Tensor | None", chain[-1].bias))
+    take_over(contracted, weights, bias_of(chain[-1]))
     return contracted.train(chain.training)
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from tuckertree._base.errors import TuckertreeError
 from tuckertree.core.layers.product import ProductWeight, hold
+from tuckertree.core.layers.spec import bias_of, weight_of
 
 if TYPE_CHECKING:
     from tuckertree.core.layers.chain import Chain
@@ -121,16 +122,16 @@ groups, padding_mode
         hold(cast("Chain", self), value)
         if not isinstance(value, ProductWeight):
             for layer in self.children():
-                cast("Tensor", layer.weight).requires_grad_(value.requires_grad)
+                weight_of(layer).requires_grad_(value.requires_grad)
 
     @weight.deleter
     def weight(self) -> None:
         raise _no_parameter("weight")
 
     @property
-    def bias(self) -> nn.Parameter | None:
+    def bias(self) -> Tensor | None:
         """The bias, which is the last stage's; it may be set, or set to None."""
-        return cast("nn.Parameter | None", _last(self).bias)
+        return bias_of(_last(self))
 
     @bias.setter
     def bias(self, value: nn.Parameter | None) -> None:

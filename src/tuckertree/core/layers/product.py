@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_leaves
 
 from tuckertree._base.errors import TuckertreeError
 from tuckertree.core.decomposition import decompose
-from tuckertree.core.layers.spec import LayerSpec
+from tuckertree.core.layers.spec import LayerSpec, weight_of
 
 if TYPE_CHECKING:
     from tuckertree.core.layers.chain import Chain
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _ROUNDINGS = 4
 """How many roundings of its type two filters may be apart and still be the same."""
 _SET_DATA, _SET_GRAD, _SET_REQUIRES_GRAD = (
-    cast("Any", getattr(Tensor, name)).__set__ for name in ("data", "grad", "requires_grad")
+    getattr(Tensor, name).__set__ for name in ("data", "grad", "requires_grad")
 )
 
 
@@ -58,7 +58,7 @@ def hold(chain: Chain, weight: Tensor) -> None:
             )
     weight = _plain(weight).detach()
     old, new = _filters(dense, present), _filters(dense, weight)
-    last, spec = cast("Tensor", layers[-1].weight), LayerSpec.of(layers[-1])
+    last, spec = weight_of(layers[-1]), LayerSpec.of(layers[-1])
     scale = (new * old).sum(1) / (old * old).sum(1).clamp_min(torch.finfo(torch.float64).tiny)
     kernel = spec.kernel(last.double())
     scaled = spec.weight(kernel * scale.view(*kernel.shape[:2], *(1 for _ in kernel.shape[2:])))
@@ -68,13 +68,13 @@ def hold(chain: Chain, weight: Tensor) -> None:
     ):
         last.copy_(rounded)
         return
-    before = [cast("Tensor", layer.weight).clone() for layer in layers]
+    before = [weight_of(layer).clone() for layer in layers]
     chain.set_factors(decompose(dense.kernel(weight), chain.ranks, chain.cuts))
     if not _are_same(
         _filters(dense, dense.weight(chain.factors().to(torch.float64).kernel())), new, weight.dtype
     ):
         for layer, own in zip(layers, before, strict=True):
-            cast("Tensor", layer.weight).copy_(own)
+            weight_of(layer).copy_(own)
         raise TuckertreeError(
             f"this chain of ranks {list(chain.ranks)} cannot have that weight, only one that its stages multiply out to, "
             "such as its own with scaled outputs; use the dense layer (tuckertree.to_dense)"
@@ -136,7 +136,7 @@ class _Source:
 
 
 def _versions(chain: Chain) -> tuple[int, ...]:
-    weights = [cast("Tensor", layer.weight) for layer in chain]
+    weights = [weight_of(layer) for layer in chain]
     return tuple(0 if weight.is_inference() else weight._version for weight in weights)
 
 
@@ -160,7 +160,7 @@ class ProductWeight(Tensor):
         whole = product(chain)
         weight = whole.as_subclass(cls)
         weight._source, weight._is_whole = _Source.of(chain, whole), True
-        if weight.is_leaf and any(cast("Tensor", layer.weight).requires_grad for layer in chain):
+        if weight.is_leaf and any(weight_of(layer).requires_grad for layer in chain):
             with torch._C.DisableTorchFunctionSubclass():  # made without gradients, but of what is trained
                 weight.requires_grad_(True)
         return weight
@@ -200,7 +200,7 @@ class ProductWeight(Tensor):
             return False
         if func in (Tensor.requires_grad_, _SET_REQUIRES_GRAD):
             for layer in source.chain:
-                cast("Tensor", layer.weight).requires_grad_(*args, **kwargs)
+                weight_of(layer).requires_grad_(*args, **kwargs)
             return True
         if func == Tensor.register_hook or (func == _SET_GRAD and args[0] is not None):
             raise TuckertreeError(

@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import skip_init
 
+from tuckertree._base.errors import TuckertreeError
+
 DENSE_TYPES: tuple[type[nn.Module], ...] = (
     nn.Conv1d,
     nn.Conv2d,
@@ -27,6 +29,27 @@ DENSE_TYPES: tuple[type[nn.Module], ...] = (
 )
 _CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 _TRANSPOSED = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
+
+
+def weight_of(layer: nn.Module) -> Tensor:
+    """The weight of one of :data:`DENSE_TYPES`, of a chain or of one of its stages.
+
+    Raises
+    ------
+    TuckertreeError
+        If the layer has become something else, as by quantization.
+    """
+    weight = layer.weight
+    if not isinstance(weight, Tensor):
+        raise TuckertreeError(f"a {type(layer).__name__} holds no weight that is a tensor")
+    return weight
+
+
+def bias_of(layer: nn.Module) -> Tensor | None:
+    """The bias of such a layer, or None."""
+    bias = layer.bias
+    assert bias is None or isinstance(bias, Tensor)
+    return bias
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from tuckertree._base.atomic import atomic_files, check_free_file
-from tuckertree._base.errors import TuckertreeError, UsageError
+from tuckertree._base.errors import TuckertreeError, UsageError, first_line
 from tuckertree.io.export.quantization import quantize
 from tuckertree.measure import ExampleInputs, copy_for_inference
 from tuckertree.measure import run as run_once
@@ -213,9 +213,8 @@ def _difference(model: nn.Module, compute: Compute, inputs: Sequence[Tensor]) ->
     except TuckertreeError:
         raise
     except Exception as error:  # the runtime's own, of many types
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise TuckertreeError(
-            f"the exported file does not run on inputs {describe(inputs)}: {first}; where the exporter has fixed a size, "
+            f"the exported file does not run on inputs {describe(inputs)}: {first_line(error)}; where the exporter has fixed a size, "
             'leave no axis free (dynamic="none", --dynamic none)'
         ) from error
     if [tuple(y.shape) for y in expected] != [tuple(y.shape) for y in found]:

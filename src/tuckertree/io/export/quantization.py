@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tuckertree._base.errors import TuckertreeError
+from tuckertree._base.errors import TuckertreeError, first_line
 from tuckertree._base.extras import require_extra
 from tuckertree.measure.forward import describe
 from tuckertree.runtimes import Runtime, get_runtime
@@ -64,20 +64,19 @@ def quantize(path: Path, batches: Iterable[Tensor], inputs: Sequence[Tensor]) ->
             weight_type=library.QuantType.QInt8,
         )
     except Exception as error:
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise TuckertreeError(f"the ONNX model cannot be quantized: {first}") from error
+        raise TuckertreeError(f"the ONNX model cannot be quantized: {first_line(error)}") from error
     finally:
         logging.getLogger().setLevel(level)
     new.replace(path)
     return (loaded[0],), runtime.open(path).run
 
 
-def _reader(library: Any, name: str, batches: Sequence[Tensor]) -> Any:
+def _reader(library: object, name: str, batches: Sequence[Tensor]) -> object:
     class Reader(library.CalibrationDataReader):  # type: ignore[misc, name-defined, unused-ignore]
         def __init__(self) -> None:
             self.left: Iterator[Tensor] = iter(batches)
 
-        def get_next(self) -> dict[str, Any] | None:
+        def get_next(self) -> dict[str, object] | None:
             batch = next(self.left, None)
             return None if batch is None else {name: batch.numpy()}
 

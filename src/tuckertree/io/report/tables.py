@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from io import StringIO
-from typing import Any
 
 from rich.console import Console
 
@@ -163,7 +162,7 @@ def curve_table(points: Sequence[TradeOff]) -> FittingTable:
     return FittingTable((">params", ">parameters", ">macs", ">MACs", ">predicted loss"), rows)
 
 
-def history_table(history: Sequence[Mapping[str, Any]]) -> FittingTable:
+def history_table(history: Sequence[Mapping[str, object]]) -> FittingTable:
     """Table of the epochs of a training run; twenty at most, the last among them."""
     step = -(-len(history) // 20)
     rows = [

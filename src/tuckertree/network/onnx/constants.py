@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import ChainMap
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -136,7 +136,8 @@ def value_of(node: NodeProto) -> TensorProto | None:
             return attribute.t
         if attribute.name in _NUMBERS:
             value = np.array(helper.get_attribute_value(attribute), _NUMBERS[attribute.name])
-            return cast("TensorProto", numpy_helper.from_array(value))
+            tensor: TensorProto = numpy_helper.from_array(value)
+            return tensor
     return None
 
 

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tuckertree._base.atomic import check_regular
-from tuckertree._base.errors import TuckertreeError
+from tuckertree._base.errors import TuckertreeError, first_line
 from tuckertree._base.extras import require_extra
+from tuckertree._base.reading import check_regular
 
 if TYPE_CHECKING:
     from onnx import FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto
@@ -214,14 +214,3 @@ def node_tensors(node: NodeProto) -> Iterator[TensorProto]:
 def findings(error: Exception) -> str:
     """What the checker found, with the node where it found it, in one line."""
     return "; ".join(line.removeprefix("==> ") for line in str(error).splitlines() if line.strip())
-
-
-def one_line(error: BaseException) -> str:
-    """An error's whole message in one line."""
-    return " ".join(str(error).split()) or type(error).__name__
-
-
-def first_line(error: BaseException) -> str:
-    """First line of an error's message that says something, without the class name that protobuf puts first."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tuckertree._base.errors import TuckertreeError
+from tuckertree._base.errors import TuckertreeError, first_line
 from tuckertree._base.extras import require_extra
-from tuckertree.network.onnx.files import OnnxFile, all_nodes, first_line, node_tensors
+from tuckertree.network.onnx.files import OnnxFile, all_nodes, node_tensors
 from tuckertree.network.onnx.inputs import Feed
 from tuckertree.network.onnx.nodes import is_product
 from tuckertree.network.onnx.runtime import Session

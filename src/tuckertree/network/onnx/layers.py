@@ -6,12 +6,12 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from tuckertree.core.layers import Chain, LayerSpec
+from tuckertree.core.layers import Chain, LayerSpec, weight_of
 from tuckertree.network.onnx.biases import Bias, bias_of
 from tuckertree.network.onnx.constants import Origin
 from tuckertree.network.onnx.elsewhere import Unlisted, count_elsewhere, inner_layers
@@ -130,10 +130,10 @@ def layer_module(file: OnnxFile, layer: OnnxLayer, padding: tuple[int, ...]) -> 
     if not layer.layer.spec.order and not is_row_major(layer.node):
         weight = weight.T
     module = replace(layer.layer.spec, padding=padding).build(dtype=weight.dtype)
-    cast("Tensor", module.weight).copy_(weight)
+    weight_of(module).copy_(weight)
     if layer.bias is not None:
         bias = torch.from_numpy(file.array(layer.bias.tensor).copy()).flatten()
-        cast("Tensor", module.bias).copy_(bias * layer.bias.factor)
+        module.get_parameter("bias").copy_(bias * layer.bias.factor)
     return module
 
 
@@ -143,7 +143,7 @@ def round_as_stored(layers: Mapping[str, OnnxLayer], compressed: nn.Module) -> N
     for name, found in layers.items():
         chain = None if found.layer.skip_reason else compressed.get_submodule(name)
         for stage in chain if isinstance(chain, Chain) else ():
-            weight = cast("Tensor", stage.weight)
+            weight = weight_of(stage)
             rounded = weight.to(found.stored)
             if rounded.isfinite().all():
                 weight.copy_(rounded)

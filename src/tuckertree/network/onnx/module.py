@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tuckertree._base.errors import TuckertreeError
+from tuckertree._base.errors import TuckertreeError, first_line
 from tuckertree.network.onnx.fallback import note_choice
-from tuckertree.network.onnx.files import OnnxFile, first_line
+from tuckertree.network.onnx.files import OnnxFile
 from tuckertree.network.onnx.graph import Graph
 from tuckertree.network.onnx.inputs import Feed, element_type
 from tuckertree.network.onnx.layers import OnnxLayer

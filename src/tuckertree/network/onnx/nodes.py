@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from math import prod
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from tuckertree._base.extras import require_extra
 from tuckertree.core.layers import LayerSpec
@@ -59,7 +59,8 @@ def attributes_of(node: NodeProto) -> dict[str, Any]:
 
 def auto_pad_of(node: NodeProto) -> str:
     """Value of ``auto_pad``."""
-    return cast("bytes", attributes_of(node).get("auto_pad", b"NOTSET")).decode()
+    value: bytes = attributes_of(node).get("auto_pad", b"NOTSET")
+    return value.decode()
 
 
 def spec_of(

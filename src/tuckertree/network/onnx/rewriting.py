@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from tuckertree._base.extras import require_extra
-from tuckertree.core.layers import Chain, Stage
+from tuckertree.core.layers import Chain, Stage, weight_of
 from tuckertree.network.onnx.constants import set_value, value_of
 from tuckertree.network.onnx.graph import FLOATS, INPUTS_LISTED, Graph, used_values
 from tuckertree.network.onnx.layers import OnnxLayer
@@ -48,7 +48,7 @@ def rewrite(
             writers[found.node.output[0]] = _Writer(index, found, new)
         last = new[-1] if isinstance(new, Chain) else new
         if found.bias is not None and not _same(old.bias, last.bias):
-            bias = cast("Tensor", last.bias).detach() / found.bias.factor
+            bias = last.get_parameter("bias").detach() / found.bias.factor
             values[found.bias.name] = _like(found.bias.tensor, bias)
     for name, norm in before.norms.items():
         old, new = before.get_submodule(name), after.get_submodule(name)
@@ -85,7 +85,8 @@ def _like(tensor: TensorProto, values: Tensor) -> TensorProto:
     """Values in the shape and type of a constant."""
     numpy_helper = require_extra("onnx.numpy_helper", extra="onnx")
     array = values.reshape(tuple(tensor.dims)).to(getattr(torch, FLOATS[tensor.data_type]))
-    return cast("TensorProto", numpy_helper.from_array(array.numpy(force=True)))
+    made: TensorProto = numpy_helper.from_array(array.numpy(force=True))
+    return made
 
 
 class _Writer:
@@ -104,7 +105,7 @@ class _Writer:
             return
         node = type(self._node)()
         node.CopyFrom(self._node)
-        weight = cast("Tensor", self._module.weight)
+        weight = weight_of(self._module)
         is_row = bool(self.layer.layer.spec.order) or is_row_major(self._node)
         node.input[1] = self._tensor(f"{self.layer.layer.name}/weight", weight if is_row else weight.T)
         yield from self._casts
@@ -115,7 +116,7 @@ class _Writer:
         last = len(chain.stages) - 1
         for number, (stage, module) in enumerate(zip(chain.stages, chain, strict=True)):
             name = f"{self.layer.layer.name}/{stage.name}"
-            weight = cast("Tensor", module.weight)
+            weight = weight_of(module)
             inputs = [value, self._tensor(f"{name}/weight", self._laid_out(weight, first=number == 0))]
             yield from self._casts
             self._casts.clear()
@@ -135,11 +136,13 @@ class _Writer:
         self, kind: str, inputs: list[str], output: str, name: str, attributes: dict[str, Any], *, last: bool
     ) -> NodeProto:
         helper = require_extra("onnx.helper", extra="onnx")
-        node = helper.make_node(kind, inputs, [output], name=name, domain=self._node.domain, **attributes)
+        node: NodeProto = helper.make_node(
+            kind, inputs, [output], name=name, domain=self._node.domain, **attributes
+        )
         if last:
             node.doc_string = self._node.doc_string
             node.metadata_props.extend(self._node.metadata_props)
-        return cast("NodeProto", node)
+        return node
 
     def _tensor(self, wanted: str, values: Tensor) -> str:
         """Add a tensor, in the type that the file held the weight in if its values are of that type."""

@@ -6,14 +6,14 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from tuckertree._base.errors import TuckertreeError
+from tuckertree._base.errors import TuckertreeError, one_line
 from tuckertree._base.extras import require_extra
 from tuckertree.network.onnx.constants import Constants
-from tuckertree.network.onnx.files import LARGEST, OnnxFile, one_line
+from tuckertree.network.onnx.files import LARGEST, OnnxFile
 from tuckertree.network.onnx.graph import INPUTS_LISTED, Graph
 from tuckertree.network.onnx.inputs import Feed
 
@@ -123,7 +123,8 @@ def constant_of(file: OnnxFile, constants: Constants, name: str) -> TensorProto:
         model.graph.initializer[-1].name = leaf
     model.graph.output.add(name=name)
     value = Session(model.SerializeToString(), file.folder).run({})[name]
-    return cast("TensorProto", numpy_helper.from_array(value, name))
+    tensor: TensorProto = numpy_helper.from_array(value, name)
+    return tensor
 
 
 def shapes_of(file: OnnxFile, graph: Graph, names: Sequence[str], feed: Feed) -> dict[str, tuple[int, ...]]:

@@ -70,22 +70,22 @@ def _other_values(one: Record, other: Record, same: Record) -> str | None:
     return None
 
 
-def _form(record: Record) -> list[Any]:
+def _form(record: Record) -> list[object]:
     """All but the numbers."""
     return [*((name, len(norms)) for name, norms in record.calls), *_outputs(record)]
 
 
-def _outputs(record: Record) -> list[Any]:
+def _outputs(record: Record) -> list[object]:
     return [(x.shape, x.dtype) if isinstance(x, Tensor) else type(x) for x in record.outputs]
 
 
-def _values(record: Record) -> Iterator[tuple[str, Any]]:
+def _values(record: Record) -> Iterator[tuple[str, object]]:
     """Outputs of the network first: they are what counts."""
     yield from (("its output", x) for x in record.outputs)
     yield from ((f"what {name or 'it'} returns", norm) for name, norms in record.calls for norm in norms)
 
 
-def _distance(x: Any, y: Any) -> float:
+def _distance(x: object, y: Any) -> float:
     """Largest distance as a share of the largest finite value; what is no number is equal or infinitely far."""
     if isinstance(x, Tensor):
         return _distance_of_tensors(x, y)
@@ -107,6 +107,6 @@ def _distance_of_tensors(x: Tensor, y: Tensor) -> float:
     return float(far.max()) / size if size else inf
 
 
-def _rounding(x: Any) -> float:
+def _rounding(x: object) -> float:
     dtype = x.dtype if isinstance(x, Tensor) and (x.is_floating_point() or x.is_complex()) else torch.float32
     return min(_UNITS * torch.finfo(dtype).eps, _COARSEST)

@@ -6,13 +6,12 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from itertools import chain
-from typing import cast
 from warnings import warn
 
-from torch import Tensor, nn
+from torch import nn
 
 from tuckertree._base.errors import TuckertreeError
-from tuckertree.core.layers import Chain
+from tuckertree.core.layers import Chain, weight_of
 from tuckertree.measure import ExampleInputs, Snapshot, copy_model, preserved, run
 from tuckertree.network.probing.comparison import difference
 from tuckertree.network.probing.recording import MODES, Record, perturbations, record
@@ -130,7 +129,7 @@ class _Probe:
                 raise
             return "it cannot be copied with one"
         ours = self._records()
-        written = (name for name, layer in layers.items() if self._state.has_changed(_weight(layer)))
+        written = (name for name, layer in layers.items() if self._state.has_changed(weight_of(layer)))
         if (name := next(written, None)) is not None:  # the shells' answers are from the same memory
             return f"it writes into the weight of {name}"
         with emptied(self._model, chain(self._model.parameters(), self._model.buffers())):
@@ -190,7 +189,7 @@ class _Probe:
             return f"its weight is used apart from it, too: {place}"
         self._state.restore()
         self._records()
-        if self._state.has_changed(_weight(layer)):
+        if self._state.has_changed(weight_of(layer)):
             return "the model's forward writes into its weight"
         return f"the model does something else with a chain in its place: {found}"
 
@@ -206,10 +205,6 @@ class _Probe:
             f"both use {place}" if place else "it seems to reach back into the original, or to keep a count"
         )
         return f"the model cannot be compressed: a copy of it does something else ({found}); {because}"
-
-
-def _weight(layer: nn.Module) -> Tensor:
-    return cast("Tensor", layer.weight)
 
 
 def check_result(compressed: nn.Module, plan: Plan, example_inputs: ExampleInputs) -> None:

@@ -7,7 +7,6 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -41,7 +40,7 @@ class Record:
 
     where: str
     calls: tuple[tuple[str, tuple[float, ...]], ...]
-    outputs: tuple[Any, ...]
+    outputs: tuple[object, ...]
 
 
 def record(model: nn.Module, inputs: Sequence[ExampleInputs], *, training: bool) -> list[Record]:
@@ -75,14 +74,14 @@ def perturbations(inputs: ExampleInputs) -> Iterator[ExampleInputs]:
     """
     generator = torch.Generator().manual_seed(_SEED)
 
-    def noisy(x: Any) -> Any:
+    def noisy(x: object) -> object:
         if not (isinstance(x, Tensor) and x.is_floating_point()):
             return x
         size = float(x.float().square().mean().sqrt()) if x.numel() else 0.0
         noise = torch.randn(x.shape, generator=generator).to(x.device)
         return (x.float() + _NOISE * (size or 1.0) * noise).to(x.dtype)
 
-    def mixed(x: Any) -> Any:
+    def mixed(x: object) -> object:
         if not isinstance(x, Tensor) or x.numel() < 2:
             return x
         order = torch.randperm(x.numel(), generator=generator).to(x.device)
@@ -100,7 +99,7 @@ def _calls_of(model: nn.Module) -> Iterator[list[tuple[str, tuple[float, ...]]]]
     names = {id(module): name for name, module in model.named_modules()}
     calls: list[tuple[str, tuple[float, ...]]] = []
 
-    def look(module: nn.Module, args: Any, output: Any) -> None:  # noqa: ARG001
+    def look(module: nn.Module, args: object, output: object) -> None:  # noqa: ARG001
         name = names.get(id(module), f"a {type(module).__name__} that is not its own")
         calls.append((name, tuple(map(_norm, tensors(output)))))
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 from tuckertree._base.errors import TuckertreeError
 from tuckertree.core.decomposition import Factors, method_cuts
 from tuckertree.core.decomposition.matricization import modes_in_row
-from tuckertree.core.layers import Chain, LayerSpec, empty_chain
+from tuckertree.core.layers import Chain, LayerSpec, bias_of, empty_chain, weight_of
 from tuckertree.measure.reach import overlapping, reach
 
 
@@ -34,26 +33,22 @@ class Shell:
     """
 
     def __init__(self, dense: nn.Module, method: str) -> None:
-        spec, weight, bias = (
-            LayerSpec.of(dense),
-            cast("Tensor", dense.weight),
-            cast("Tensor | None", dense.bias),
-        )
+        spec, weight, bias = LayerSpec.of(dense), weight_of(dense), bias_of(dense)
         ranks = (1,) * len(method_cuts(method, len(spec.nontrivial_modes)))
         self.chain: Chain = empty_chain(spec, method, ranks, device=weight.device, dtype=weight.dtype)
         self.is_used = False
         with torch.no_grad():
             for part in self.chain:
-                cast("Tensor", part.weight).fill_(torch.nan).requires_grad_(weight.requires_grad)
-            if bias is not None:
-                self.chain[-1].bias = nn.Parameter(bias.detach().clone(), bias.requires_grad)
+                weight_of(part).fill_(torch.nan).requires_grad_(weight.requires_grad)
+            own = None if bias is None else nn.Parameter(bias.detach().clone(), bias.requires_grad)
+            self.chain[-1].register_parameter("bias", own)
         weight = nn.Parameter(weight.data, requires_grad=False)
         twin = spec.build("meta", weight.dtype)
         twin.register_parameter("weight", weight)
-        twin.register_parameter("bias", cast("nn.Parameter | None", self.chain[-1].bias))
+        twin.register_parameter("bias", own)
         signature = inspect.signature(self.chain.forward)
 
-        def forward(*args: Any, **kwargs: Any) -> Any:
+        def forward(*args: object, **kwargs: object) -> object:
             self.is_used = True
             call = signature.bind(*args, **kwargs)  # a chain takes no more than this
             return twin.forward(*call.args, **call.kwargs)

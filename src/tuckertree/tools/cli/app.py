@@ -36,7 +36,7 @@ class _Commands(typer.core.TyperGroup):
         with _told():
             return super().make_context(*args, **kwargs)
 
-    def invoke(self, ctx: Any) -> Any:
+    def invoke(self, ctx: Any) -> object:
         with _told(), command_line():
             return super().invoke(ctx)
 
@@ -84,13 +84,13 @@ def _version(
         raise typer.Exit
 
 
-def print_table(table: Any) -> None:
+def print_table(table: object) -> None:
     """Print a table as wide as the terminal or COLUMNS says; wide enough for all of it where neither does."""
     known = stdout.is_terminal or os.environ.get("COLUMNS", "").isdigit()
     Console(width=None if known else 240).print(table)
 
 
-def print_json(data: Mapping[str, Any] | list[Any]) -> None:
+def print_json(data: Mapping[str, object] | list[object]) -> None:
     """Print JSON to stdout."""
     print(json.dumps(data, indent=1, default=list))
 
@@ -146,7 +146,7 @@ class _Unread:
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> object:
         return getattr(self._stream, name)
 
     def write(self, text: str) -> int:
@@ -191,7 +191,7 @@ def main() -> None:
         raise
 
 
-def show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+def show_warning(message: Warning | str, *_: object, **__: object) -> None:
     """Say on stderr what there is to be wary of."""
     stderr.print(_one_line(f"warning: {message}"), soft_wrap=True)
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from math import inf, isfinite
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -117,7 +117,7 @@ def export(
     if tolerance is not None and not tolerance >= 0:
         raise UsageError(f"--tolerance is 0 or more, not {tolerance:g}")
     runtime = None if contract is None else get_runtime(contract, threads=threads)
-    images_as: dict[str, Any] = {"mean": mean, "std": std, "scale": scale, "channels": channels}
+    images_as: dict[str, object] = {"mean": mean, "std": std, "scale": scale, "channels": channels}
     if calibration is None and data is None:
         refuse_options("belongs to --calibration and --data", **images_as)
     opened = open_model(

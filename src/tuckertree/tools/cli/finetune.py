@@ -5,12 +5,12 @@ from __future__ import annotations
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tuckertree._base.errors import UsageError
-from tuckertree.tools.cli import training_options as given
+from tuckertree.tools.cli import training_options as options
 from tuckertree.tools.cli.app import app, print_json, print_table, stderr
 from tuckertree.tools.cli.options import (
     AsJson,
@@ -36,22 +36,12 @@ if TYPE_CHECKING:
 
 
 @app.command()
+@options.takes_settings(epochs=10, lr=None, augment=None)
 def finetune(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder saved by compress.")],
-    data: given.Data,
+    data: options.Data,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to save to.")],
-    epochs: given.Epochs = 10,
-    lr: Annotated[
-        float | None,
-        typer.Option(
-            help="The highest learning rate of the schedule. [0.05, less for fewer than 4000 steps]"
-        ),
-    ] = None,
-    batch_size: given.BatchSize = 128,
-    optimizer: given.Optimizer = "sgd",
-    schedule: given.Schedule = "onecycle",
-    weight_decay: given.WeightDecay = 1e-4,
-    label_smoothing: given.LabelSmoothing = 0.0,
+    given: dict[str, Any],
     distill: Annotated[
         bool, typer.Option("--distill/--no-distill", help="Learn from the original too, if it is given.")
     ] = True,
@@ -59,20 +49,9 @@ def finetune(
     teacher_weights: Annotated[
         Path | None, typer.Option(help="Weights of the original network, a .safetensors or .pt file.")
     ] = None,
-    precision: given.Precision = "32",
-    clip: given.Clip = None,
-    ema: given.Ema = None,
-    augment: given.Augment = None,
-    channels_last: given.ChannelsLast = False,
-    compile_: Annotated[bool, typer.Option("--compile", help="Use torch.compile.")] = False,
-    seed: given.Seed = 0,
-    validation: given.Validation = 0.1,
-    limit_train: given.LimitTrain = None,
-    workers: given.Workers = 0,
-    devices: given.Devices = 1,
-    resume: given.Resume = False,
-    checkpoint_steps: given.CheckpointSteps = None,
-    test: given.Test = False,
+    resume: options.Resume = False,
+    checkpoint_steps: options.CheckpointSteps = None,
+    test: options.Test = False,
     architecture: BuiltBy = None,
     input_size: InputSize = None,
     mean: Mean = None,
@@ -97,30 +76,12 @@ def finetune(
     opened = open_model(folder, architecture=architecture, input_size=size)
     opened = prepared(opened, mean=mean, std=std, scale=scale, channels=channels)
     images = open_training(data, opened.preprocessing)
-    if lr is None:
-        seen = min(len(images), limit_train or len(images)) * (1 - validation)
-        lr = default_finetune_lr(int(epochs * seen / max(batch_size, 1)), optimizer)
-    settings = Settings(
-        epochs=epochs,
-        batch_size=batch_size,
-        optimizer=optimizer,
-        lr=lr,
-        schedule=schedule,
-        weight_decay=weight_decay,
-        label_smoothing=label_smoothing,
-        precision=precision,
-        clip=clip,
-        ema=ema,
-        distill=Settings(1).distill if distill else 0.0,
-        augment=augment or given.default_augmentation(opened.preprocessing),
-        channels_last=channels_last,
-        compile=compile_,
-        seed=seed,
-        validation=validation,
-        limit_train=limit_train,
-        workers=workers,
-        devices=devices,
-    )
+    if given["lr"] is None:
+        seen = min(len(images), given["limit_train"] or len(images)) * (1 - given["validation"])
+        steps = int(given["epochs"] * seen / max(given["batch_size"], 1))
+        given["lr"] = default_finetune_lr(steps, given["optimizer"])
+    given["augment"] = given["augment"] or options.default_augmentation(opened.preprocessing)
+    settings = Settings(**given, distill=Settings.distill if distill else 0.0)
     if not distill:
         refuse_options(
             "cannot be combined with --no-distill", teacher=teacher, teacher_weights=teacher_weights
@@ -136,7 +97,7 @@ def finetune(
                 soft_wrap=True,
             )
     test_images = open_images(data, opened.preprocessing, split="test") if test else None
-    with given.unfinished(output, resume=resume, overwrite=overwrite) as partial:
+    with options.unfinished(output, resume=resume, overwrite=overwrite) as partial:
         outcome = run(
             opened.model,
             images,
@@ -147,7 +108,7 @@ def finetune(
             checkpoint_steps=checkpoint_steps,
             device=device,
         )
-        tested = given.tested(outcome.model, test_images, device)
+        tested = options.tested(outcome.model, test_images, device)
         known = None if config.architecture is None else str(config.architecture)
         done = replace(
             outcome,
@@ -159,11 +120,11 @@ def finetune(
         done.save(output, overwrite=overwrite)
         shutil.move(partial / "logs", output / "logs")
     if as_json:
-        print_json(given.summary(done, tested, output))
+        print_json(options.summary(done, tested, output))
     else:
         print_table(history_table(done.history))
-        given.print_totals(done, tested, output)
-    given.fail_if_diverged(done)
+        options.print_totals(done, tested, output)
+    options.fail_if_diverged(done)
 
 
 def _teacher(

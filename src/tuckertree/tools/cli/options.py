@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -227,7 +227,7 @@ def parse_sizes(texts: Sequence[str] | None) -> tuple[int, ...] | dict[str, tupl
 
 def parse_values(texts: Sequence[str] | None) -> dict[str, Any] | None:
     """Read the values of ``--input-values``: arrays, or the least and largest of random numbers, by name."""
-    values: dict[str, Any] = {}
+    values: dict[str, object] = {}
     for text in texts or ():
         found = _values(text)
         for name in found:
@@ -237,7 +237,7 @@ def parse_values(texts: Sequence[str] | None) -> dict[str, Any] | None:
     return values or None
 
 
-def _values(text: str) -> dict[str, Any]:
+def _values(text: str) -> dict[str, object]:
     if text.lower().endswith(".npz"):
         return _loaded(text)
     name, _, what = text.rpartition(":")
@@ -250,11 +250,11 @@ def _values(text: str) -> dict[str, Any]:
         raise UsageError(f"--input-values is NAME:0..999, NAME:FILE.npy or FILE.npz, not {text!r}") from error
 
 
-def _loaded(path: str) -> dict[str, Any]:
+def _loaded(path: str) -> dict[str, object]:
     """Arrays of a file of numpy, one alone without a name; nothing in it is executed."""
     import numpy as np
 
-    from tuckertree._base.atomic import check_regular
+    from tuckertree._base.reading import check_regular
 
     check_regular(Path(path))
     try:
@@ -262,7 +262,8 @@ def _loaded(path: str) -> dict[str, Any]:
         if not isinstance(found, np.lib.npyio.NpzFile):
             return {"": found}
         with found:
-            if sum(int(entry.file_size) for entry in cast("ZipFile", found.zip).infolist()) > _LARGEST_VALUES:
+            archive: ZipFile | None = found.zip
+            if archive and sum(entry.file_size for entry in archive.infolist()) > _LARGEST_VALUES:
                 raise MemoryError("larger than any inputs")
             return dict(found)
     except OSError as error:

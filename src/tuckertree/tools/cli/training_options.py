@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import inspect
+import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
 from tuckertree._base.errors import DivergedError, TuckertreeError
 from tuckertree.tools.cli.app import stdout
+from tuckertree.tools.settings import Settings
 
 if TYPE_CHECKING:
     from torch import nn
@@ -23,29 +28,55 @@ if TYPE_CHECKING:
 Data = Annotated[
     str, typer.Option(help="Training images: folder, .parquet file, demo, hf:NAME or hf:NAME?streaming.")
 ]
-Epochs = Annotated[int, typer.Option(help="Times that all training images are seen.")]
-BatchSize = Annotated[int, typer.Option(help="Images of one step, over all devices.")]
-Optimizer = Annotated[str, typer.Option(help="sgd or adamw.")]
-Lr = Annotated[float, typer.Option(help="The highest learning rate of the schedule.")]
-Schedule = Annotated[str, typer.Option(help="onecycle or cosine.")]
-WeightDecay = Annotated[float, typer.Option(help="Weight decay, not on norms and biases.")]
-LabelSmoothing = Annotated[float, typer.Option(help="Label smoothing of the cross-entropy.")]
-Precision = Annotated[str, typer.Option(help="32 or bf16.")]
-Clip = Annotated[float | None, typer.Option(help="The largest norm of the gradient.")]
-Ema = Annotated[float | None, typer.Option(help="Keep a running average of the weights with this decay.")]
-Augment = Annotated[str | None, typer.Option(help="flip-crop, cutout, imagenet or none.")]
-ChannelsLast = Annotated[bool, typer.Option(help="Use the NHWC (channels last) memory format.")]
-Compile = Annotated[bool, typer.Option(help="Use torch.compile.")]
-Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
-Validation = Annotated[float, typer.Option(help="Share of the training images held back for validation.")]
-LimitTrain = Annotated[int | None, typer.Option(help="Use this many training images, validation included.")]
-Workers = Annotated[int, typer.Option(help="Processes that decode images.")]
-Devices = Annotated[int, typer.Option(help="Number of devices to train on.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run that was interrupted.")]
 CheckpointSteps = Annotated[
     int | None, typer.Option(help="Write a checkpoint after so many steps too, not each epoch alone.", min=1)
 ]
 Test = Annotated[bool, typer.Option("--test", help="Measure the test split once, at the end.")]
+
+_NOT_OFFERED = ("momentum", "distill", "temperature", "strategy", "balance_factors", "admm_rho", "admm_every")
+
+
+def takes_settings(*more: str, **defaults: object) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command an option for each setting that it offers; their values come as ``given``, by name.
+
+    The help of an option is what the docstring of :class:`Settings` says of the field.
+
+    Parameters
+    ----------
+    more
+        Settings that this command offers beside those that all do.
+    defaults
+        Defaults other than the settings' own; None for what the command itself decides on.
+    """
+    described = dict(re.findall(r"(?m)^(\w+)\n((?: {4}.*\n?)+)", inspect.cleandoc(Settings.__doc__ or "")))
+    names = [f.name for f in fields(Settings) if f.name in more or f.name not in _NOT_OFFERED]
+    kinds = get_type_hints(Settings)
+
+    def option(name: str) -> inspect.Parameter:
+        text = re.sub(r" \(:func:.*?\)|`", "", " ".join(described.get(name, "").split()))
+        default = defaults.get(name, getattr(Settings, name, None))
+        return inspect.Parameter(
+            name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=typer.Option(default, help=text),
+            annotation=kinds[name] | None if default is None else kinds[name],
+        )
+
+    def decorated(command: Callable[..., None]) -> Callable[..., None]:
+        parameters: list[inspect.Parameter] = []
+        for own in inspect.signature(command, eval_str=True).parameters.values():
+            parameters += map(option, names) if own.name == "given" else [own.replace(kind=own.KEYWORD_ONLY)]
+
+        @functools.wraps(command)
+        def run(**values: Any) -> None:
+            command(given={name: values.pop(name) for name in names}, **values)
+
+        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        run.__annotations__ = {p.name: p.annotation for p in parameters}
+        return run
+
+    return decorated
 
 
 def default_augmentation(preprocessing: Preprocessing) -> str:
@@ -106,7 +137,7 @@ def fail_if_diverged(outcome: Outcome) -> None:
         raise typer.Exit(1)
 
 
-def summary(outcome: Outcome, test: Any, output: Path) -> dict[str, Any]:
+def summary(outcome: Outcome, test: Any, output: Path) -> dict[str, object]:
     """What a run gave, as JSON data."""
     tested = {} if test is None else {"test_top1": test.top1, "test_images": test.images}
     return {**outcome.record(), **tested, "output": str(output)}

@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from tuckertree._base.atomic import check_regular
 from tuckertree._base.errors import TuckertreeError
+from tuckertree._base.reading import check_regular
 from tuckertree.tools.data.records import Splits
 from tuckertree.tools.data.splits import ALIASES
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tuckertree._base.errors import TuckertreeError, UsageError
+from tuckertree._base.errors import TuckertreeError, UsageError, first_line
 from tuckertree._base.extras import require_extra
 from tuckertree.tools.data.parquet import IMAGE_COLUMNS, LABEL_COLUMNS
 from tuckertree.tools.data.records import Splits
@@ -61,8 +61,7 @@ def _opened(source: str, how: str) -> Any:
         # No code of a data set is run: the package reads files of data alone unless it is told to trust more.
         return getattr(datasets, how)(source.removeprefix(HUB))
     except Exception as error:  # whatever the package, the network and the file formats raise
-        complaint = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise TuckertreeError(f"{source} cannot be opened: {complaint}") from error
+        raise TuckertreeError(f"{source} cannot be opened: {first_line(error)}") from error
 
 
 class HubRecords:

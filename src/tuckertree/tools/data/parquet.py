@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tuckertree._base.atomic import check_regular
-from tuckertree._base.errors import TuckertreeError
+from tuckertree._base.errors import TuckertreeError, one_line
 from tuckertree._base.extras import require_extra
+from tuckertree._base.reading import check_regular
 from tuckertree.tools.data.records import Splits
 from tuckertree.tools.data.splits import ALIASES
 
@@ -113,7 +113,7 @@ class _Cache:
     def __init__(self) -> None:
         self._columns: OrderedDict[_RowGroup, Any] = OrderedDict()
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         # A spawned worker reads for itself: sending it the images would cost more.
         return {"_columns": OrderedDict()}
 
@@ -130,7 +130,7 @@ class _Cache:
         return sum(column.nbytes for column in self._columns.values())
 
 
-def _read_images(group: _RowGroup) -> Any:
+def _read_images(group: _RowGroup) -> object:
     parquet = require_extra("pyarrow.parquet", extra="vision")
     with parquet.ParquetFile(group.file) as file:
         # Without threads, because pyarrow's thread pool does not survive the fork of a worker.
@@ -243,8 +243,3 @@ def arrow_errors() -> tuple[type[Exception], ...]:
     """What pyarrow raises for a file that is damaged or cannot be read."""
     arrow = require_extra("pyarrow", extra="vision")
     return (arrow.ArrowException, OSError)
-
-
-def one_line(error: Exception) -> str:
-    """Return the text of an error in one line."""
-    return " ".join(str(error).split())

@@ -13,11 +13,11 @@ import numpy as np
 from torch import Tensor
 from torch.utils.data import get_worker_info
 
-from tuckertree._base.errors import TuckertreeError
+from tuckertree._base.errors import TuckertreeError, one_line
 from tuckertree._base.extras import require_extra
 from tuckertree.tools.data.hub import HUB, STREAMING, hub_shards
 from tuckertree.tools.data.images import ImageSet, decoded, open_train
-from tuckertree.tools.data.parquet import arrow_errors, class_names, image_column, label_column, one_line
+from tuckertree.tools.data.parquet import arrow_errors, class_names, image_column, label_column
 from tuckertree.tools.data.preprocessing import Preprocessing
 from tuckertree.tools.data.splits import choose_split
 
@@ -79,7 +79,7 @@ class ImageStream:
     def __len__(self) -> int:
         return self._count
 
-    def encoded(self, seed: int, epoch: int, rank: int, world: int) -> Iterator[tuple[Any, int]]:
+    def encoded(self, seed: int, epoch: int, rank: int, world: int) -> Iterator[tuple[object, int]]:
         """The share of one process in an epoch: what :meth:`pixels` takes, and the label.
 
         Shards are split over the processes if their number is a multiple of theirs; otherwise each takes every
@@ -110,7 +110,7 @@ class ImageStream:
         """The shards that a process reads, and of how many of their images it takes one."""
         return (shards, world) if len(shards) % world else (shards[rank::world], 1)
 
-    def _rows(self, shards: Sequence[str]) -> Iterator[tuple[Any, int | None]]:
+    def _rows(self, shards: Sequence[str]) -> Iterator[tuple[object, int | None]]:
         columns = [self._image, self._label]
         for shard in shards:
             with _open_shard(shard) as file:
@@ -120,7 +120,7 @@ class ImageStream:
                 for number, (value, label) in enumerate(chain.from_iterable(rows)):
                     yield _named(value, f"{Path(shard).name}, row {number}"), label
 
-    def pixels(self, value: Any) -> Tensor:
+    def pixels(self, value: object) -> Tensor:
         """Return an image as it is before normalisation: uint8 [3, H, W], RGB.
 
         Raises
@@ -130,7 +130,7 @@ class ImageStream:
         """
         return self._decoded(value, self.preprocessing.fit)
 
-    def picture(self, value: Any) -> Tensor:
+    def picture(self, value: object) -> Tensor:
         """Return an image in the size it is stored in: uint8 [3, h, w], RGB.
 
         Raises
@@ -153,7 +153,7 @@ class ImageStream:
             raise TuckertreeError(f"{self.source}, {value['path']}: {error}") from error
 
 
-def _named(value: Any, place: str) -> dict[str, Any]:
+def _named(value: Any, place: str) -> dict[str, object]:
     """Bytes of an image, and a path to speak of it by: where it is, if the file names none."""
     value = value or {}
     return {"bytes": value.get("bytes"), "path": value.get("path") or place}
@@ -176,7 +176,7 @@ def _rows_of(shard: str) -> int:
         return int(file.metadata.num_rows)
 
 
-def _shuffled(rows: Iterator[Any], buffer: int, drawn: np.random.Generator) -> Iterator[Any]:
+def _shuffled(rows: Iterator[object], buffer: int, drawn: np.random.Generator) -> Iterator[Any]:
     """Draw from so many of the rows at a time."""
     held = list(islice(rows, buffer))
     for row in rows:

@@ -7,14 +7,13 @@ import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from tuckertree._base.errors import TuckertreeError
+from tuckertree._base.errors import TuckertreeError, first_line
 from tuckertree.io.recognition import CHECKPOINT, EXPORTED, SAFETENSORS, TORCHSCRIPT, kind_of
 
 StateDict = Mapping[str, Tensor]
@@ -86,7 +85,7 @@ def _safetensors(path: Path) -> StateDict:
         ) from error
 
 
-def _unpickled(path: Path) -> Any:
+def _unpickled(path: Path) -> object:
     """What ``torch.save`` kept, if it is tensors in plain containers."""
     _refuse_compressed(path)
     try:
@@ -100,7 +99,7 @@ def _unpickled(path: Path) -> Any:
                 f"{path}: holds more than tensors, {asked[1]}, and unpickling that could run any code; save the "
                 "weights alone: torch.save(model.state_dict(), 'weights.pt')"
             ) from error
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].partition(". ")[0]
+        reason = first_line(error).partition(". ")[0]
         raise TuckertreeError(
             f"{path}: not a whole file of torch.save ({reason}); save it again: "
             "torch.save(model.state_dict(), 'weights.pt')"
@@ -118,7 +117,7 @@ def _refuse_compressed(path: Path) -> None:
         raise TuckertreeError(f"{path}: is compressed, which torch.save does not do; save it again")
 
 
-def _state_dicts(path: Path, content: Any) -> dict[str, StateDict]:
+def _state_dicts(path: Path, content: object) -> dict[str, StateDict]:
     """The state dicts of a checkpoint by their keys, that of the whole under ``""``."""
     nested = content.items() if isinstance(content, Mapping) else ()
     places = {"": content, **{key: value for key, value in nested if isinstance(key, str)}}
@@ -133,7 +132,7 @@ def _state_dicts(path: Path, content: Any) -> dict[str, StateDict]:
     return found
 
 
-def _tensors(value: Any) -> dict[str, Tensor]:
+def _tensors(value: object) -> dict[str, Tensor]:
     if not isinstance(value, Mapping):
         return {}
     return {

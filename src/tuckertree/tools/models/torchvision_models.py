@@ -39,7 +39,7 @@ def torchvision_architecture(name: str, options: Mapping[str, int]) -> Architect
     )
 
 
-def _options(name: str, builder: Callable[..., Any]) -> set[str]:
+def _options(name: str, builder: Callable[..., object]) -> set[str]:
     options = {"num_classes"}
     if name in _WITH_AUXILIARY_HEADS:
         options |= {"aux_logits", "transform_input"}
@@ -58,9 +58,9 @@ def _check_options(name: str, options: Mapping[str, int], known: set[str]) -> No
             raise UsageError(f"option {option!r} of 'torchvision:{name}' must be 0 or 1, not {value}")
 
 
-def _without_weights(name: str, builder: Callable[..., Any]) -> dict[str, Any]:
+def _without_weights(name: str, builder: Callable[..., object]) -> dict[str, object]:
     """Return the arguments for random weights, without a download and without a warning."""
-    arguments: dict[str, Any] = {"weights": None}
+    arguments: dict[str, object] = {"weights": None}
     if "weights_backbone" in inspect.signature(builder).parameters:
         # Networks for segmentation and detection fetch the weights of their backbone unless told not to.
         arguments["weights_backbone"] = None

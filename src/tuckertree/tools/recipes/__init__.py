@@ -1,4 +1,4 @@
-"""Published experiments as YAML files: read and checked, carried out, and compared in a table."""
+"""Published experiments as YAML files: read and checked, run, and compared in a table."""
 
 from tuckertree.tools.recipes.page import reproduction_page, result_lines
 from tuckertree.tools.recipes.reading import LoadedRecipe, load_recipe, parse_overrides, training_overrides

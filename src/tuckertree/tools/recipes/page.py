@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tuckertree._base.errors import TuckertreeError
+from tuckertree._base.reading import read_json
 from tuckertree.tools.recipes.reading import LoadedRecipe, load_recipe
 from tuckertree.tools.recipes.reproduction import FORMAT, Reproduction, recipe_id
 from tuckertree.tools.recipes.schema import Baseline, Paper
@@ -105,7 +105,7 @@ def reproduction_page(recipes: str | Path, results: str | Path) -> str:
             + _table(_RIVAL_COLUMNS, rivals)
         )
     parts.append(
-        "## Shortened and changed runs\n\nNot results of the recipes: they show that the way through works, on fewer "
+        "## Shortened and changed runs\n\nNot results of the recipes: they show that it works from end to end, on fewer "
         "epochs, fewer images\nor other settings, as the second column says.\n\n"
         + (_table(_SHORT_COLUMNS, list(_short_rows(runs))) if any(_short_rows(runs)) else "None.\n")
     )
@@ -240,7 +240,7 @@ def _ours(runs: Sequence[_Run]) -> tuple[str, str, str]:
 
 def _read_run(path: Path, loaded: Mapping[str, LoadedRecipe]) -> tuple[str, _Run]:
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = read_json(path)
         if data["format"] != FORMAT:
             raise TuckertreeError(f"{path} has format {data['format']}, not {FORMAT}")
         name = data["recipe"]["id"]
@@ -251,9 +251,7 @@ def _read_run(path: Path, loaded: Mapping[str, LoadedRecipe]) -> tuple[str, _Run
         float(run.change + run.fewer("parameters") + run.fewer("macs") + sum(data["seconds"].values()))
         float(data["original"]["top5"] + data["compressed"]["top5"])
         str(data["device"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, ZeroDivisionError) as error:
-        if isinstance(error, TuckertreeError):
-            raise
+    except (ValueError, KeyError, TypeError, AttributeError, ZeroDivisionError) as error:
         raise TuckertreeError(f"{path} is not a result of tuckertree reproduce: {error!r}") from error
     return name, run
 

@@ -9,12 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tuckertree._base.atomic import check_regular
-from tuckertree._base.errors import TuckertreeError, UsageError
+from tuckertree._base.errors import TuckertreeError, UsageError, first_line
 from tuckertree._base.extras import require_extra
+from tuckertree._base.reading import check_regular, number_in, read_as
 from tuckertree.tools.models import names_a_scheme, resolve
 from tuckertree.tools.recipes.schema import Recipe
-from tuckertree.tools.recipes.typed import number_in, read_as
 
 _LARGEST = 2**20
 
@@ -38,11 +37,11 @@ class LoadedRecipe:
     recipe: Recipe
     text: str
     sha256: str
-    overrides: Mapping[str, Any]
+    overrides: Mapping[str, object]
     path: Path
 
 
-def load_recipe(path: str | Path, overrides: Mapping[str, Any] | None = None) -> LoadedRecipe:
+def load_recipe(path: str | Path, overrides: Mapping[str, object] | None = None) -> LoadedRecipe:
     """Read and check a recipe.
 
     Parameters
@@ -66,7 +65,7 @@ def load_recipe(path: str | Path, overrides: Mapping[str, Any] | None = None) ->
     data = _parse(path, text)
     overrides = dict(overrides or {})
     try:
-        read_as(Recipe, data)  # a fault of the file is not to be laid to an override
+        read_as(Recipe, data)  # a fault of the file is not blamed on an override
     except UsageError as error:
         raise UsageError(f"{path}: {error}") from error
     try:
@@ -77,7 +76,7 @@ def load_recipe(path: str | Path, overrides: Mapping[str, Any] | None = None) ->
     return LoadedRecipe(recipe, text, hashlib.sha256(text.encode()).hexdigest(), overrides, path)
 
 
-def parse_overrides(settings: Sequence[str]) -> dict[str, Any]:
+def parse_overrides(settings: Sequence[str]) -> dict[str, object]:
     """Read texts such as ``training.lr=0.05``; the value is YAML and has to have the type of its field.
 
     Raises
@@ -86,7 +85,7 @@ def parse_overrides(settings: Sequence[str]) -> dict[str, Any]:
         If a text has no ``=``, names a key twice, or its value is not YAML.
     """
     yaml = require_extra("yaml", extra="training")
-    found: dict[str, Any] = {}
+    found: dict[str, object] = {}
     for setting in settings:
         key, equals, value = setting.partition("=")
         if not equals or not all(key.split(".")):
@@ -100,7 +99,7 @@ def parse_overrides(settings: Sequence[str]) -> dict[str, Any]:
     return found
 
 
-def training_overrides(path: str | Path, values: Mapping[str, Any]) -> dict[str, Any]:
+def training_overrides(path: str | Path, values: Mapping[str, object]) -> dict[str, object]:
     """Overrides that set the same values in the training of every stage that trains."""
     recipe = load_recipe(path).recipe
     prefixes = [f"stages.{number}.training" for number, stage in enumerate(recipe.stages) if stage.training]
@@ -129,7 +128,7 @@ def _read(path: Path) -> str:
         raise UsageError(f"{path} is not a recipe: it is not text in UTF-8") from error
 
 
-def _parse(path: Path, text: str) -> Any:
+def _parse(path: Path, text: str) -> object:
     yaml = require_extra("yaml", extra="training")
     try:
         _refuse_doubles(yaml.compose(text, Loader=yaml.SafeLoader), path)
@@ -165,10 +164,10 @@ def _reason(error: Exception) -> str:
     problem, mark = getattr(error, "problem", None), getattr(error, "problem_mark", None)
     if problem and mark is not None:
         return f"{problem} in line {mark.line + 1}"
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return first_line(error)
 
 
-def _changed(data: Any, overrides: Mapping[str, Any]) -> Any:
+def _changed(data: object, overrides: Mapping[str, object]) -> object:
     data = copy.deepcopy(data)
     for key, value in overrides.items():
         *parents, last = key.split(".")
@@ -185,7 +184,7 @@ def _changed(data: Any, overrides: Mapping[str, Any]) -> Any:
     return data
 
 
-def _step(place: Any, name: str, key: str) -> Any:
+def _step(place: object, name: str, key: str) -> object:
     if isinstance(place, list) and name.isdecimal() and int(name) < len(place):
         return place[int(name)]
     if isinstance(place, dict) and name in place:
@@ -205,5 +204,5 @@ def _check_network(path: Path, network: str) -> None:
         raise UsageError(f"{path}: network: {error}") from error
 
 
-def _listed(overrides: Mapping[str, Any]) -> str:
+def _listed(overrides: Mapping[str, object]) -> str:
     return ", ".join(overrides)

@@ -1,13 +1,11 @@
-"""A recipe carried out: compress, train, measure, and keep what is needed to repeat it."""
+"""A recipe run: compress, train, measure, and keep what is needed to repeat it."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import shutil
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,7 @@ from tuckertree._base.atomic import Kind, atomic_folder, check_free, claimed
 from tuckertree._base.errors import TuckertreeError
 from tuckertree._base.names import UntrustedName
 from tuckertree._base.progress import progress_bar
-from tuckertree.compression import CompressionResult, compress
+from tuckertree.compression import CompressionResult, Stopwatch, compress
 from tuckertree.io import save_folder
 from tuckertree.measure import Accuracy, count_macs, count_parameters, environment, evaluate
 from tuckertree.network.surgery import to_dense
@@ -38,7 +36,7 @@ _EVALUATION_BATCH = 256
 
 @dataclass(frozen=True)
 class Reproduction:
-    """A recipe carried out.
+    """A recipe that was run.
 
     Attributes
     ----------
@@ -103,7 +101,7 @@ def reproduce(
     """
     output = Path(output)
     check_free(output, kind=REPRODUCED, overwrite=overwrite)
-    recipe, clock = loaded.recipe, _Clock()
+    recipe = loaded.recipe
     file = find_weights(recipe, data, weights)
     opened = open_model(UntrustedName(recipe.network), weights=file, device=device)
     if recipe.data.preprocessing is not None:
@@ -114,12 +112,12 @@ def reproduce(
     with claimed(run.checkpoints):
         if overwrite and not resume:
             run.clear(len(recipe.steps))
-        model, stages = opened.model, []
+        model, stages, stopwatch = opened.model, [], Stopwatch()
         for number, stage in enumerate(recipe.steps):
-            with clock.measure(f"stages.{number}.compression"):
-                compressed = _compress(stage.compression, to_dense(model), opened, data, progress)
-            with clock.measure(f"stages.{number}.training"):
-                outcome = _train(number, stage, compressed, opened, train, run)
+            compressed = _compress(stage.compression, to_dense(model), opened, data, progress)
+            stopwatch.lap(f"stages.{number}.compression")
+            outcome = _train(number, stage, compressed, opened, train, run)
+            stopwatch.lap(f"stages.{number}.training")
             model = outcome.model.to(opened.example.device) if outcome else compressed.model
             stages.append(
                 {
@@ -130,12 +128,13 @@ def reproduce(
                 }
             )
             if outcome and outcome.diverged:
-                break  # no stage goes on from weights that were on their way to nothing
-        with clock.measure("evaluation"), progress_bar(progress) as tick:
+                break  # no stage goes on from weights that were diverging
+        with progress_bar(progress) as tick:
             before, after = (
                 evaluate(tested, batches(test, _EVALUATION_BATCH), device=device, images=len(test), tick=tick)
                 for tested in (opened.model, model)
             )
+        stopwatch.lap("evaluation")
         example = opened.example
         result = {
             "format": FORMAT,
@@ -148,7 +147,7 @@ def reproduce(
             "original": _measured(before, opened.model, example),
             "compressed": _measured(after, model, example),
             "stages": stages,
-            "seconds": clock.seconds,
+            "seconds": stopwatch.seconds,
             "device": device,
             "environment": environment(),
         }
@@ -245,13 +244,13 @@ def _train(
     )
 
 
-def _record(outcome: Outcome, images: ImageSet) -> dict[str, Any]:
+def _record(outcome: Outcome, images: ImageSet) -> dict[str, object]:
     """How a network was trained, without the folder that the images happened to be in."""
     record = outcome.record()
     return {**record, "data": record["data"].removeprefix(f"{images.source}: ")}
 
 
-def _measured(accuracy: Accuracy, model: nn.Module, example: Any) -> dict[str, Any]:
+def _measured(accuracy: Accuracy, model: nn.Module, example: Any) -> dict[str, object]:
     return {
         "parameters": count_parameters(model),
         "macs": count_macs(model, example),
@@ -278,16 +277,3 @@ class _Run:
         """Remove the checkpoints."""
         for number in range(stages):
             shutil.rmtree(self.checkpoints / f"stage-{number}", ignore_errors=True)
-
-
-class _Clock:
-    """Seconds of each part of the run."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-
-    @contextmanager
-    def measure(self, part: str) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        self.seconds[part] = round(time.perf_counter() - start, 2)

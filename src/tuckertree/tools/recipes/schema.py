@@ -268,8 +268,8 @@ class Recipe:
         object.__setattr__(self, "steps", steps)
 
     def _check_growth(self) -> None:
-        reaches = [stage.compression.energy_for or stage.compression.budget for stage in self.stages]
-        budgets = [Budget(params=reach.params, macs=reach.macs) for reach in reaches if reach is not None]
+        targets = [stage.compression.energy_for or stage.compression.budget for stage in self.stages]
+        budgets = [Budget(params=target.params, macs=target.macs) for target in targets if target is not None]
         for kind in ("params", "macs"):
             shares = [share for budget in budgets if (share := getattr(budget, kind)) is not None]
             if any(later >= earlier for earlier, later in pairwise(shares)):

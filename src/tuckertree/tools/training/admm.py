@@ -14,17 +14,17 @@ The weights stay dense; that they are near to the plan's ranks makes the decompo
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from tuckertree._base.errors import TuckertreeError, UsageError
 from tuckertree.core.decomposition import decompose, method_cuts
-from tuckertree.core.layers import LayerSpec
+from tuckertree.core.layers import LayerSpec, weight_of
 from tuckertree.network.surgery import is_compressed, layer_for
 from tuckertree.planning import LayerPlan, Plan
-from tuckertree.tools.training.settings import Settings
+from tuckertree.tools.settings import Settings
 
 
 class Admm:
@@ -61,7 +61,7 @@ class Admm:
     def penalty(self) -> Tensor:
         """``rho/2 ||W - Z + U||^2``, summed over the layers; its gradient is ``rho (W - Z + U)``."""
         distances = [
-            (_weight(dense) - self.Z[layer.name] + self.U[layer.name]).square().sum()
+            (weight_of(dense) - self.Z[layer.name] + self.U[layer.name]).square().sum()
             for dense, layer in self._layers
         ]
         return self.rho / 2 * torch.stack(distances).sum()
@@ -70,10 +70,10 @@ class Admm:
     def after_step(self, step: int) -> None:
         """Renew ``Z`` and ``U`` after every so many steps; ``step`` is counted over the whole run from 1."""
         # Weights that are not finite cannot be truncated; that the run diverged is found by its loss.
-        if step % self.every or not all(bool(_weight(dense).isfinite().all()) for dense, _ in self._layers):
+        if step % self.every or not all(bool(weight_of(dense).isfinite().all()) for dense, _ in self._layers):
             return
         for dense, layer in self._layers:
-            weight, multiplier = _weight(dense).detach(), self.U[layer.name]
+            weight, multiplier = weight_of(dense).detach(), self.U[layer.name]
             low_rank = truncated(dense, layer, multiplier)
             self.Z[layer.name] = low_rank
             self.U[layer.name] = multiplier + weight - low_rank
@@ -83,7 +83,7 @@ class Admm:
         """What truncating the weights now would lose: ``||W - truncation of W|| / ||W||`` over all layers."""
         lost, total = 0.0, 0.0
         for dense, layer in self._layers:
-            weight = _weight(dense)
+            weight = weight_of(dense)
             lost += float((weight - truncated(dense, layer)).double().square().sum())
             total += float(weight.double().square().sum())
         return (lost / total) ** 0.5 if total else 0.0
@@ -118,7 +118,7 @@ def truncated(dense: nn.Module, layer: LayerPlan, offset: Tensor | None = None) 
     TuckertreeError
         If the weight holds NaN or infinite values.
     """
-    spec, weight = LayerSpec.of(dense), _weight(dense)
+    spec, weight = LayerSpec.of(dense), weight_of(dense)
     kernel = spec.kernel(weight if offset is None else weight + offset)
     try:
         factors = decompose(kernel, layer.ranks, method_cuts(layer.method, len(spec.nontrivial_modes)))
@@ -132,10 +132,6 @@ def _found(network: nn.Module, layer: LayerPlan) -> nn.Module:
         return layer_for(network, layer)
     except TuckertreeError as error:
         raise UsageError(f"the plan does not fit the network: {error}") from error
-
-
-def _weight(dense: nn.Module) -> Tensor:
-    return cast("Tensor", dense.weight)
 
 
 def make_admm(network: nn.Module, plan: Plan | None, settings: Settings) -> Admm | None:

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from tuckertree._base.errors import TuckertreeError, UsageError, argument
+from tuckertree._base.errors import TuckertreeError, UsageError, argument, first_line
 from tuckertree.planning import Plan
-from tuckertree.tools.training.settings import Settings
+from tuckertree.tools.settings import Settings
 
 FORMAT = 1
 EPOCH, STEP = "epoch.ckpt", "step.ckpt"
@@ -26,7 +26,7 @@ _HASHED = ("network", "teacher", "plan")
 
 def identity(
     settings: Settings, network: nn.Module, teacher: nn.Module | None, data: str, plan: Plan | None = None
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """What a run must have in common with a checkpoint to go on from it, as plain data."""
     ranks = None if plan is None else [[layer.name, layer.method, layer.ranks] for layer in plan.compressed]
     return {
@@ -47,7 +47,7 @@ def digest(network: nn.Module) -> str:
     return found.hexdigest()[:16]
 
 
-def write_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
+def write_checkpoint(path: Path, state: Mapping[str, object]) -> None:
     """Write a checkpoint beside the old one, then put it in its place.
 
     Raises
@@ -65,7 +65,7 @@ def write_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
         fresh.replace(path)
     except (OSError, RuntimeError) as error:  # torch's writer turns some errors of the disk into RuntimeError
         fresh.unlink(missing_ok=True)
-        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        reason = getattr(error, "strerror", None) or first_line(error)
         raise TuckertreeError(
             f"cannot write the checkpoint {path}: {reason}; make room, then go on with {argument('resume')}"
         ) from error
@@ -92,7 +92,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return state
 
 
-def latest(folder: Path, wanted: Mapping[str, Any]) -> dict[str, Any] | None:
+def latest(folder: Path, wanted: Mapping[str, object]) -> dict[str, object] | None:
     """The checkpoint of a folder that is further on, or None if there is none.
 
     Raises

@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from tuckertree._base.errors import UsageError
+from tuckertree._base.errors import UsageError, first_line
 from tuckertree.measure.forward import run as run_once
 from tuckertree.tools.data import ImageSet, ImageStream
+from tuckertree.tools.settings import Settings
 from tuckertree.tools.training.randomness import shuffled
-from tuckertree.tools.training.settings import Settings
 
 
 def split_validation(
@@ -102,6 +102,6 @@ def check_device(name: str, settings: Settings) -> None:
     try:
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError) as error:
-        raise UsageError(f"device {name!r} cannot be used here: {str(error).splitlines()[0]}") from error
+        raise UsageError(f"device {name!r} cannot be used here: {first_line(error)}") from error
     if settings.strategy == "fsdp" and torch.device(name).type != "cuda":
         raise UsageError(f"strategy fsdp works on CUDA alone, not on {name!r}; use auto, or device cuda")

@@ -20,12 +20,12 @@ from tuckertree.measure import copy_model, environment
 from tuckertree.planning import Plan
 from tuckertree.tools.data import ImageSet, ImageStream, Preprocessing, open_training
 from tuckertree.tools.models import build, resolve
+from tuckertree.tools.settings import STARTED_APART, Settings
 from tuckertree.tools.training.admm import make_admm
 from tuckertree.tools.training.checkpoints import EPOCH, STEP, identity, latest, read_checkpoint
 from tuckertree.tools.training.checks import check_classes, check_device, check_teacher, split_validation
 from tuckertree.tools.training.outcome import Outcome
 from tuckertree.tools.training.quiet import load_lightning
-from tuckertree.tools.training.settings import STARTED_APART, Settings
 from tuckertree.tools.training.sources import BatchSource, make_source
 from tuckertree.tools.training.streams import StreamedImages
 
@@ -255,7 +255,7 @@ def _train(
     return _outcome(network, final, settings, described, teacher is not None, diverged)
 
 
-def _resumed(folder: Path, wanted: dict[str, Any], *, resume: bool) -> dict[str, Any] | None:
+def _resumed(folder: Path, wanted: dict[str, object], *, resume: bool) -> dict[str, object] | None:
     from tuckertree.tools.training.module import ENDED
 
     (folder / ENDED).unlink(missing_ok=True)

@@ -16,13 +16,13 @@ import torch
 from torch import Tensor, nn
 
 from tuckertree._base.progress import ProgressCallback
+from tuckertree.tools.settings import Settings
 from tuckertree.tools.training.admm import Admm
 from tuckertree.tools.training.checkpoints import EPOCH, STEP, write_checkpoint
 from tuckertree.tools.training.graph import CapturedPass
 from tuckertree.tools.training.optimisation import RunningAverage, learning_rate, loss_of, make_optimizer
 from tuckertree.tools.training.quiet import hush
 from tuckertree.tools.training.randomness import seed_of
-from tuckertree.tools.training.settings import Settings
 from tuckertree.tools.training.sources import BatchSource, Order, in_order
 from tuckertree.tools.training.streams import Share, StreamedImages
 
@@ -76,7 +76,7 @@ class TrainingModule(lightning.LightningModule):
         self.admm = admm
         self.sums = torch.zeros(3, dtype=torch.float64)  # loss, correct predictions, images
         self.checkpoint_steps, self.tick = checkpoint_steps, tick
-        self._optimizer_state: dict[str, Any] | None = None
+        self._optimizer_state: dict[str, object] | None = None
         # In lists, so that they are no part of this module.
         self._teacher: list[Any] = [] if teacher is None else [teacher]
         self._compiled: list[Any] = []
@@ -84,13 +84,13 @@ class TrainingModule(lightning.LightningModule):
         self._stop = False
         self._started = time.perf_counter()
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
+    def __setstate__(self, state: dict[str, object]) -> None:
         super().__setstate__(state)
         hush()  # it is unpickled nowhere but in the processes that a run starts
 
     # What is saved and restored
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> dict[str, object]:
         """All that a run needs to go on, as tensors and plain data."""
         optimizer = self.trainer.optimizers[0].state_dict() if self.trainer.optimizers else None
         return {
@@ -131,14 +131,14 @@ class TrainingModule(lightning.LightningModule):
             optimizer.load_state_dict(copy.deepcopy(self._optimizer_state))
         return optimizer
 
-    def train_dataloader(self) -> Any:
+    def train_dataloader(self) -> object:
         """The share of this process in the training batches."""
         workers = self.settings.workers
         if isinstance(self.train_source, StreamedImages):
             return self.train_source.loader(self._share, workers)
         return self.train_source.loader(self._training_batches, workers)
 
-    def val_dataloader(self) -> Any:
+    def val_dataloader(self) -> object:
         """The share of this process in the validation images."""
         if self.validation_source is None:
             return []
@@ -157,7 +157,7 @@ class TrainingModule(lightning.LightningModule):
         assert self.validation_source is not None
         return in_order(len(self.validation_source), self.global_rank, self.trainer.world_size)
 
-    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:  # noqa: ARG002
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> object:  # noqa: ARG002
         """Have the source make images and labels on the device."""
         source = self.validation_source if self.trainer.validating else self.train_source
         assert source is not None
@@ -193,12 +193,12 @@ class TrainingModule(lightning.LightningModule):
             for number in (signal.SIGINT, signal.SIGTERM):  # put back by who starts the run
                 signal.signal(number, self._asked_to_stop)
 
-    def _asked_to_stop(self, number: int, frame: Any) -> None:  # noqa: ARG002
+    def _asked_to_stop(self, number: int, frame: object) -> None:  # noqa: ARG002
         if self._stop:  # asked twice: at once, without a checkpoint
             raise KeyboardInterrupt
         self._stop = True
 
-    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:  # noqa: ARG002
+    def on_train_batch_start(self, batch: object, batch_idx: int) -> None:  # noqa: ARG002
         """Set the learning rate, and the generator that dropout draws from."""
         where = self.position
         torch.manual_seed(seed_of("step", self.settings.seed, where.epoch, where.batch, self.global_rank))
@@ -235,7 +235,7 @@ class TrainingModule(lightning.LightningModule):
         number = torch.full_like(right, len(labels))
         self.sums += torch.stack([loss.detach() * len(labels), right, number]).to(self.sums)
 
-    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:  # noqa: ARG002
+    def on_train_batch_end(self, outputs: object, batch: object, batch_idx: int) -> None:  # noqa: ARG002
         """Average the weights, look at the loss, save if it is time, and stop if asked to."""
         if self.average is not None:
             self.average.update(self.network)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tuckertree.tools.training.settings import Settings
+from tuckertree.tools.settings import Settings
 
 WARM_UP, START, END = 0.3, 25.0, 1e4
 
@@ -117,7 +117,7 @@ class RunningAverage:
         """Copy the average to where the network is: no other process shares its memory then."""
         self.state = {name: tensor.to(device, copy=True) for name, tensor in self.state.items()}
 
-    def to_data(self) -> dict[str, Any]:
+    def to_data(self) -> dict[str, object]:
         """What a checkpoint keeps."""
         return {"updates": self.updates, "state": self.state}
 

@@ -13,7 +13,7 @@ from tuckertree._base.errors import UsageError
 from tuckertree.io import save_folder
 from tuckertree.io.sizes import Size
 from tuckertree.planning import Plan
-from tuckertree.tools.training.settings import Settings
+from tuckertree.tools.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -47,17 +47,17 @@ class Outcome:
     """
 
     model: nn.Module
-    history: Sequence[Mapping[str, Any]]
+    history: Sequence[Mapping[str, object]]
     settings: Settings
     seconds: float
     data: str
     distilled: bool
     diverged: bool
-    versions: Mapping[str, Any]
+    versions: Mapping[str, object]
     plan: Plan | None = None
     architecture: str | None = None
     input_size: Size | None = None
-    report: Mapping[str, Any] = field(default_factory=dict)
+    report: Mapping[str, object] = field(default_factory=dict)
 
     def record(self) -> dict[str, Any]:
         """How it came about, as JSON data."""

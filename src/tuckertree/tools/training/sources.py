@@ -33,11 +33,11 @@ class BatchSource(Protocol):
 
     def __len__(self) -> int: ...
 
-    def loader(self, batches: Batches, workers: int) -> Any:
+    def loader(self, batches: Batches, workers: int) -> object:
         """Something to iterate over once in each epoch."""
         ...
 
-    def prepare(self, batch: Any, device: torch.device) -> tuple[Tensor, Tensor]:
+    def prepare(self, batch: object, device: torch.device) -> tuple[Tensor, Tensor]:
         """Turn what the loader gives into images, float32 [N, 3, H, W], and labels, int64 [N]."""
         ...
 
@@ -122,7 +122,7 @@ class ResidentImages:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def loader(self, batches: Batches, workers: int) -> Any:  # noqa: ARG002
+    def loader(self, batches: Batches, workers: int) -> object:  # noqa: ARG002
         """Iterate over the numbers alone; the images are where they are needed."""
         return _Repeated(batches)
 
@@ -192,7 +192,7 @@ class _Repeated:
     def __init__(self, batches: Batches) -> None:
         self._batches = batches
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[object]:
         return self._batches()
 
 
@@ -207,13 +207,13 @@ class _Pairs:
             yield [(number, epoch) for number in numbers.tolist()]
 
 
-class _Items(Dataset[Any]):
+class _Items(Dataset[object]):
     """One decoded image; for one that cannot be read, the next that can, and the complaint."""
 
     def __init__(self, images: ImageSet, augment: str, seed: int) -> None:
         self.images, self.augment, self.seed = images, augment, seed
 
-    def __getitem__(self, place: tuple[int, int | None]) -> Any:
+    def __getitem__(self, place: tuple[int, int | None]) -> object:
         number, epoch = place
         complaints: list[str] = []
         for offset in range(len(self.images)):
@@ -255,7 +255,7 @@ def leave_signals(worker: int) -> None:  # noqa: ARG001
         signal.signal(number, signal.SIG_IGN)
 
 
-def collate(items: list[Any]) -> Any:
+def collate(items: list[object]) -> Any:
     """A batch of items: images, labels, moves and complaints."""
     pixels, labels, moves, complaints = zip(*items, strict=True)
     return (

@@ -51,7 +51,7 @@ class StreamedImages:
     def __len__(self) -> int:
         return len(self.images)
 
-    def loader(self, share: Callable[[], Share], workers: int) -> Any:
+    def loader(self, share: Callable[[], Share], workers: int) -> object:
         """Something to iterate over once in each epoch: the batches that are left of it."""
         return _Epochs(self, share, workers)
 
@@ -75,7 +75,7 @@ class _Epochs:
     def __init__(self, source: StreamedImages, share: Callable[[], Share], workers: int) -> None:
         self._source, self._share, self._workers = source, share, workers
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[object]:
         share = self._share()
         images = _Batches(self._source.images, self._source.augment, self._source.seed, share)
         loader = DataLoader(
@@ -89,13 +89,13 @@ class _Epochs:
         return islice(loader, share.first, share.batches)
 
 
-class _Batches(IterableDataset[Any]):
+class _Batches(IterableDataset[object]):
     """Batches without end; those that a resumed run has seen are passed over undecoded, and are None."""
 
     def __init__(self, images: ImageStream, augment: str, seed: int, share: Share) -> None:
         self.images, self.augment, self.seed, self.share = images, augment, seed, share
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[object]:
         info = get_worker_info()
         worker, workers = (info.id, info.num_workers) if info else (0, 1)
         rows = enumerate(self._rows())
@@ -103,7 +103,7 @@ class _Batches(IterableDataset[Any]):
             taken = list(islice(rows, self.share.size))
             yield None if number < self.share.first else self._batch(taken, worker)
 
-    def _rows(self) -> Iterator[tuple[Any, int]]:
+    def _rows(self) -> Iterator[tuple[object, int]]:
         while True:
             row = None
             for row in self.images.encoded(self.seed, self.share.epoch, self.share.rank, self.share.world):
@@ -114,9 +114,9 @@ class _Batches(IterableDataset[Any]):
                     f"of {self.share.world}; train with fewer devices"
                 )
 
-    def _batch(self, taken: list[tuple[int, tuple[Any, int]]], worker: int) -> Any:
+    def _batch(self, taken: list[tuple[int, tuple[object, int]]], worker: int) -> object:
         """Decode a batch; in the place of an image that cannot be read another of the batch is taken again."""
-        items: list[Any] = []
+        items: list[object] = []
         complaints: list[str] = []
         for position, (value, label) in taken:
             place = (self.seed, self.share.epoch, self.share.rank, worker, position)
@@ -132,7 +132,7 @@ class _Batches(IterableDataset[Any]):
         pixels, labels, moves, _ = collate(items)
         return pixels, labels, moves, complaints
 
-    def _read(self, value: Any, place: tuple[int, ...]) -> Tensor:
+    def _read(self, value: object, place: tuple[int, ...]) -> Tensor:
         if self.augment == "imagenet":
             return random_crop(self.images.picture(value), self.images.preprocessing.size, *place)
         return self.images.pixels(value)

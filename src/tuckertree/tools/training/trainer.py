@@ -82,7 +82,7 @@ def _trainer(module: TrainingModule, device: str, epochs: int, *, log: bool) -> 
     # What ADMM adds changes its tensors, and clipping looks at all gradients: neither is in the graph.
     captured = settings.compile and kind.type == "cuda" and settings.devices == 1
     module.automatic_optimization = not (captured and settings.clip is None and module.admm is None)
-    strategy: Any = settings.strategy
+    strategy: object = settings.strategy
     if strategy == "auto" and settings.devices > 1:
         strategy = "ddp_spawn"
     elif strategy == "fsdp":

@@ -1,19 +1,52 @@
-"""Plain data into dataclasses, strictly: what is unknown, missing or of another type is refused by its key."""
+"""Files of plain data, strictly read: what is unknown, missing or of another type is refused by its key."""
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
+from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from tuckertree._base.errors import UsageError
+from tuckertree._base.errors import TuckertreeError, UsageError, first_line
 
+LARGEST_JSON = 64 * 2**20
 T = TypeVar("T")
 _EXPONENT = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
 _SAID = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", NoneType: "null"}
+
+
+def check_regular(path: Path) -> None:
+    """Refuse what is no file with a beginning and an end: a pipe or a device would be waited for.
+
+    Raises
+    ------
+    TuckertreeError
+        If it is there and is no regular file.
+    """
+    if path.exists() and not path.is_file():
+        raise TuckertreeError(f"{path} is a {'folder' if path.is_dir() else 'pipe or device'}; give a file")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file of ours.
+
+    Raises
+    ------
+    TuckertreeError
+        If it is no regular file, larger than any of ours, or not JSON.
+    """
+    check_regular(path)
+    try:
+        if path.stat().st_size > LARGEST_JSON:
+            raise TuckertreeError(f"{path} is larger than any {path.name} of ours; refused")
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        reason = getattr(error, "strerror", None) or first_line(error)
+        raise TuckertreeError(f"{path} cannot be read: {reason}") from error
 
 
 def read_as(kind: type[T], data: object, key: str = "") -> T:

@@ -22,6 +22,7 @@ PACKAGES = [
     ["io"],
     ["compression"],
     ["onnx_models"],
+    ["testing"],
     ["tools"],
     ["api"],
     ["__main__"],

@@ -20,7 +20,7 @@ from tuckertree.calibration import (
     check_images,
 )
 from tuckertree.compression.objectives import AnyRule, check_objective, survey_by_default, survey_network
-from tuckertree.core.layers import Chain, LayerSpec
+from tuckertree.core.layers import METHODS, Chain, LayerSpec
 from tuckertree.io import save_folder
 from tuckertree.io.sizes import Size, size_of
 from tuckertree.latency import LatencyTarget
@@ -134,6 +134,7 @@ def compress(
     exclude: str | Sequence[str] | Choice = (),
     first: str = "svd",
     round_to: int | None = None,
+    methods: Sequence[str] = METHODS,
     calibration: CalibrationData | None = None,
     objective: str | None = None,
     progress: bool | None = None,
@@ -161,6 +162,9 @@ def compress(
     round_to
         Round ranks up to a multiple of this (8 or 16 suits most processors). By default 1; for a budget of
         latency 16, 8 or 4 by the width of the layer.
+    methods
+        Names of the methods that a budget chooses among, such as ``("ht2", "svd")`` or ``("cp",)``; by default HT-2,
+        Tucker-2, the spatial SVD and the SVD. Other rules use ``ht2`` and ``svd``, which must be among them.
     calibration
         A few hundred unlabelled inputs (a tensor or array, a data set, a DataLoader, a list of batches or of single
         images), in the form of the example: factors are then fitted to the layers' outputs on them, layer after
@@ -196,7 +200,7 @@ def compress(
     rule = rule or Energy(cast("float", energy))
     timed = isinstance(rule, Budget) and rule.latency is not None
     round_to = 1 if round_to is None and not timed else round_to
-    options = Options(_patterns(include), _patterns(exclude), first, round_to)
+    options = Options(_patterns(include), _patterns(exclude), first, round_to, methods).for_rule(rule)
     images = None if calibration is None else Calibration(calibration, example=example_inputs)
     asked = objective is not None
     objective = check_objective(rule, objective, calibrated=images is not None)

@@ -39,7 +39,7 @@ def run_as_planned(model: nn.Module, plan: Plan) -> nn.Module:
         if layer.form is None:
             continue
         chain = model.get_submodule(layer.name)
-        known = forms(chain.dense, chain.cuts, chain.ranks) if isinstance(chain, Chain) else ()
+        known = forms(chain.stages, chain.cuts) if isinstance(chain, Chain) else ()
         form = next((form for form in known if form.cuts == layer.form), None)
         if form is None:
             raise TuckertreeError(f"{layer.name} cannot be run cut at {list(layer.form)}, as the plan says")

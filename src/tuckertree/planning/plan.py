@@ -8,7 +8,7 @@ from dataclasses import MISSING, asdict, dataclass, fields, replace
 from typing import Any
 
 from tuckertree._base.errors import TuckertreeError
-from tuckertree.core.decomposition import METHODS
+from tuckertree.core.layers import known_methods
 
 DENSE = "dense"
 EXCLUDED, NOT_INCLUDED = "excluded", "not included"
@@ -36,9 +36,9 @@ class LayerPlan:
     kernel
         Kernel shape ``(T, C, D1, ..., DN)`` of one group; ``groups`` is their number.
     method
-        ``ht2``, ``tucker2``, ``spatial``, ``svd`` or ``dense``.
+        ``dense``, or the name of a method: ``ht2``, ``tucker2``, ``spatial``, ``svd``, ``cp``.
     ranks
-        One for each cut, from the C end; empty for a dense layer.
+        Of the method, for most one for each cut from the C end; empty for a dense layer.
     parameters, macs
         Weights and multiply-accumulates before and after, biases not counted; MACs at the example inputs.
     bound
@@ -50,6 +50,8 @@ class LayerPlan:
         (:func:`~tuckertree.core.layers.forms`); None if nothing is said about it.
     seconds
         Predicted time before and after, where a budget of latency was kept.
+    group
+        Names of the layers that were decided together with this one, itself among them; None if it was alone.
     """
 
     name: str
@@ -64,6 +66,7 @@ class LayerPlan:
     reason: str
     form: tuple[int, ...] | None = None
     seconds: tuple[float, float] | None = None
+    group: tuple[str, ...] | None = None
 
     @property
     def left_out(self) -> bool:
@@ -172,7 +175,11 @@ class Plan:
 
     def to_json(self) -> dict[str, Any]:
         """The plan as JSON data."""
-        return asdict(self)
+        data = asdict(self)
+        for layer in data["layers"]:
+            if layer["group"] is None:
+                del layer["group"]
+        return data
 
     @classmethod
     def from_json(cls, data: Any) -> Plan:
@@ -219,8 +226,8 @@ class Plan:
 def _layer_from_json(data: Any, where: str) -> LayerPlan:
     data = _fields(LayerPlan, data, where)
     method = _typed(data["method"], str, f"{where}.method")
-    if method not in (*METHODS, DENSE):
-        raise TuckertreeError(f"{where}.method: {method!r} is none of {', '.join((*METHODS, DENSE))}")
+    if method not in (known := (*known_methods(), DENSE)):
+        raise TuckertreeError(f"{where}.method: {method!r} is none of {', '.join(known)}")
     return LayerPlan(
         name=_typed(data["name"], str, f"{where}.name"),
         kind=_typed(data["kind"], str, f"{where}.kind"),
@@ -234,7 +241,17 @@ def _layer_from_json(data: Any, where: str) -> LayerPlan:
         reason=_typed(data["reason"], str, f"{where}.reason"),
         form=_form(data.get("form"), method, len(data["kernel"]) - 2, f"{where}.form"),
         seconds=_seconds(data.get("seconds"), f"{where}.seconds"),
+        group=_group(data.get("group"), data["name"], f"{where}.group"),
     )
+
+
+def _group(data: Any, name: str, where: str) -> tuple[str, ...] | None:
+    if data is None:
+        return None
+    group = tuple(_typed(each, str, where) for each in _typed(data, (list, tuple), where))
+    if len(set(group)) < max(2, len(group)) or name not in group:
+        raise TuckertreeError(f"{where}: {data!r} are not the names of several layers, this one among them")
+    return group
 
 
 def _form(data: Any, method: str, order: int, where: str) -> tuple[int, ...] | None:

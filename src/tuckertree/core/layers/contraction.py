@@ -2,8 +2,8 @@
 
 The factors are one thing and the way they are run another. Four small layers have the fewest multiply-
 accumulates, but each of them reads and writes its activations. Merging neighbours multiplies their cores out:
-fewer layers, more multiply-accumulates, the same function. As the stages are the blocks of modes between cuts,
-merging two of them is leaving out the cut between them, and a form is a subset of the chain's cuts.
+fewer layers, more multiply-accumulates, the same function. As each stage acts on axes of its own, any neighbours
+can be merged, and a form is a subset of the chain's cuts.
 """
 
 from __future__ import annotations
@@ -16,10 +16,8 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from tuckertree.core.decomposition import Factors
 from tuckertree.core.layers.chain import Chain, densify, take_over
-from tuckertree.core.layers.spec import LayerSpec
-from tuckertree.core.layers.stages import Stage, chain_macs, chain_parameters, chain_stages
+from tuckertree.core.layers.stages import Stage, chain_macs, chain_parameters, merged_stages
 
 
 @dataclass(frozen=True)
@@ -28,14 +26,13 @@ class Form:
 
     Attributes
     ----------
-    cuts, ranks
-        The bonds that stay cut, and the rank at each; none for the dense layer.
+    cuts
+        Those that stay; none for the dense layer.
     stages
         Structure of each layer; for the dense form of the one layer.
     """
 
     cuts: tuple[int, ...]
-    ranks: tuple[int, ...]
     stages: tuple[Stage, ...]
 
     @property
@@ -65,8 +62,8 @@ class Form:
         return chain_macs(self.stages, size_in, size_out)
 
 
-def forms(spec: LayerSpec, cuts: Sequence[int], ranks: Sequence[int]) -> tuple[Form, ...]:
-    """List every form of a layer factored at ``cuts``: ``2^n`` for ``n`` cuts.
+def forms(stages: Sequence[Stage], cuts: Sequence[int]) -> tuple[Form, ...]:
+    """List every form of a chain: ``2^n`` for the ``n`` cuts between its stages.
 
     For HT-2 of a two-dimensional convolution, cut at bonds 0, 1, 2 with ranks ``(R1, R13, R3)``:
 
@@ -88,12 +85,11 @@ def forms(spec: LayerSpec, cuts: Sequence[int], ranks: Sequence[int]) -> tuple[F
     tuple of Form
         The chain as it is first, then ever fewer layers; the dense form is the last.
     """
-    found = []
-    for count in range(len(cuts), -1, -1):
-        for kept in combinations(range(len(cuts)), count):
-            some_cuts, some_ranks = tuple(cuts[i] for i in kept), tuple(ranks[i] for i in kept)
-            found.append(Form(some_cuts, some_ranks, chain_stages(spec, some_cuts, some_ranks)))
-    return tuple(found)
+    return tuple(
+        Form(kept, merged_stages(stages, cuts, kept))
+        for count in range(len(cuts), -1, -1)
+        for kept in combinations(cuts, count)
+    )
 
 
 def contract_chain(chain: Chain, form: Form) -> nn.Module:
@@ -117,28 +113,15 @@ def contract_chain(chain: Chain, form: Form) -> nn.Module:
     ValueError
         If the form is not one of this chain.
     """
-    if form not in forms(chain.dense, chain.cuts, chain.ranks):
+    if form not in forms(chain.stages, chain.cuts):
         raise ValueError(f"a chain cut at {chain.cuts} with ranks {chain.ranks} has no form {form.name!r}")
     if form.is_dense:
         return densify(chain)
     weights = [cast("Tensor", layer.weight) for layer in chain]
     contracted = type(chain)(
-        chain.dense, chain.method, form.ranks, weights[0].device, weights[0].dtype, cuts=form.cuts
+        chain.dense, chain.method, chain.ranks, weights[0].device, weights[0].dtype, cuts=form.cuts
     )
     with torch.no_grad():
-        contracted.set_factors(_merged(chain.factors().to(torch.float64), chain.cuts, form.cuts))
+        contracted.set_factors(chain.factors().to(torch.float64).merged(chain.cuts, form.cuts))
     take_over(contracted, weights, cast("Tensor | None", chain[-1].bias))
     return contracted.train(chain.training)
-
-
-def _merged(factors: Factors, cuts: Sequence[int], kept: Sequence[int]) -> Factors:
-    """Multiply neighbouring cores out wherever the cut between them is not kept."""
-    merged = [factors.cores[0]]
-    for cut, core in zip(cuts, factors.cores[1:], strict=True):
-        if cut in kept:
-            merged.append(core)
-        else:
-            left = merged[-1]
-            product = left.flatten(1, -2) @ core.flatten(2)
-            merged[-1] = product.reshape(*left.shape[:-1], *core.shape[2:])
-    return Factors(tuple(merged))

@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.console import Console
 
-from tuckertree.core.layers import Form, LayerSpec, chain_stages
+from tuckertree.core.layers import Form, LayerSpec, get_method
 from tuckertree.io.report.fitting import FittingTable
 from tuckertree.io.report.verdict import Compressed, bounds_hold, is_fitted, objective_of, warnings_of
 from tuckertree.planning import DENSE, Inventory, LayerPlan, Plan, TradeOff
@@ -116,8 +116,7 @@ def form_text(layer: LayerPlan) -> str:
     filters, channels, *size = layer.kernel
     ones, zeros = (1,) * len(size), (0,) * len(size)
     spec = LayerSpec(channels, filters, tuple(size), ones, zeros, ones, zeros)
-    ranks = (1,) * len(layer.form)
-    return Form(layer.form, ranks, chain_stages(spec, layer.form, ranks)).name
+    return Form(layer.form, get_method(layer.method).run_as(spec, layer.ranks, layer.form)).name
 
 
 def _times(layer: LayerPlan) -> str:

@@ -11,7 +11,7 @@ from tuckertree._base.progress import ProgressCallback, progress_bar
 from tuckertree.calibration import CalibrationData
 from tuckertree.compression import Clock, measure_errors, nothing_to_compress
 from tuckertree.compression.objectives import AnyRule
-from tuckertree.core.layers import Chain
+from tuckertree.core.layers import METHODS, Chain
 from tuckertree.latency import run_as_planned
 from tuckertree.network.onnx.agreement import compare_sessions
 from tuckertree.network.onnx.calibrating import (
@@ -72,6 +72,7 @@ def compress_onnx(
     exclude: str | Sequence[str] | Choice = (),
     first: str = "svd",
     round_to: int | None = None,
+    methods: Sequence[str] = METHODS,
     overwrite: bool = False,
     progress: bool | None = None,
 ) -> OnnxResult:
@@ -102,7 +103,7 @@ def compress_onnx(
         calibration); ``sensitivity``, the change of the model's outputs, measured by trying each layer alone
         (slower, and better where layers differ much in what they mean to the outputs); ``weight``, the sum of the
         relative weight errors (default without). A file has no derivatives, so ``outputs`` is not available.
-    include, exclude, first, round_to, progress
+    include, exclude, first, round_to, methods, progress
         As of :func:`tuckertree.compress`; layers have the names of their nodes.
     overwrite
         Whether ``output`` may be replaced.
@@ -127,7 +128,7 @@ def compress_onnx(
     runtime = onnx_runtime_of(timed) if timed else None
     check_onnx_output(path, source, overwrite=overwrite)
     round_to = 1 if round_to is None and not timed else round_to
-    options = Options(_patterns(include), _patterns(exclude), first, round_to)
+    options = Options(_patterns(include), _patterns(exclude), first, round_to, methods).for_rule(rule)
     objective = check_onnx_objective(rule, objective, calibrated=calibration is not None)
     clock = Clock()
     file = read_onnx(source)

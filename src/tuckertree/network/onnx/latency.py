@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 
 from tuckertree._base.errors import TuckertreeError, UsageError
-from tuckertree.core.decomposition import method_cuts
-from tuckertree.core.layers import Form, chain_parameters, chain_stages
+from tuckertree.core.layers import Form, chain_parameters, get_method
 from tuckertree.latency import LatencyTarget, PlanBenchmark, RuntimeBenchmark, random_as_planned
 from tuckertree.network.onnx.calibrating import chains_of
 from tuckertree.network.onnx.files import OnnxFile, one_line
@@ -69,11 +68,11 @@ def onnx_target(
     dtype = next(p.dtype for p in skeleton.parameters())
     layers = RuntimeBenchmark(runtime, dtype)
 
-    def benchmark(shape: tuple[int, ...], forms: Sequence[Form]) -> Sequence[CandidateTime]:
+    def clock(shape: tuple[int, ...], forms: Sequence[Form]) -> Sequence[CandidateTime]:
         return layers(_with_room(shape, forms[0]), forms)
 
     network = FileBenchmark(file, graph, found.layers, skeleton, example, runtime, rule.batch)
-    return LatencyTarget(rule, network, benchmark)
+    return LatencyTarget(rule, network, clock)
 
 
 class FileBenchmark(PlanBenchmark):
@@ -144,9 +143,7 @@ def count_as_run(plan: Plan, inventory: Inventory) -> Plan:
         if planned.form is None:
             return planned
         layer = by_name[planned.name]
-        cuts = method_cuts(planned.method, len(layer.spec.nontrivial_modes))
-        ranks = [planned.ranks[cuts.index(cut)] for cut in planned.form]
-        stages = chain_stages(layer.spec, planned.form, ranks)
+        stages = get_method(planned.method).run_as(layer.spec, planned.ranks, planned.form)
         return replace(
             planned,
             parameters=(planned.parameters[0], chain_parameters(stages)),

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from tuckertree._base.errors import TuckertreeError
-from tuckertree.core.decomposition import Factors, method_cuts
+from tuckertree.core.decomposition import Factors
 from tuckertree.core.decomposition.matricization import modes_in_row
-from tuckertree.core.layers import Chain, LayerSpec, empty_chain
+from tuckertree.core.layers import Chain, LayerSpec, empty_chain, get_method
 from tuckertree.measure.reach import overlapping, reach
 
 
@@ -39,7 +39,7 @@ class Shell:
             cast("Tensor", dense.weight),
             cast("Tensor | None", dense.bias),
         )
-        ranks = (1,) * len(method_cuts(method, len(spec.nontrivial_modes)))
+        ranks = (1,) * get_method(method).rank_count(spec)
         self.chain: Chain = empty_chain(spec, method, ranks, device=weight.device, dtype=weight.dtype)
         self.is_used = False
         with torch.no_grad():

@@ -84,6 +84,10 @@ def compress(
     round_to: Annotated[
         int | None, typer.Option(help="Round ranks to a multiple of this. [1; with --latency 16, 8 or 4]")
     ] = None,
+    methods: Annotated[
+        str | None,
+        typer.Option(help="Methods that a budget chooses among: ht2,tucker2,spatial,svd (default), cp."),
+    ] = None,
     weights: Weights = None,
     architecture: BuiltBy = None,
     input_size: InputSize = None,
@@ -102,6 +106,7 @@ def compress(
     dense network.
     """
     import tuckertree
+    from tuckertree.core.layers import METHODS
     from tuckertree.io import check_output
     from tuckertree.tools.opening import open_model
 
@@ -110,6 +115,7 @@ def compress(
         refuse_options("belongs to --calibration", calibration_images=calibration_images, **images_as)
     timing = {"runtime": runtime, "threads": threads, "batch": batch, "best_effort": best_effort or None}
     rule = _rule(energy, error, params, macs, latency, timing)
+    among = METHODS if methods is None else tuple(name.strip() for name in methods.split(","))
     if is_onnx(model):
         refuse_torch_options(weights, architecture, device)
         size, values = parse_sizes(input_size), parse_values(input_values)
@@ -134,6 +140,7 @@ def compress(
             first=first,
             round_to=round_to,
             overwrite=overwrite,
+            methods=among,
         )
         _show(smaller, output, smaller.lines(warned=False), as_json=as_json)
         return
@@ -157,6 +164,7 @@ def compress(
         round_to=round_to,
         calibration=images,
         objective=objective,
+        methods=among,
     )
     result.save(output, overwrite=overwrite)
     more = [f"images      {len(images)} of {images.source}"] if images else []

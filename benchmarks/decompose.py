@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 import tuckertree
 from merging import merged, write_report
-from tuckertree.core.decomposition import method_cuts
+from tuckertree.core.layers import get_method
 from tuckertree.io.report import FittingTable
 from tuckertree.measure import environment
 from tuckertree.network.surgery import apply
@@ -109,7 +109,7 @@ def by_the_textbook(model: nn.Module, inventory: Inventory, energy: float) -> Ra
     found = {}
     for layer in inventory.layers:
         method = Options().method(layer)[0]
-        cuts = method_cuts(method, len(layer.spec.nontrivial_modes))
+        cuts = get_method(method).cuts(layer.spec)
         weight = cast("Tensor", model.get_submodule(layer.name).weight).detach()
         row = layer.spec.kernel(weight)[0].movedim(0, -1)
         ranks = tuple(textbook_rank(unfold(row, cut), energy) for cut in cuts)

@@ -131,7 +131,7 @@ def in_forms(chains: nn.Module, cuts: Mapping[str, Sequence[int]]) -> nn.Module:
         name: contract_chain(chain, form)
         for name, chain in chains_of(chains).items()
         if name in cuts
-        for form in fusion_variants(chain.dense, chain.cuts, chain.ranks)
+        for form in fusion_variants(chain.stages, chain.cuts)
         if form.cuts == tuple(cuts[name])
     }
     return replace_layers(chains, replaced)
@@ -156,9 +156,9 @@ def fastest_forms(model: nn.Module, x: Tensor, options: argparse.Namespace) -> d
     known: dict[Any, tuple[int, ...]] = {}
     chosen = {}
     for name, chain in chains_of(model).items():
-        key = (chain.dense, chain.cuts, chain.ranks, inputs[name].shape)
+        key = (chain.stages, inputs[name].shape)
         if key not in known:
-            choices = fusion_variants(chain.dense, chain.cuts, chain.ranks)
+            choices = fusion_variants(chain.stages, chain.cuts)
             layers = [ready(contract_chain(chain, form), device=options.device) for form in choices]
             times = in_turns([make(layer, inputs[name]) for layer in layers], options)
             best = min(range(len(choices)), key=lambda i: median(times[i]))

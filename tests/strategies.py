@@ -7,7 +7,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from tuckertree.core.decomposition import METHODS, method_cuts
+from tuckertree.core.layers import METHODS, get_method
 
 
 def examples(count: int) -> settings:
@@ -40,6 +40,11 @@ def kernels(draw: st.DrawFn, order: int | None = None, max_groups: int = 3) -> T
     if draw(st.sampled_from([False, False, False, True])):
         kernel[:, :, 1:] = kernel[:, :, :1] * torch.arange(1, channels[1]).view(-1, *(1 for _ in taps))
     return kernel
+
+
+def method_cuts(method: str, order: int) -> tuple[int, ...]:
+    """Bonds that a method cuts in a kernel with so many spatial modes."""
+    return get_method(method).at(order)
 
 
 def methods_for(order: int) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 import tuckertree as tt
 from foreign.network import Network
-from tuckertree.core.decomposition import method_cuts
+from tuckertree.core.layers import get_method
 from tuckertree.io.export import export
 from tuckertree.measure.nested import each_leaf, tensors
 from tuckertree.planning import DENSE, Options, take_inventory
@@ -173,7 +173,7 @@ def chains_everywhere(model: nn.Module, inputs: Any, plan: tt.Plan) -> tt.Plan:
     layers = []
     for layer, planned in zip(take_inventory(model, inputs).layers, plan.layers, strict=True):
         method, _ = Options().method(layer)
-        cuts = () if method == DENSE else method_cuts(method, len(layer.spec.nontrivial_modes))
+        cuts = () if method == DENSE else get_method(method).cuts(layer.spec)
         layers.append(replace(planned, method=method, ranks=tuple(2**31 for _ in cuts)))
     return replace(plan, layers=tuple(layers))
 

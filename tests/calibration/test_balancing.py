@@ -7,13 +7,14 @@ from tests.calibration.cases import generator, random_moment
 from tests.strategies import examples, factorings
 from tuckertree.calibration import balance, fit, rebalance
 from tuckertree.core.decomposition import Factors
+from tuckertree.core.layers import get_method
 
 
 @examples(80)
 @given(factorings())
 def test_the_kernel_and_ranks_stay_and_the_norms_are_equal(factoring):
-    kernel, _, cuts, ranks = factoring
-    factors = fit(kernel, random_moment(kernel, dead=1), cuts, ranks, sweeps=1)
+    kernel, method, _, ranks = factoring
+    factors = fit(kernel, random_moment(kernel, dead=1), get_method(method), ranks, sweeps=1)
     balanced = balance(factors)
     assert balanced.ranks == factors.ranks
     scale = float(kernel.abs().max())
@@ -26,8 +27,8 @@ def test_the_kernel_and_ranks_stay_and_the_norms_are_equal(factoring):
 @examples(40)
 @given(factorings(order=2, max_groups=1).filter(lambda f: len(f.cuts) == 3))
 def test_all_cores_but_one_are_orthonormal_up_to_scale(factoring):
-    kernel, _, cuts, ranks = factoring
-    U1, G1, _, U3 = balance(fit(kernel, random_moment(kernel), cuts, ranks, sweeps=1))
+    kernel, method, _, ranks = factoring
+    U1, G1, _, U3 = balance(fit(kernel, random_moment(kernel), get_method(method), ranks, sweeps=1))
     for matrix in (U1.flatten(1, -2)[0], G1.flatten(1, -2)[0], U3.flatten(2)[0].mT):
         gram = matrix.mT @ matrix
         if matrix.shape[0] >= matrix.shape[1]:

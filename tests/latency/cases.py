@@ -2,18 +2,20 @@
 
 import torch
 
+from tuckertree.core.layers import Scaling
 from tuckertree.latency import TimeModel
 from tuckertree.latency.fit import work
 from tuckertree.measure import Timing
 from tuckertree.planning import Call, Options, survey_candidates, take_inventory
 from tuckertree.runtimes import CandidateTime
 
-# Seconds for: the call, a stage, a MAC of a stage pointwise, along the first, another and all axes, a number.
-SPEED = torch.tensor([2e-6, 5e-7, 1.2e-11, 1.6e-11, 1.4e-11, 1e-11, 1e-11], dtype=torch.float64)
+# Seconds for: the call, a stage, a MAC of a stage pointwise, along the first, another and all axes, a number,
+# a MAC of a depthwise stage.
+SPEED = torch.tensor([2e-6, 5e-7, 1.2e-11, 1.6e-11, 1.4e-11, 1e-11, 1e-11, 4e-11], dtype=torch.float64)
 
 
 def seconds_of(form, spec, call):
-    return float((work(spec, call, form.cuts, torch.tensor([form.ranks])) @ SPEED).sum())
+    return float((work(spec, call, Scaling.fixed(form.stages), torch.ones(1, 0)) @ SPEED).sum())
 
 
 def machine(spoilt=0):
@@ -45,7 +47,7 @@ def timed(model, image, benchmark=None, seconds=5e-6, **options):
     """Inventory with the network's time, candidates with theirs, and the time model."""
     options = Options(**{"round_to": 4, **options})
     inventory = take_inventory(model, image)
-    timer = TimeModel(benchmark or machine())
+    timer = TimeModel(benchmark or machine(), methods=options.methods)
     candidates = survey_candidates(model, inventory, options, timer=timer)
     dense = sum(float(layer.seconds.max()) for layer in candidates.values())
     inventory = type(inventory)(inventory.layers, inventory.parameters, inventory.macs, dense + seconds)

@@ -274,3 +274,20 @@ def test_the_plan_of_one_machine_can_be_applied_without_a_timer(network):
     again = tt.apply(model, Plan.loads(plan.dumps()))
     bare = replace(plan, layers=tuple(replace(layer, form=None) for layer in plan.layers))
     assert len(list(fuse_as_planned(again, bare).modules())) == len(list(again.modules()))
+
+
+@pytest.mark.parametrize("methods", [("cp",), ("cp", "svd")])
+def test_cp_is_timed_and_run_in_its_forms(methods):
+    model = nn.Sequential(nn.Conv2d(32, 32, 3, padding=1), nn.ReLU(), nn.Conv2d(32, 48, 3, padding=1)).eval()
+    image = torch.zeros(1, 32, 16, 16)
+    inventory, candidates, _, options = timed(model, image, methods=methods)
+    plan = make_plan(inventory, candidates, Budget(latency=0.7), options)
+    assert {layer.method for layer in plan.compressed} <= {*methods}
+    assert any(layer.method == "cp" for layer in plan.compressed) or "svd" in methods
+    chains = tt.apply(model, plan)
+    planned = fuse_as_planned(chains, plan)
+    x = torch.randn(2, 32, 16, 16)
+    with torch.no_grad():
+        torch.testing.assert_close(planned(x), chains(x), rtol=1e-4, atol=1e-4)
+    for layer in plan.compressed:
+        assert planned.get_submodule(layer.name).cuts == layer.form

@@ -6,7 +6,15 @@ from torch import nn
 
 from tests import networks
 from tests.latency.cases import SPEED, machine, seconds_of, timed
-from tuckertree.core.layers import LayerSpec, fusion_variants
+from tuckertree.core.layers import (
+    METHODS,
+    LayerSpec,
+    Scaling,
+    chain_macs,
+    chain_stages,
+    fusion_variants,
+    get_method,
+)
 from tuckertree.latency import TimeModel
 from tuckertree.latency.fit import fit_times, work
 from tuckertree.latency.time_model import input_shape, sample_variants
@@ -40,7 +48,9 @@ def test_every_form_is_timed_and_the_layer_is_called_as_it_is(module, shape):
     order = len(layer.spec.nontrivial_modes)
     assert {form.cuts for form in found[1:]} == set(form_cuts(tuple(range(order + 1))))
     for form in found[1:]:
-        assert form in fusion_variants(layer.spec, form.cuts, form.ranks)
+        assert [stage.name for stage in form.stages] == [
+            stage.name for stage in chain_stages(layer.spec, form.cuts, (1,) * len(form.cuts))
+        ]
     assert input_shape(layer.spec, layer.calls[0]) == shape
 
 
@@ -52,22 +62,25 @@ def test_times_that_were_not_measured_are_found_though_some_measurements_are_far
     call = layer.calls[0]
     model = TimeModel(machine(spoilt))
     whole = form_cuts(tuple(range(len(layer.spec.nontrivial_modes) + 1)))[-1]
-    for form in fusion_variants(layer.spec, whole, (12,) * len(whole)):
-        predicted = model.seconds(layer, form.cuts, torch.tensor([form.ranks]))
+    for form in fusion_variants(chain_stages(layer.spec, whole, (12,) * len(whole)), whole):
+        stages = None if form.is_dense else Scaling.fixed(form.stages)
+        predicted = model.seconds(layer, stages, torch.ones(1, 0))
         assert float(predicted) == pytest.approx(seconds_of(form, layer.spec, call), rel=0.02)
 
 
 def test_the_work_of_a_chain_is_what_its_stages_count():
     module = nn.Conv2d(8, 12, 3, stride=2, padding=1)
     spec, call = LayerSpec.of(module), Call(2, (16, 16), (8, 8))
-    form = fusion_variants(spec, (0, 1, 2), (4, 5, 6))[0]
-    row = work(spec, call, form.cuts, torch.tensor([form.ranks]))[0]
+    stages = Scaling.of(lambda ranks: chain_stages(spec, (0, 1, 2), ranks), 3)
+    row = work(spec, call, stages, torch.tensor([[4, 5, 6]]))[0]
+    chain = chain_stages(spec, (0, 1, 2), (4, 5, 6))
+    assert torch.equal(row, work(spec, call, Scaling.fixed(chain), torch.ones(1, 0))[0])
     assert row[:2].tolist() == [1, 4]
-    assert float(row[2:6].sum()) == 2 * form.macs((16, 16), (8, 8))
+    assert float(row[2:6].sum()) == 2 * chain_macs(chain, (16, 16), (8, 8))
     assert row[5] == 0
     assert float(row[6]) == 2 * (4 * 16 * 16 + 5 * 8 * 16 + 6 * 8 * 8)
-    dense = work(spec, call, (), torch.zeros(1, 0))[0].tolist()
-    assert dense == [1, 1, 0, 0, 0, 2 * spec.macs((16, 16), (8, 8)), 0]
+    dense = work(spec, call, Scaling.fixed(chain_stages(spec, (), ())), torch.zeros(1, 0))[0].tolist()
+    assert dense == [1, 1, 0, 0, 0, 2 * spec.macs((16, 16), (8, 8)), 0, 0]
 
 
 def test_no_coefficient_is_negative_and_outliers_do_not_count():
@@ -86,10 +99,10 @@ def test_a_layer_called_twice_takes_twice_as_long_and_a_batch_as_many_samples():
     layer = take_inventory(model, torch.zeros(1, 3, 16, 16)).layers[1]
     assert len(layer.calls) == 2
     none = torch.zeros(1, 0)
-    twice = float(TimeModel(machine()).seconds(layer, (), none))
+    twice = float(TimeModel(machine()).seconds(layer, None, none))
     (once,) = {seconds_of(sample_variants(layer.spec, 4)[0], layer.spec, call) for call in layer.calls}
     assert twice == pytest.approx(2 * once)
-    of_four = float(TimeModel(machine(), (4, 1)).seconds(layer, (), none))
+    of_four = float(TimeModel(machine(), (4, 1)).seconds(layer, None, none))
     assert of_four - twice == pytest.approx(2 * 3 * float(SPEED[5]) * layer.macs / 2)
 
 
@@ -99,7 +112,7 @@ def test_candidates_run_faster_than_the_dense_layer_each_in_its_fastest_form():
     layers = {layer.name: layer for layer in take_inventory(model, torch.zeros(1, 3, 16, 16)).layers}
     assert len(candidates["2"]) > 3
     for name, found in candidates.items():
-        dense = float(timer.seconds(layers[name], (), torch.zeros(1, 0)))
+        dense = float(timer.seconds(layers[name], None, torch.zeros(1, 0)))
         order = found.seconds.argsort()
         assert (found.error[order].diff() < 0).all()  # what is slower loses less
         for method, ranks, form, seconds in zip(
@@ -110,24 +123,23 @@ def test_candidates_run_faster_than_the_dense_layer_each_in_its_fastest_form():
                 continue
             assert seconds < dense
             assert form
-            chain = dict(zip(_cuts(method, layers[name].spec), ranks, strict=True))
-            row = torch.tensor([[chain[cut] for cut in form]])
-            assert float(timer.seconds(layers[name], form, row)) == pytest.approx(seconds)
+            stages = get_method(method).scaling(layers[name].spec, form)
+            assert float(timer.seconds(layers[name], stages, torch.tensor([ranks]))) == pytest.approx(seconds)
 
 
-def _cuts(method, spec):
-    from tuckertree.core.decomposition import method_cuts
-
-    return method_cuts(method, len(spec.nontrivial_modes))
-
-
-def test_each_form_belongs_to_the_method_of_the_fewest_cuts():
-    cuts = {"dense": (), "ht2": (0, 1, 2), "tucker2": (0, 2), "spatial": (1,), "svd": (2,)}
-    assert forms_of_methods(cuts) == {
-        "dense": [()],
-        "spatial": [(1,)],
-        "svd": [(2,)],
-        "tucker2": [(0,), (0, 2)],
-        "ht2": [(0, 1), (1, 2), (0, 1, 2)],
-    }
-    assert len(forms_of_methods({"ht2": (0, 1, 2)})["ht2"]) == 7
+@pytest.mark.parametrize(
+    ("methods", "expected"),
+    [
+        (
+            METHODS,
+            {"spatial": [(1,)], "svd": [(2,)], "tucker2": [(0,), (0, 2)], "ht2": [(0, 1), (1, 2), (0, 1, 2)]},
+        ),
+        (("ht2",), {"ht2": form_cuts((0, 1, 2))}),
+        (("cp",), {"cp": form_cuts((0, 1, 2))}),
+        (("svd", "cp"), {"svd": [(2,)], "cp": [cuts for cuts in form_cuts((0, 1, 2)) if cuts != (2,)]}),
+    ],
+)
+def test_each_form_belongs_to_the_method_of_the_fewest_cuts(methods, expected):
+    spec = LayerSpec.of(nn.Conv2d(8, 12, 3))
+    found = forms_of_methods(spec, map(get_method, methods))
+    assert {name: [form.cuts for form in own] for name, own in found.items()} == expected

@@ -8,13 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from tests.strategies import examples, methods_for
+from tests.strategies import examples, method_cuts, methods_for
 from tuckertree._base.errors import TuckertreeError, UsageError
-from tuckertree.core.decomposition import METHODS, decompose, method_cuts
+from tuckertree.core.decomposition import decompose
 from tuckertree.core.decomposition.matricization import block_sizes
-from tuckertree.core.layers import chain_parameters, chain_stages, factorize
+from tuckertree.core.layers import METHODS, chain_parameters, chain_stages, factorize
+from tuckertree.core.layers.methods.cut import GRID, rank_grid
 from tuckertree.planning import layer_candidates, take_inventory
-from tuckertree.planning.candidates import GRID, rank_grid
 
 SHAPES = {3: (9,), 4: (8, 9), 5: (4, 5, 6)}
 

@@ -2,7 +2,7 @@ r"""Factors that keep a layer's output, not its weight: the fit in the metric of
 
 The start is the usual decomposition of the kernel times ``S``, the square root of the channel moment, on its
 mode C; ``S^-1`` goes into the first core and costs nothing at inference. Alternating least squares in the
-full patch moment then lowers the error of the output itself (:mod:`tuckertree.calibration.refine`).
+full patch moment then lowers the error of the output itself (:mod:`tuckertree.core.decomposition.refine`).
 """
 
 from __future__ import annotations
@@ -14,17 +14,18 @@ import torch
 from torch import Tensor
 
 from tuckertree._base.errors import UsageError
+from tuckertree.calibration.metrics import weigh
 from tuckertree.calibration.moment import InputSecondMoment
-from tuckertree.calibration.refine import SWEEPS, TOLERANCE, alternate
-from tuckertree.core.decomposition import Factors, decompose, feasible_ranks
-from tuckertree.core.decomposition.matricization import block_sizes
+from tuckertree.core.decomposition import Factors
+from tuckertree.core.decomposition.refine import SWEEPS, TOLERANCE
 from tuckertree.core.decomposition.spectra import in_working_precision
+from tuckertree.core.layers import Method
 
 
 def fit(
     kernel: Tensor,
     moment: InputSecondMoment,
-    cuts: Sequence[int],
+    method: Method,
     ranks: Sequence[int],
     *,
     sweeps: int = SWEEPS,
@@ -32,14 +33,16 @@ def fit(
 ) -> Factors:
     """Factor a kernel so that the layer's output on the calibration images changes least.
 
+    A method that refines nothing (:meth:`Method.refine`) decomposes the kernel in the metric of the channels.
+
     Parameters
     ----------
     kernel
         ``W[g, T, C, D1, ..., DN]``, nontrivial modes alone (``LayerSpec.kernel``).
     moment
         Of the layer's inputs.
-    cuts, ranks
-        As :func:`~tuckertree.core.decomposition.decompose`.
+    method, ranks
+        How it is factored.
     sweeps, tolerance
         Of alternating least squares: at most so many, fewer where one lowers the squared error by less than
         this share. 0 sweeps give the channel-whitened decomposition alone. The SVD of the T-mode needs none:
@@ -53,43 +56,37 @@ def fit(
     Raises
     ------
     UsageError
-        If the moment is of another kernel, or the ranks do not fit the cuts.
+        If the moment is of another kernel, or the ranks do not fit the method.
     TuckertreeError
         If the kernel holds NaN or infinite values.
     """
     kernel = in_working_precision(kernel)
     _check_fit(kernel, moment)
-    ranks = feasible_ranks(kernel.shape[1:], cuts, ranks)
+    ranks = method.feasible(kernel.shape[1:], ranks)
     sigma = moment.patch.to(kernel.device)
     scale = sigma.diagonal(dim1=1, dim2=2).mean()
     if scale <= 0 or not kernel.any():
-        return decompose(kernel, ranks, cuts)
-    sigma = sigma / scale
-    if tuple(cuts) == (kernel.ndim - 3,):
-        return _whitened_svd(kernel, sigma, ranks[0])
-    start = whitened(kernel, moment, cuts, ranks)
-    if not sweeps:
-        return start
-    sizes = block_sizes(kernel.shape[1:], cuts)
-    outputs = kernel.shape[1]
-    cores = [
-        core.reshape(core.shape[0], core.shape[1], size, core.shape[-1])
-        for core, size in zip(start.cores[:-1], sizes, strict=False)
-    ]
-    last = start.cores[-1]
-    cores.append(last.reshape(last.shape[0], last.shape[1], -1, outputs))
-    cores, _ = alternate(cores, _as_matrix(kernel), sigma, sweeps=sweeps, tolerance=tolerance)
-    return Factors(
-        tuple(core.reshape(old.shape).contiguous() for core, old in zip(cores, start, strict=True))
-    )
+        return method.factors(kernel, ranks)
+
+    def start() -> Factors:
+        return decompose_weighted(kernel, method, ranks, *moment.channel_roots())
+
+    factors = method.refine(start, kernel, sigma / scale, ranks=ranks, sweeps=sweeps, tolerance=tolerance)
+    return method.checked_factors(kernel, factors)
 
 
-def whitened(kernel: Tensor, moment: InputSecondMoment, cuts: Sequence[int], ranks: Sequence[int]) -> Factors:
-    """Decompose ``W`` times ``S`` on mode C and put ``S^-1`` in the first core, ``S`` the channel root."""
+def decompose_weighted(
+    kernel: Tensor, method: Method, ranks: Sequence[int], root: Tensor, inverse: Tensor
+) -> Factors:
+    """Decompose ``W`` times a root on mode C (:func:`weigh`) and put its inverse in the first core.
+
+    The kernel is decomposed as it is where the first core does not take all channels of a group.
+    """
     kernel = in_working_precision(kernel)
-    root, inverse = (matrix.to(kernel.device) for matrix in moment.channel_roots())
-    first, *rest = decompose(torch.einsum("gtc...,gcd->gtd...", kernel, root), ranks, cuts)
-    return Factors((torch.einsum("gcd,grd...->grc...", inverse, first).contiguous(), *rest))
+    first, *rest = method.factors(weigh(root.to(kernel.device), kernel, 2), ranks)
+    if len(first) != len(kernel):
+        return method.factors(kernel, ranks)
+    return Factors((weigh(inverse.to(kernel.device), first, 2).contiguous(), *rest))
 
 
 def output_error(kernel: Tensor, factors: Factors, moment: InputSecondMoment) -> float:
@@ -112,19 +109,6 @@ def squared_output(kernel: Tensor, sigma: Tensor) -> float:
     """Mean squared output ``tr(W Sigma W^T)`` over all groups."""
     matrix = _as_matrix(kernel)
     return max(float((matrix * (sigma @ matrix)).sum()), 0.0)
-
-
-def _whitened_svd(kernel: Tensor, sigma: Tensor, rank: int) -> Factors:
-    """Optimum of one cut before T: project the output on its leading principal directions.
-
-    ``W^ = E E^T W`` with ``E`` the leading eigenvectors of the outputs' moment ``W Sigma W^T``; nothing is
-    inverted. A trace of the identity in ``Sigma`` makes a sensible choice of directions no image has shown.
-    """
-    matrix = _as_matrix(kernel)
-    seen = matrix.mT @ (sigma @ matrix) + 1e-9 * matrix.mT @ matrix
-    basis = torch.linalg.eigh(seen)[1].flip(-1)[..., :rank]
-    filters = (matrix @ basis).reshape(kernel.shape[0], 1, *kernel.shape[2:], rank)
-    return Factors((filters.contiguous(), basis.mT.unsqueeze(-1).contiguous()))
 
 
 def _as_matrix(kernel: Tensor) -> Tensor:

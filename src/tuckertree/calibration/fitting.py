@@ -16,9 +16,9 @@ from tuckertree.calibration.kept import Changeable
 from tuckertree.calibration.moment import NOT_CALLED
 from tuckertree.calibration.pairs import Pair, least_squares_kernel
 from tuckertree.calibration.sources import CalibrationWarning
-from tuckertree.core.decomposition import Factors, decompose, method_cuts
+from tuckertree.core.decomposition import Factors
 from tuckertree.core.decomposition.spectra import in_working_precision
-from tuckertree.core.layers import Chain, bias_of, weight_of
+from tuckertree.core.layers import Chain, bias_of, get_method, weight_of
 from tuckertree.planning import Layer, Plan
 
 ASTRAY = 2.0
@@ -121,10 +121,10 @@ class Fitter:
         planned = self._planned.get(layer.name)
         fitted: Factors | Tensor = target if _is_near(target, kernel) else kernel
         if planned is not None:
-            cuts = method_cuts(planned.method, len(layer.spec.nontrivial_modes))
-            fitted = fit(target, pair.moment, cuts, planned.ranks)
+            method = get_method(planned.method)
+            fitted = fit(target, pair.moment, method, planned.ranks)
             if not _is_near(fitted.kernel(), kernel):
-                fitted = decompose(kernel, planned.ranks, cuts)
+                fitted = method.factors(kernel, planned.ranks)
                 self.notes[layer.name] = f"as decomposed: {TOO_LITTLE}"
         after = fitted.kernel() if isinstance(fitted, Factors) else fitted
         return fitted, _mean_output(kernel, mean_before) - _mean_output(after, mean_after)

@@ -18,8 +18,8 @@ from tuckertree.calibration.moments import (
     captured_inputs,
     patch_blocks,
 )
-from tuckertree.calibration.refine import ridged_root
 from tuckertree.calibration.sources import Calibration
+from tuckertree.core.decomposition.refine import ridged_root
 from tuckertree.planning import Layer
 
 Seen = tuple[Sequence[Captured], Sequence[Captured]]

@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from tuckertree._base.errors import TuckertreeError
 from tuckertree._base.progress import ProgressCallback, no_progress
 from tuckertree.calibration.distances import IncomparableError, output_distances
-from tuckertree.calibration.metrics import KroneckerMetric, weigh
+from tuckertree.calibration.fit import decompose_weighted
+from tuckertree.calibration.metrics import KroneckerMetric
 from tuckertree.calibration.sources import Calibration, CalibrationData
-from tuckertree.core.decomposition import Factors, decompose, method_cuts
-from tuckertree.core.layers import Chain, LayerSpec, factorize, weight_of
+from tuckertree.core.layers import Chain, LayerSpec, factorize, get_method, weight_of
 from tuckertree.network.surgery import replace_layers
 from tuckertree.planning import DENSE, Candidates, Layer
 
@@ -99,13 +99,10 @@ def whitened_chain(
     """A layer's chain, decomposed in the metric of its inputs."""
     module = model.get_submodule(layer.name)
     kernel = LayerSpec.of(module).kernel(weight_of(module).detach())
-    cuts = method_cuts(method, kernel.ndim - 3)
-    first, *rest = decompose(metric.of(kernel), ranks, cuts)
     root = metric.roots[1]
     assert root is not None
-    inverse = torch.linalg.inv(root).to(first.device)
-    first = weigh(inverse, first, 2)
-    return factorize(module, method, ranks, factors=Factors((first, *rest)))
+    factors = decompose_weighted(kernel, get_method(method), ranks, root, torch.linalg.inv(root))
+    return factorize(module, method, ranks, factors=factors)
 
 
 def interpolated(error: Tensor, curve: Sequence[tuple[float, float]]) -> Tensor:

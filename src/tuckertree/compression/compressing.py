@@ -17,7 +17,7 @@ from tuckertree.calibration import CalibrationData, calibrate
 from tuckertree.compression.networks import Network, network_of
 from tuckertree.compression.objectives import AnyRule, Objective, find_objective, survey_network
 from tuckertree.compression.onnx_output import OnnxOutput
-from tuckertree.core.layers import Chain, LayerSpec, weight_of
+from tuckertree.core.layers import METHODS, Chain, LayerSpec, weight_of
 from tuckertree.io import save_folder
 from tuckertree.io.sizes import Size
 from tuckertree.latency import fuse_as_planned
@@ -156,6 +156,7 @@ def compress(
     exclude: str | Sequence[str] | Choice = (),
     first: str = "svd",
     round_to: int | None = None,
+    methods: Sequence[str] = METHODS,
     calibration: CalibrationData | None = None,
     objective: str | Objective | None = None,
     progress: bool | None = None,
@@ -186,6 +187,9 @@ def compress(
     round_to
         Round ranks up to a multiple of this (8 or 16 suits most CPUs). By default 1; for a budget of
         latency 16, 8 or 4 by the width of the layer.
+    methods
+        Names of the methods that a budget chooses among, such as ``("ht2", "svd")`` or ``("cp",)``; by default HT-2,
+        Tucker-2, the spatial SVD and the SVD. Other rules use ``ht2`` and ``svd``, which must be among them.
     calibration
         A few hundred unlabelled inputs (a tensor or array, a data set, a DataLoader, a list of batches or of single
         images), in the form of the example: factors are then fitted to the layers' outputs on them, layer after
@@ -222,7 +226,7 @@ def compress(
         raise UsageError("give either a rule or an energy, such as energy=0.9")
     timed = rule if isinstance(rule, Budget) and rule.latency is not None else None
     round_to = 1 if round_to is None and not timed else round_to
-    options = Options(_patterns(include), _patterns(exclude), first, round_to)
+    options = Options(_patterns(include), _patterns(exclude), first, round_to, methods).for_rule(rule)
     objective = find_objective(objective, rule, calibrated=calibration is not None)
     stopwatch = Stopwatch()
     network = network_of(model, example_inputs)

@@ -11,8 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from tuckertree._base.errors import TuckertreeError, UsageError, one_line
-from tuckertree.core.decomposition import method_cuts
-from tuckertree.core.layers import FusionVariant, chain_parameters, chain_stages
+from tuckertree.core.layers import FusionVariant, chain_parameters, get_method
 from tuckertree.latency.network import PlanBenchmark, random_as_planned
 from tuckertree.latency.time_model import LayerBenchmark, RuntimeBenchmark
 from tuckertree.network.onnx.files import OnnxFile
@@ -119,9 +118,7 @@ def count_as_run(plan: Plan, inventory: Inventory) -> Plan:
         if planned.form is None:
             return planned
         layer = by_name[planned.name]
-        cuts = method_cuts(planned.method, len(layer.spec.nontrivial_modes))
-        ranks = [planned.ranks[cuts.index(cut)] for cut in planned.form]
-        stages = chain_stages(layer.spec, planned.form, ranks)
+        stages = get_method(planned.method).run_as(layer.spec, planned.ranks, planned.form)
         return replace(
             planned,
             parameters=(planned.parameters[0], chain_parameters(stages)),

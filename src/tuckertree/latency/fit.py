@@ -2,42 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import pairwise
 from math import prod
 
 import torch
 from torch import Tensor
 
-from tuckertree.core.layers import LayerSpec, Stage, chain_stages
-from tuckertree.core.layers.stages import stage_macs
+from tuckertree.core.layers import LayerSpec, Scaling, Stage, stage_macs
 from tuckertree.planning import Call
 
 _FITS, _SWEEPS = 12, 60
 _NOISE = 0.03
 
 
-def work(spec: LayerSpec, call: Call, cuts: Sequence[int], ranks: Tensor) -> Tensor:
-    """What a layer cut at ``cuts`` does in one call, for each row of ``ranks[n, cuts]``.
+def work(spec: LayerSpec, call: Call, scaling: Scaling, ranks: Tensor) -> Tensor:
+    """What a layer does as some stages in one call, for each row of ``ranks[n, k]``.
 
     Returns
     -------
     Tensor
-        ``[n, 7]``, float64: one (the call); its stages; the MACs of stages that move over no spatial axis,
-        over the first alone, over others but not all, over all; and the numbers passed from stage to stage.
+        ``[n, 8]``, float64: one (the call); its stages; the MACs of stages that move over no spatial axis,
+        over the first alone, over others but not all, over all; the numbers passed from stage to stage; and
+        the MACs of stages in more groups than the layer.
     """
-    stages = chain_stages(spec, cuts, [1] * len(cuts))
-    macs = stage_macs(stages, call.size_in, call.size_out)
-    one = torch.ones(len(ranks), dtype=torch.float64)
-    ends = [one, *ranks.double().unbind(1), one]
-    columns = torch.zeros(7, len(ranks), dtype=torch.float64)
-    columns[0], columns[1] = one, len(stages)
-    for stage, macs_at_one, (left, right) in zip(stages, macs, pairwise(ends), strict=True):
-        columns[2 + _reach(spec, stage)] += call.samples * macs_at_one * left * right
+    stages, ranks = scaling.stages, ranks.double()
+    macs = scaling.times(stage_macs(stages, call.size_in, call.size_out), ranks)
+    columns = torch.zeros(8, len(ranks), dtype=torch.float64)
+    columns[0], columns[1] = 1, len(stages)
+    finer = scaling.in_groups(ranks) > spec.groups
+    columns[7] = call.samples * (macs * finer).sum(0)
+    for stage, each in zip(stages, macs * ~finer, strict=True):
+        columns[2 + _reach(spec, stage)] += call.samples * each
     size = call.size_in
-    for stage, rank in zip(stages[:-1], ends[1:-1], strict=True):
+    for stage, passed in zip(stages[:-1], scaling.passed(ranks)[:-1], strict=True):
         size = tuple(call.size_out[axis] if axis in stage.axes else n for axis, n in enumerate(size))
-        columns[6] += call.samples * spec.groups * prod(size) * rank
+        columns[6] += call.samples * prod(size) * passed
     return columns.T
 
 

@@ -46,7 +46,7 @@ def fuse_as_planned(model: nn.Module, plan: Plan) -> nn.Module:
         if layer.form is None:
             continue
         chain = model.get_submodule(layer.name)
-        known = fusion_variants(chain.dense, chain.cuts, chain.ranks) if isinstance(chain, Chain) else ()
+        known = fusion_variants(chain.stages, chain.cuts) if isinstance(chain, Chain) else ()
         variant = next((variant for variant in known if variant.cuts == layer.form), None)
         if variant is None:
             raise TuckertreeError(f"{layer.name} cannot be run cut at {list(layer.form)}, as the plan says")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 
 import torch
@@ -12,9 +13,10 @@ from torch import Tensor, nn
 from tuckertree._base.progress import ProgressCallback, no_progress
 from tuckertree.core.decomposition import feasible_ranks
 from tuckertree.core.decomposition.matricization import mode_sizes
-from tuckertree.core.layers import FusionVariant, LayerSpec, chain_stages
+from tuckertree.core.layers import METHODS, FusionVariant, LayerSpec, Scaling, chain_stages
 from tuckertree.latency.fit import fit_times, work
 from tuckertree.planning import Call, Layer
+from tuckertree.planning.candidates import distinct_methods
 from tuckertree.planning.timing import form_cuts, rank_step
 from tuckertree.runtimes import CandidateTime, Runtime, time_candidates
 
@@ -43,10 +45,14 @@ class TimeModel:
         Measures.
     batch
         Samples now, and in the inventory's forward pass, where the two differ.
+    methods
+        Whose stages are timed.
     """
 
-    def __init__(self, benchmark: LayerBenchmark, batch: tuple[int, int] = (1, 1)) -> None:
-        self._benchmark, self._batch = benchmark, batch
+    def __init__(
+        self, benchmark: LayerBenchmark, batch: tuple[int, int] = (1, 1), methods: Sequence[str] = METHODS
+    ) -> None:
+        self._benchmark, self._batch, self._methods = benchmark, batch, methods
         self._fitted: dict[tuple[LayerSpec, Call], _Fitted] = {}
 
     def measure(self, layers: Sequence[Layer], *, tick: ProgressCallback = no_progress) -> None:
@@ -56,12 +62,12 @@ class TimeModel:
             self._fit(spec, call, rank_step(layer))
             tick("timing layers", number + 1, len(distinct))
 
-    def seconds(self, layer: Layer, cuts: tuple[int, ...], ranks: Tensor) -> Tensor:
+    def seconds(self, layer: Layer, stages: Scaling | None, ranks: Tensor) -> Tensor:
         """As :meth:`Timer.seconds <tuckertree.planning.Timer.seconds>`."""
         total = torch.zeros(len(ranks), dtype=torch.float64)
         for call in map(self._now, layer.calls):
             fitted = self._fit(layer.spec, call, rank_step(layer))
-            share = work(layer.spec, call, cuts, ranks) @ fitted.coefficients if cuts else 1.0
+            share = work(layer.spec, call, stages, ranks) @ fitted.coefficients if stages else 1.0
             total += fitted.dense * share
         return total
 
@@ -71,9 +77,9 @@ class TimeModel:
 
     def _fit(self, spec: LayerSpec, call: Call, step: int) -> _Fitted:
         if (spec, call) not in self._fitted:
-            variants = sample_variants(spec, step)
+            variants, none = sample_variants(spec, step, self._methods), torch.ones(1, 0)
+            rows = [work(spec, call, Scaling.fixed(variant.stages), none) for variant in variants]
             times = self._benchmark(input_shape(spec, call), variants)
-            rows = [work(spec, call, variant.cuts, torch.tensor([variant.ranks])) for variant in variants]
             ratios = torch.tensor([time.ratio.median for time in times], dtype=torch.float64)
             spread = [(time.ratio.high - time.ratio.low) / time.ratio.median for time in times]
             coefficients = fit_times(torch.cat(rows), ratios, torch.tensor(spread, dtype=torch.float64))
@@ -81,25 +87,35 @@ class TimeModel:
         return self._fitted[spec, call]
 
 
-def sample_variants(spec: LayerSpec, step: int) -> list[FusionVariant]:
+def sample_variants(spec: LayerSpec, step: int, methods: Sequence[str] = METHODS) -> list[FusionVariant]:
     """The variants of a layer that are timed: the dense one, then every other at two choices of ranks or three.
 
     Ranks are quarters and halves of what there can be, of the channels at most, in multiples of ``step``. With
     two cuts either is once the larger one, so that the stages can be told apart. A layer of a single other variant
     has it timed three times: two that are off would not be noticed.
     """
-    row = mode_sizes(spec.nontrivial_shape)
-    limits = [
-        min(prod(row[: n + 1]), prod(row[n + 1 :]), max(spec.kernel_shape[:2])) for n in range(len(row) - 1)
-    ]
-    found: dict[tuple[int, ...], FusionVariant] = {(): FusionVariant((), (), chain_stages(spec, (), ()))}
-    for cuts in form_cuts(tuple(range(len(row) - 1))):
+    row, channels = mode_sizes(spec.nontrivial_shape), max(spec.kernel_shape[:2])
+    limits = [min(prod(row[: n + 1]), prod(row[n + 1 :]), channels) for n in range(len(row) - 1)]
+
+    def rounded(share: float, limit: int) -> int:
+        return max(step, int(share * limit) // step * step)
+
+    dense = chain_stages(spec, (), ())
+    found, known = {dense: FusionVariant((), dense)}, set[object]()
+    for cuts in form_cuts(range(len(row) - 1)):
+        known.add(Scaling.of(partial(chain_stages, spec, cuts), len(cuts)).signature)
         for shares in _choices(len(cuts), alone=len(row) == 2):
-            rounded = [
-                max(step, int(s * limits[cut]) // step * step) for s, cut in zip(shares, cuts, strict=True)
-            ]
-            ranks = feasible_ranks(spec.nontrivial_shape, cuts, rounded)
-            found[cuts + ranks] = FusionVariant(cuts, ranks, chain_stages(spec, cuts, ranks))
+            ranks = [rounded(share, limits[cut]) for share, cut in zip(shares, cuts, strict=True)]
+            stages = chain_stages(spec, cuts, feasible_ranks(spec.nontrivial_shape, cuts, ranks))
+            found[stages] = FusionVariant(cuts, stages)
+    for method in distinct_methods(spec, methods):
+        for kept in form_cuts(method.cuts(spec)):
+            if (signature := method.scaling(spec, kept).signature) not in known:
+                known.add(signature)
+                for share in (0.25, 0.5):
+                    ranks = [rounded(share, channels)] * method.rank_count(spec)
+                    stages = method.run_as(spec, method.feasible(spec.nontrivial_shape, ranks), kept)
+                    found[stages] = FusionVariant(kept, stages)
     return list(found.values())
 
 

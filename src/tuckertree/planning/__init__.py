@@ -3,6 +3,7 @@
 from tuckertree.planning.accepted import check_model, peculiarity
 from tuckertree.planning.budget import Budget, TradeOff, trade_off
 from tuckertree.planning.candidates import Candidates, layer_candidates
+from tuckertree.planning.groups import Decisions, Group
 from tuckertree.planning.inventory import Call, Inventory, Layer, take_inventory
 from tuckertree.planning.plan import DENSE, Latency, LayerPlan, Optimality, Plan
 from tuckertree.planning.planner import Metric, Options, make_plan, survey, survey_candidates
@@ -15,8 +16,10 @@ __all__ = [
     "Budget",
     "Call",
     "Candidates",
+    "Decisions",
     "Energy",
     "ErrorBound",
+    "Group",
     "Inventory",
     "Latency",
     "Layer",

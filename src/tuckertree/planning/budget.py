@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from math import ceil, floor
 from typing import Any
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from tuckertree._base.errors import UnreachableTargetError, UsageError
-from tuckertree.planning.candidates import Candidates
+from tuckertree.planning.groups import PER_SECOND, Decisions, Unit, units
 from tuckertree.planning.inventory import Inventory
 from tuckertree.planning.knapsack import Front, HullPath, least_excess, solve
 from tuckertree.planning.plan import Optimality, list_reasons
@@ -19,8 +19,6 @@ from tuckertree.planning.rules import Allocation
 
 _DIGITS = 10_000
 """The nearest value within reach is given to so many parts of the network."""
-_PER_SECOND = 1e9
-"""Times are counted in whole nanoseconds: limits are whole numbers."""
 
 
 @dataclass(frozen=True)
@@ -73,30 +71,33 @@ class Budget:
         for kind in self._kinds:
             object.__setattr__(self, kind, _share(kind, getattr(self, kind)))
 
-    def choose(self, inventory: Inventory, candidates: Mapping[str, Candidates]) -> Allocation:
-        """Choose a candidate for each layer.
+    def choose(self, inventory: Inventory, decisions: Decisions) -> Allocation:
+        """Choose a candidate for each layer, or group of layers.
 
         Raises
         ------
         UnreachableTargetError
             If the budget cannot be met; the message gives the nearest one that can.
         """
-        fixed, totals = _fixed_costs(inventory, candidates, self._kinds)
+        parts = units(decisions, self._kinds)
+        fixed, totals = _fixed_costs(inventory, parts, self._kinds)
         shares = torch.tensor([getattr(self, kind) for kind in self._kinds], dtype=torch.float64)
         limits = _whole(shares * totals) - fixed
-        if not candidates:
+        if not parts:
             if (limits < 0).any():
                 raise UnreachableTargetError(
                     f"no layer can be compressed, so no budget below 1 can be met{_fixed_layers(inventory, ())}"
                 )
             return Allocation({}, Optimality(0.0, 0.0, dict.fromkeys(self._kinds, 0.0)))
-        fronts = _fronts(candidates, self._kinds)
+        fronts = [part.front for part in parts]
         solution = solve(fronts, limits) if (limits > 0).all() else None
         if solution is None:
             nearest = self._nearest(fronts, fixed, totals, shares)
-            raise UnreachableTargetError(nearest + _fixed_layers(inventory, candidates))
+            free = {layer for part in parts for layer in part.layers}
+            raise UnreachableTargetError(nearest + _fixed_layers(inventory, free))
+        chosen = (part.picks[point] for part, point in zip(parts, solution.picks, strict=True))
         return Allocation(
-            picks=dict(zip(candidates, solution.picks, strict=True)),
+            picks={name: pick for each in chosen for name, pick in each.items()},
             optimality=Optimality(
                 solution.loss,
                 solution.lower_bound,
@@ -144,7 +145,7 @@ class TradeOff:
 
 def trade_off(
     inventory: Inventory,
-    candidates: Mapping[str, Candidates],
+    candidates: Decisions,
     *,
     by: str = "params",
     points: int = 50,
@@ -171,8 +172,11 @@ def trade_off(
     if not candidates:
         return (TradeOff(inventory.parameters, inventory.macs, 0.0),)
     kinds = ["params", "macs"]
-    fixed, totals = _fixed_costs(inventory, candidates, kinds)
-    path = HullPath.of(_fronts(candidates, kinds), torch.tensor(weighed[by], dtype=torch.float64) / totals)
+    parts = units(candidates, kinds)
+    fixed, totals = _fixed_costs(inventory, parts, kinds)
+    path = HullPath.of(
+        [part.front for part in parts], torch.tensor(weighed[by], dtype=torch.float64) / totals
+    )
     marks = torch.linspace(float(path.cost[0]), float(path.cost[-1]), points, dtype=torch.float64)
     steps = torch.searchsorted(path.cost, marks[1:-1], right=True) - 1
     steps = torch.cat([steps.new_zeros(1), steps, steps.new_tensor([len(path.cost) - 1])]).unique()
@@ -209,21 +213,20 @@ def _fixed_layers(inventory: Inventory, candidates: Collection[str]) -> str:
     return f"; {len(fixed)} of {len(inventory.layers)} layers stay dense ({reasons})"
 
 
-def _fixed_costs(
-    inventory: Inventory, candidates: Mapping[str, Candidates], kinds: Sequence[str]
-) -> tuple[Tensor, Tensor]:
+def _fixed_costs(inventory: Inventory, parts: Sequence[Unit], kinds: Sequence[str]) -> tuple[Tensor, Tensor]:
     """Costs of each kind that no choice changes, and those of the whole network."""
     totals = {"params": inventory.parameters, "macs": inventory.macs}
     free = {"params": 0, "macs": 0, "latency": 0.0}
     if "latency" in kinds:
-        if inventory.seconds is None or any(layer.seconds is None for layer in candidates.values()):
+        if inventory.seconds is None:
             raise UsageError("a budget of latency needs measured times; compress() takes them")
-        totals["latency"] = round(inventory.seconds * _PER_SECOND)
+        totals["latency"] = round(inventory.seconds * PER_SECOND)
         # May leave less than nothing for the rest: a layer alone takes as long as in the network and the time
         # of a call besides. As each of its candidates takes that too, what they save is right.
-        free["latency"] = sum(float(_cost(layer, "latency").max()) for layer in candidates.values())
+        free["latency"] = sum(float(part.front.costs.max()) for part in parts)
+    changed = {layer for part in parts for layer in part.layers}
     for layer in inventory.layers:
-        if layer.name in candidates:
+        if layer.name in changed:
             free["params"] += layer.spec.weights
             free["macs"] += layer.macs
     fixed = [totals[kind] - free[kind] for kind in kinds]
@@ -231,24 +234,6 @@ def _fixed_costs(
         torch.tensor(fixed, dtype=torch.float64),
         torch.tensor([totals[kind] for kind in kinds], dtype=torch.float64),
     )
-
-
-def _fronts(candidates: Mapping[str, Candidates], kinds: Sequence[str]) -> list[Front]:
-    """Candidates as numbers; whole numbers of a float64 are exact up to 9e15."""
-    return [
-        Front(
-            layer.loss,
-            torch.stack([_cost(layer, kind) for kind in kinds], 1),
-        )
-        for layer in candidates.values()
-    ]
-
-
-def _cost(layer: Candidates, kind: str) -> Tensor:
-    if kind == "latency":
-        assert layer.seconds is not None
-        return (layer.seconds * _PER_SECOND).round()
-    return (layer.parameters if kind == "params" else layer.macs).double()
 
 
 def _whole(limits: Tensor) -> Tensor:

@@ -9,33 +9,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 
 import torch
 from torch import Tensor
 
 from tuckertree._base.errors import UsageError
-from tuckertree.core.decomposition import (
-    METHODS,
-    Bond,
-    Spectra,
-    core_bonds,
-    kernel_spectra,
-    method_cuts,
-    rotated_core,
-    truncation_errors,
-)
-from tuckertree.core.decomposition.matricization import block_sizes
-from tuckertree.core.layers import LayerSpec, chain_stages, stage_macs
+from tuckertree.core.decomposition import Spectra, Truncations
+from tuckertree.core.layers import METHODS, LayerSpec, Method, get_method, stage_macs
 from tuckertree.planning.fronts import pareto_front
 from tuckertree.planning.inventory import Layer
 from tuckertree.planning.plan import DENSE
-from tuckertree.planning.timing import Timer, fastest_forms, forms_of_methods, rank_step
-
-GRID = 64
-"""At most so many values of each rank where two or three ranks span a grid."""
-_COARSE_GRID = 24
-_FINE_GRID = 1024
+from tuckertree.planning.timing import (
+    DENSE_FORM,
+    TimedForm,
+    Timer,
+    fastest_forms,
+    forms_of_methods,
+    rank_step,
+)
 
 
 @dataclass(frozen=True)
@@ -47,7 +38,7 @@ class Candidates:
     methods
         Method of each candidate; ``dense`` leaves the layer as it is.
     ranks
-        Ranks of each, one for each cut of its method.
+        Ranks of each.
     error
         Bound of the squared relative error of the weight ``[n]``, float64; 0 for ``dense``.
     parameters, macs
@@ -122,33 +113,42 @@ def layer_candidates(
     Returns
     -------
     Candidates
-        None has more parameters or MACs than the dense layer. Up to 64 values of each rank, all multiples if
-        there are no more, otherwise growing in about equal ratios; the single rank of ``svd`` and ``spatial``
-        has up to 1,024.
+        None has more parameters or MACs than the dense layer.
 
     Raises
     ------
     TuckertreeError
         If the kernel holds NaN or infinite values.
     UsageError
+        If a method is unknown, or breaks its contract.
+    """
+    round_to = rank_step(layer) if round_to is None else round_to
+    truncations = Truncations(kernel)
+    spectra = truncations.spectra
+    grids = [
+        _Grid.of(layer, method, truncations, round_to) for method in distinct_methods(layer.spec, methods)
+    ]
+    return _front(layer, grids, spectra, timer)
+
+
+def distinct_methods(spec: LayerSpec, names: Sequence[str]) -> list[Method]:
+    """Methods that a layer has; of those whose stages are the same the usual one, or the first.
+
+    Raises
+    ------
+    UsageError
         If a method is unknown.
     """
-    for method in methods:
-        method_cuts(method, 2)
-    round_to = rank_step(layer) if round_to is None else round_to
-    order = len(layer.spec.nontrivial_modes)
-    if order:
-        tables, spectra = _tables_of_convolution(layer.spec, kernel, round_to, methods)
-    else:
-        spectra = kernel_spectra(kernel, (0,))
-        tables = {"svd": _single_cut(spectra, 0, round_to)}
-    grids = [_Grid.of(layer, method, *table, spectra.squared_norm) for method, table in tables.items()]
-    return _front(layer, grids, spectra, timer)
+    methods = [method for method in map(get_method, names) if method.applies(spec)]
+    distinct: dict[object, Method] = {}
+    for method in sorted(methods, key=lambda method: not method.is_usual(spec)):
+        distinct.setdefault(method.scaling(spec).signature, method)
+    return list(distinct.values())
 
 
 @dataclass(frozen=True)
 class _Grid:
-    """One method at a grid of ranks: ``ranks[n, cuts]``, and error, costs and number of the form ``[n]``."""
+    """One method at a grid of ranks: ``ranks[n, k]``, and error, costs and number of the form ``[n]``."""
 
     method: str
     ranks: Tensor
@@ -159,25 +159,22 @@ class _Grid:
     form: Tensor
 
     @classmethod
-    def of(
-        cls, layer: Layer, method: str, ranks: Sequence[Tensor], squared: Tensor, squared_norm: float
-    ) -> _Grid:
-        """Work out the costs of a method on the product of some values of each rank."""
-        cuts = method_cuts(method, len(layer.spec.nontrivial_modes))
-        mesh = [values.flatten() for values in torch.meshgrid(*ranks, indexing="ij")]
+    def of(cls, layer: Layer, method: Method, kernel: Truncations, round_to: int) -> _Grid:
+        """Work out what a method loses and costs at the ranks that it offers."""
+        found = method.checked_choices(layer.spec, kernel, round_to)
+        scaling, norm = method.scaling(layer.spec), kernel.spectra.squared_norm
         # Whatever the bound says, what projections lose is never more than the whole.
-        error = (squared.flatten() / squared_norm if squared_norm else squared.flatten()).clamp(max=1).cpu()
-        mesh = _feasible(mesh, block_sizes(layer.spec.nontrivial_shape, cuts))
-        stages = chain_stages(layer.spec, cuts, [1] * len(cuts))
-        macs = torch.zeros(len(stages), dtype=torch.int64)
+        error = (found.squared / norm if norm else found.squared).clamp(max=1).cpu()
+        macs = torch.zeros(len(scaling.stages), dtype=torch.int64)
         for call in layer.calls:
-            macs += call.samples * torch.tensor(stage_macs(stages, call.size_in, call.size_out))
+            macs += call.samples * torch.tensor(stage_macs(scaling.stages, call.size_in, call.size_out))
+        weights = [stage.spec.weights for stage in scaling.stages]
         return cls(
-            method=method,
-            ranks=torch.stack(mesh, 1),
+            method=method.name,
+            ranks=found.ranks,
             error=error,
-            parameters=_cost(mesh, [stage.spec.weights for stage in stages]),
-            macs=_cost(mesh, macs.tolist()),
+            parameters=scaling.times(weights, found.ranks).sum(0),
+            macs=scaling.times(macs.tolist(), found.ranks).sum(0),
             seconds=torch.zeros(error.shape, dtype=torch.float64),
             form=torch.zeros(error.shape, dtype=torch.int64),
         )
@@ -186,87 +183,10 @@ class _Grid:
         columns = (self.ranks, self.error, self.parameters, self.macs, self.seconds, self.form)
         return _Grid(self.method, *(column[index] for column in columns))
 
-    def cuts(self, layer: Layer) -> tuple[int, ...]:
-        """The bonds that the method cuts."""
-        return () if self.method == DENSE else method_cuts(self.method, len(layer.spec.nontrivial_modes))
-
-    def timed(self, layer: Layer, timer: Timer, forms: Sequence[tuple[int, ...]]) -> _Grid:
+    def timed(self, layer: Layer, timer: Timer, forms: Sequence[TimedForm]) -> _Grid:
         """The same grid with times."""
-        seconds, form = fastest_forms(timer, layer, self.cuts(layer), self.ranks, forms)
+        seconds, form = fastest_forms(timer, layer, self.ranks, forms)
         return replace(self, seconds=seconds, form=form)
-
-
-def _cost(ranks: Sequence[Tensor], at_rank_one: Sequence[int]) -> Tensor:
-    """Cost of a chain, each stage's being proportional to the ranks at its two ends."""
-    ends = [torch.ones_like(ranks[0]), *ranks, torch.ones_like(ranks[0])]
-    return sum(
-        (cost * left * right for cost, (left, right) in zip(at_rank_one, pairwise(ends), strict=True)),
-        torch.zeros_like(ranks[0]),
-    )
-
-
-def _feasible(ranks: Sequence[Tensor], sizes: Sequence[int]) -> list[Tensor]:
-    """:func:`~tuckertree.core.decomposition.feasible_ranks` for a grid: inner ranks to what is left of a core."""
-    ranks = list(ranks)
-    for i in range(1, len(ranks) - 1):
-        right = ranks[-1]
-        for size in sizes[i + 1 : -1]:
-            right = right * size
-        ranks[i] = torch.minimum(torch.minimum(ranks[i], ranks[i - 1] * sizes[i]), right)
-    return ranks
-
-
-def _tables_of_convolution(
-    spec: LayerSpec, kernel: Tensor, round_to: int, methods: Sequence[str]
-) -> tuple[dict[str, tuple[list[Tensor], Tensor]], Spectra]:
-    """For each method the values of its ranks and the squared errors on their grid."""
-    order = len(spec.nontrivial_modes)
-    leaves = kernel_spectra(kernel, (0, order))
-    core = rotated_core(kernel, leaves)
-    inner = core_bonds(core, range(1, order))
-    spectra = Spectra(
-        leaves.shape, {**leaves.bonds, **{bond: Bond(at.squared) for bond, at in inner.items()}}
-    )
-    tables: dict[str, tuple[list[Tensor], Tensor]] = {}
-    for method, cuts in _distinct_methods(order, methods).items():
-        if len(cuts) == 1:
-            tables[method] = _single_cut(spectra, cuts[0], round_to)
-            continue
-        most = GRID if len(cuts) <= 3 else _COARSE_GRID
-        ranks = [rank_grid(len(spectra.bonds[cut].squared), round_to, most) for cut in cuts]
-        tables[method] = ranks, truncation_errors(core, inner, cuts, ranks)
-    return tables, spectra
-
-
-def _distinct_methods(order: int, methods: Sequence[str]) -> dict[str, tuple[int, ...]]:
-    """Methods that exist for a number of spatial modes, with their cuts; of equal ones the first."""
-    cuts: dict[str, tuple[int, ...]] = {}
-    for method in methods:
-        if (method != "spatial" or order >= 2) and method_cuts(method, order) not in cuts.values():
-            cuts[method] = method_cuts(method, order)
-    return cuts
-
-
-def _single_cut(spectra: Spectra, cut: int, round_to: int) -> tuple[list[Tensor], Tensor]:
-    bond = spectra.bonds[cut]
-    ranks = rank_grid(len(bond.squared), round_to, _FINE_GRID)
-    return [ranks], bond.tails[ranks]
-
-
-def rank_grid(limit: int, round_to: int, most: int) -> Tensor:
-    """Rising multiples of ``round_to`` and ``limit`` itself: all, or ``most`` of about equal ratios."""
-    multiples = max(1, -(-limit // round_to))
-    steps = torch.arange(1, multiples + 1) if multiples <= most else _rising(multiples, most)
-    return (steps * round_to).clamp(max=limit)
-
-
-def _rising(last: int, most: int) -> Tensor:
-    """At most ``most`` integers from 1 to ``last``: all small ones, then growing in about equal ratios."""
-    for points in range(4 * most, most - 1, -1):
-        steps = torch.logspace(0, 1, points, base=last, dtype=torch.float64).round().long().unique()
-        if len(steps) <= most:
-            return steps
-    raise AssertionError("as many points as values are allowed cannot be too many")
 
 
 def _front(layer: Layer, grids: Sequence[_Grid], spectra: Spectra, timer: Timer | None) -> Candidates:
@@ -275,7 +195,8 @@ def _front(layer: Layer, grids: Sequence[_Grid], spectra: Spectra, timer: Timer 
     weights, macs = none + layer.spec.weights, none + layer.macs
     dense = _Grid(DENSE, none.new_zeros(1, 0), none.double(), weights, macs, none.double(), none)
     small = [g[(g.parameters < weights) & (g.macs <= macs)] for g in grids]
-    forms = forms_of_methods({g.method: g.cuts(layer) for g in [dense, *grids]}) if timer else {}
+    forms = forms_of_methods(layer.spec, [get_method(g.method) for g in grids]) if timer else {}
+    forms[DENSE] = [DENSE_FORM]
     if timer:
         dense = dense.timed(layer, timer, forms[DENSE])
         small = [g.timed(layer, timer, forms[g.method]) for g in small if len(g.error)]
@@ -302,5 +223,5 @@ def _front(layer: Layer, grids: Sequence[_Grid], spectra: Spectra, timer: Timer 
         loss=columns["error"][kept],
         spectra=spectra,
         seconds=columns["seconds"][kept] if timer else None,
-        forms=tuple(forms[g.method][int(g.form[i])] for g, i in chosen) if timer else (),
+        forms=tuple(forms[g.method][int(g.form[i])].cuts for g, i in chosen) if timer else (),
     )

@@ -29,7 +29,7 @@ _MOST_EXCHANGES = 400
 
 @dataclass(frozen=True)
 class Front:
-    """Candidates of one layer as numbers, float64: ``loss[n]`` and ``costs[n, kinds]``."""
+    """Candidates of one decision as numbers, float64: ``loss[n]`` and ``costs[n, kinds]``."""
 
     loss: Tensor
     costs: Tensor

@@ -9,7 +9,7 @@ from typing import Any
 
 from tuckertree._base.errors import TuckertreeError, UsageError
 from tuckertree._base.reading import read_as
-from tuckertree.core.decomposition import METHODS
+from tuckertree.core.layers import known_methods
 
 DENSE = "dense"
 EXCLUDED, NOT_INCLUDED = "excluded", "not included"
@@ -42,9 +42,9 @@ class LayerPlan:
     kernel
         Kernel shape ``(T, C, D1, ..., DN)`` of one group; ``groups`` is their number.
     method
-        ``ht2``, ``tucker2``, ``spatial``, ``svd`` or ``dense``.
+        ``dense``, or the name of a method: ``ht2``, ``tucker2``, ``spatial``, ``svd``, ``cp``.
     ranks
-        One for each cut, from the C end; empty for a dense layer.
+        Of the method, for most one for each cut from the C end; empty for a dense layer.
     parameters, macs
         Weights and multiply-accumulates before and after, biases not counted; MACs at the example inputs.
     bound
@@ -56,11 +56,13 @@ class LayerPlan:
         (:func:`~tuckertree.core.layers.fusion_variants`); None if nothing is said about it.
     seconds
         Predicted time before and after, where a budget of latency was kept.
+    group
+        Names of the layers that were decided together with this one, itself among them; None if it was alone.
 
     Raises
     ------
     UsageError
-        If there is no such method, a size is negative, or the form is none of the method's.
+        If there is no such method, a size is negative, the form is none of the method's, or the group is none.
     """
 
     name: str
@@ -75,10 +77,15 @@ class LayerPlan:
     reason: str
     form: tuple[int, ...] | None = None
     seconds: tuple[float, float] | None = None
+    group: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
-        if self.method not in (*METHODS, DENSE):
-            raise UsageError(f"method must be one of {', '.join((*METHODS, DENSE))}, not {self.method!r}")
+        if self.method not in (known := (*known_methods(), DENSE)):
+            raise UsageError(f"method: {self.method!r} is none of {', '.join(known)}")
+        if self.group is not None and (
+            self.name not in self.group or len(set(self.group)) < max(2, len(self.group))
+        ):
+            raise UsageError(f"group: {list(self.group)} are not several layers, {self.name} among them")
         _check_sizes(self.kernel, self.ranks, self.parameters, self.macs)
         if self.form is not None:
             rising = sorted(set(self.form)) == list(self.form)
@@ -195,7 +202,11 @@ class Plan:
 
     def to_json(self) -> dict[str, Any]:
         """The plan as JSON data."""
-        return asdict(self)
+        data = asdict(self)
+        for layer in data["layers"]:
+            if layer["group"] is None:
+                del layer["group"]
+        return data
 
     @classmethod
     def from_json(cls, data: Any) -> Plan:

@@ -11,10 +11,11 @@ from torch import Tensor, nn
 
 from tuckertree._base.errors import TuckertreeError, UsageError
 from tuckertree._base.progress import ProgressCallback, no_progress, parallel_map
-from tuckertree.core.decomposition import METHODS, Spectra, feasible_ranks, kernel_spectra, method_cuts
+from tuckertree.core.decomposition import Spectra, kernel_spectra
 from tuckertree.core.decomposition.matricization import mode_sizes
-from tuckertree.core.layers import chain_parameters, chain_stages, weight_of
+from tuckertree.core.layers import METHODS, chain_parameters, get_method, weight_of
 from tuckertree.planning.candidates import Candidates, layer_candidates
+from tuckertree.planning.groups import Decisions, Group
 from tuckertree.planning.inventory import Inventory, Layer
 from tuckertree.planning.patterns import fits
 from tuckertree.planning.plan import DENSE, EXCLUDED, NOT_INCLUDED, LayerPlan, Plan
@@ -42,23 +43,45 @@ class Options:
     round_to
         Ranks are rounded up to a multiple of this where there is room. None leaves it to the width of each
         layer (:func:`~tuckertree.planning.timing.rank_step`), for a budget.
+    methods
+        Names of the methods that a budget chooses among. Other rules have HT-2, and the SVD for the first
+        convolution, pointwise and linear layers (the paper).
 
     Raises
     ------
     UsageError
-        If ``first`` or ``round_to`` has a value it cannot have.
+        If an option has a value it cannot have.
     """
 
     include: Sequence[str] | Choice = ("*",)
     exclude: Sequence[str] | Choice = ()
     first: str = "svd"
     round_to: int | None = 1
+    methods: Sequence[str] = METHODS
 
     def __post_init__(self) -> None:
         if self.first not in FIRST_LAYER:
             raise UsageError(f"the first layer can be {', '.join(FIRST_LAYER)}, not {self.first!r}")
         if self.round_to is not None and self.round_to < 1:
             raise UsageError(f"ranks can be rounded to a multiple of 1 or more, not {self.round_to}")
+        if isinstance(self.methods, str) or not self.methods:
+            raise UsageError(f"methods are several names, such as ('ht2', 'svd'), not {self.methods!r}")
+        for name in self.methods:
+            get_method(name)
+
+    def for_rule(self, rule: Rule | NetworkRule) -> Options:
+        """The same, where the methods are such as the rule can use.
+
+        Raises
+        ------
+        UsageError
+            If it sees one layer at a time, and its two methods are not among them.
+        """
+        if not isinstance(rule, NetworkRule) and not {"ht2", "svd"} <= set(self.methods):
+            raise UsageError(
+                "methods belong to a budget, such as Budget(macs=0.5); other rules use ht2 and svd"
+            )
+        return self
 
     def among(self, layers: Sequence[Layer]) -> Options:
         """The same for these layers: a pattern that is a layer's very name is that name.
@@ -108,7 +131,7 @@ def survey(
     """
 
     def spectra(layer: Layer, kernel: Tensor) -> Spectra:
-        return kernel_spectra(kernel, method_cuts(options.method(layer)[0], len(layer.spec.nontrivial_modes)))
+        return kernel_spectra(kernel, get_method(options.method(layer)[0]).cuts(layer.spec))
 
     return _each_kernel(model, inventory, options, spectra, doing="spectra", tick=tick)
 
@@ -118,7 +141,6 @@ def survey_candidates(
     inventory: Inventory,
     options: Options,
     *,
-    methods: Sequence[str] = METHODS,
     metric: Metric | None = None,
     timer: Timer | None = None,
     tick: ProgressCallback = no_progress,
@@ -129,8 +151,6 @@ def survey_candidates(
     ----------
     model, inventory, options
         As for :func:`survey`. The first convolution is a layer like any other, or left dense.
-    methods
-        Methods that may be used.
     metric
         Gives the kernel of a layer in the metric that errors are to be measured in; by default as it is.
     timer
@@ -144,7 +164,9 @@ def survey_candidates(
 
     def candidates(layer: Layer, kernel: Tensor) -> Candidates:
         kernel = metric(layer, kernel) if metric else kernel
-        return layer_candidates(layer, kernel, round_to=options.round_to, methods=methods, timer=timer)
+        return layer_candidates(
+            layer, kernel, round_to=options.round_to, methods=options.methods, timer=timer
+        )
 
     return _each_kernel(model, inventory, options, candidates, doing="candidates", tick=tick)
 
@@ -179,7 +201,7 @@ def make_plan(
 @overload
 def make_plan(
     inventory: Inventory,
-    surveyed: Mapping[str, Candidates],
+    surveyed: Decisions,
     rule: NetworkRule,
     options: Options | None = None,
 ) -> Plan: ...
@@ -197,7 +219,8 @@ def make_plan(
         Of the same model.
     surveyed
         For a rule that sees one layer at a time its spectra (:func:`survey`), for one that chooses for the
-        whole network the candidates of all layers (:func:`survey_candidates`), by the layers' names.
+        whole network the candidates of all layers (:func:`survey_candidates`), by the layers' names, and of
+        groups of layers, by names of their own.
     rule
         Chooses.
 
@@ -213,10 +236,15 @@ def make_plan(
     if isinstance(rule, NetworkRule):
         allocation = rule.choose(inventory, surveyed)
         optimality = allocation.optimality
+        plans: dict[str, LayerPlan] = {}
+        by_name = {layer.name: layer for layer in inventory.layers}
+        for name, pick in allocation.picks.items():
+            if isinstance(decision := surveyed[name], Group):
+                plans |= {plan.name: replace(plan, group=decision.layers) for plan in decision.plans[pick]}
+            else:
+                plans[name] = _plan_candidate(by_name[name], decision, pick, options)
         layers = tuple(
-            _plan_candidate(layer, surveyed[layer.name], allocation.picks[layer.name])
-            if layer.name in allocation.picks
-            else _leave_dense(layer, options.method(layer)[1])
+            plans.get(layer.name) or _leave_dense(layer, options.method(layer)[1])
             for layer in inventory.layers
         )
     else:
@@ -243,17 +271,15 @@ def _plan_layer(layer: Layer, spectra: Spectra | None, rule: Rule, options: Opti
     ranks = rule.ranks(layer.name, spectra)
     if ranks is None:
         return _leave_dense(layer, "no ranks given")
-    cuts = method_cuts(method, len(layer.spec.nontrivial_modes))
-    step = options.round_to or 1
-    rounded = [ceil(rank / step) * step for rank in ranks]
-    ranks = feasible_ranks(layer.spec.nontrivial_shape, cuts, rounded)
-    stages = chain_stages(layer.spec, cuts, ranks)
+    how, step = get_method(method), options.round_to or 1
+    ranks = how.checked_ranks(layer.spec, [ceil(rank / step) * step for rank in ranks])
+    stages = how.stages(layer.spec, ranks)
     parameters, macs = chain_parameters(stages), layer.chain_macs(stages)
     if parameters >= layer.spec.weights:
         return _leave_dense(layer, f"ranks {_row(ranks)} would not save parameters")
     if macs > layer.macs:
         return _leave_dense(layer, f"ranks {_row(ranks)} would add MACs")
-    bound = spectra.bound(dict(zip(cuts, ranks, strict=True)))
+    bound = spectra.bound(dict(zip(spectra.bonds, ranks, strict=True)))
     return replace(
         _leave_dense(layer, reason),
         method=method,
@@ -264,17 +290,23 @@ def _plan_layer(layer: Layer, spectra: Spectra | None, rule: Rule, options: Opti
     )
 
 
-def _plan_candidate(layer: Layer, candidates: Candidates, pick: int) -> LayerPlan:
+def _plan_candidate(layer: Layer, candidates: Candidates, pick: int, options: Options) -> LayerPlan:
+    method, parameters = candidates.methods[pick], int(candidates.parameters[pick])
     seconds = None if candidates.seconds is None else candidates.seconds.tolist()
     before = max(seconds) if seconds else 0.0  # nothing slower than the dense layer is a candidate
-    if candidates.methods[pick] == DENSE:
-        dense = _leave_dense(layer, "budget: best left as it is")
+    if method == DENSE:
+        fits = any(get_method(name).applies(layer.spec) for name in options.methods)
+        reason = (
+            "best left as it is" if fits else f"none of the methods {', '.join(options.methods)} is for it"
+        )
+        dense = _leave_dense(layer, f"budget: {reason}")
         return replace(dense, seconds=(before, before)) if seconds else dense
+    get_method(method).checked_costs(layer.spec, candidates.ranks[pick], parameters)
     return replace(
         _leave_dense(layer, "budget"),
-        method=candidates.methods[pick],
+        method=method,
         ranks=candidates.ranks[pick],
-        parameters=(layer.spec.weights, int(candidates.parameters[pick])),
+        parameters=(layer.spec.weights, parameters),
         macs=(layer.macs, int(candidates.macs[pick])),
         bound=float(candidates.error[pick]) ** 0.5,
         form=candidates.forms[pick] if seconds else None,

@@ -12,7 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from tuckertree._base.errors import UsageError
 from tuckertree.core.decomposition import Spectra
-from tuckertree.planning.candidates import Candidates
+from tuckertree.planning.groups import Decisions
 from tuckertree.planning.inventory import Inventory
 from tuckertree.planning.patterns import fits
 from tuckertree.planning.plan import Optimality
@@ -37,7 +37,7 @@ class Allocation:
     Attributes
     ----------
     picks
-        Number of the candidate chosen for each layer, by the layer's name.
+        Number of the candidate chosen in each decision, by its name; of those that exclude each other some.
     optimality
         How good the choice is.
     """
@@ -48,10 +48,10 @@ class Allocation:
 
 @runtime_checkable
 class NetworkRule(Protocol):
-    """Anything that can choose one candidate for each layer, all layers together."""
+    """Anything that can choose one candidate for each layer, or group of layers, all together."""
 
-    def choose(self, inventory: Inventory, candidates: Mapping[str, Candidates]) -> Allocation:
-        """Choose a candidate for each layer that has some."""
+    def choose(self, inventory: Inventory, decisions: Decisions) -> Allocation:
+        """Choose candidates such that each layer that has some is decided once."""
         ...
 
     def describe(self) -> dict[str, Any]:

@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from itertools import combinations
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from tuckertree.core.layers import LayerSpec, Method, Scaling
 from tuckertree.planning.inventory import Layer
 
 
 class Timer(Protocol):
     """Knows how long a layer takes on some runtime, in all its calls of one forward."""
 
-    def seconds(self, layer: Layer, cuts: tuple[int, ...], ranks: Tensor) -> Tensor:
-        """Time of the layer as one plain layer for each block between its cuts.
+    def seconds(self, layer: Layer, stages: Scaling | None, ranks: Tensor) -> Tensor:
+        """Time of the layer as some stages.
 
         Parameters
         ----------
-        cuts
-            Bonds of the kernel's row of modes; none for the dense layer.
+        stages
+            What it is run as; None for the dense layer.
         ranks
-            ``[n, cuts]``.
+            ``[n, k]``.
 
         Returns
         -------
@@ -33,35 +35,46 @@ class Timer(Protocol):
         ...
 
 
-def form_cuts(cuts: tuple[int, ...]) -> list[tuple[int, ...]]:
-    """Cuts that stay in each form of a chain (:func:`~tuckertree.core.layers.fusion_variants`), the fewest layers first.
+@dataclass(frozen=True)
+class TimedForm:
+    """A fusion variant of a method's chains: the cuts that stay, and its stages."""
 
-    The dense form is one only where nothing is cut.
-    """
-    return [some for count in range(1, len(cuts) + 1) for some in combinations(cuts, count)] or [()]
+    cuts: tuple[int, ...]
+    stages: Scaling | None
 
 
-def forms_of_methods(methods: Mapping[str, tuple[int, ...]]) -> dict[str, list[tuple[int, ...]]]:
-    """Forms in which each method's chains are looked at, given the cuts of all methods there are.
+DENSE_FORM = TimedForm((), None)
 
-    A form belongs to the method of the fewest cuts that has it: HT-2 run as 1x1, 3x3, 1x1 takes as long as
+
+def form_cuts(cuts: Sequence[int]) -> list[tuple[int, ...]]:
+    """Cuts that stay in each form of a chain but the dense one, the fewest layers first."""
+    return [some for count in range(1, len(cuts) + 1) for some in combinations(cuts, count)]
+
+
+def forms_of_methods(spec: LayerSpec, methods: Iterable[Method]) -> dict[str, list[TimedForm]]:
+    """Forms in which each method's chains of a layer are looked at, by the method's name.
+
+    A form belongs to the method of the fewest stages that has it: HT-2 run as 1x1, 3x3, 1x1 takes as long as
     Tucker-2 of the same ranks and loses more.
     """
-    forms: dict[str, list[tuple[int, ...]]] = {}
-    for method in sorted(methods, key=lambda method: len(methods[method])):
-        taken = {form for known in forms.values() for form in known}
-        forms[method] = [form for form in form_cuts(methods[method]) if form not in taken]
+    forms: dict[str, list[TimedForm]] = {}
+    taken: set[object] = set()
+    for method in sorted(methods, key=lambda method: len(method.cuts(spec))):
+        every = [TimedForm(kept, method.scaling(spec, kept)) for kept in form_cuts(method.cuts(spec))]
+        own = {form.stages.signature: form for form in every if form.stages}
+        forms[method.name] = [form for signature, form in own.items() if signature not in taken]
+        taken |= own.keys()
     return forms
 
 
 def fastest_forms(
-    timer: Timer, layer: Layer, cuts: tuple[int, ...], ranks: Tensor, forms: Sequence[tuple[int, ...]]
+    timer: Timer, layer: Layer, ranks: Tensor, forms: Sequence[TimedForm]
 ) -> tuple[Tensor, Tensor]:
     """Seconds of each chain in the fastest of some forms ``[n]``, and the number of that form.
 
     Of equally fast forms the first counts.
     """
-    times = [timer.seconds(layer, kept, ranks[:, [cuts.index(cut) for cut in kept]]) for kept in forms]
+    times = [timer.seconds(layer, form.stages, ranks) for form in forms]
     seconds, number = torch.stack(times).min(0)
     return seconds, number
 

@@ -106,7 +106,7 @@ def contract(
         if name not in inputs:
             continue  # the forward pass does not call it
         shape, dtype = inputs[name]
-        key = (chain.dense, chain.cuts, chain.ranks, shape, dtype)
+        key = (chain.stages, shape, dtype)
         if key not in found:
             found[key] = _fastest(chain, shape, dtype, runtime, repeats, cache)
         variant, times = found[key]
@@ -124,7 +124,7 @@ def _fastest(
     repeats: int,
     cache: LatencyCache | None,
 ) -> tuple[FusionVariant, tuple[tuple[str, CandidateTime], ...]]:
-    *factored, dense = fusion_variants(chain.dense, chain.cuts, chain.ranks)
+    *factored, dense = fusion_variants(chain.stages, chain.cuts)
     ordered = (dense, *factored)
     modules = [contract_chain(chain, variant).cpu() for variant in ordered]
     generator = torch.Generator().manual_seed(0)

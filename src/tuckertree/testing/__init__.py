@@ -1,5 +1,6 @@
-"""Contracts as tests: a subclass names what it adds to tuckertree and inherits them."""
+"""Contracts as tests: a subclass names what it adds to tuckertree and inherits the whole suite."""
 
+from tuckertree.testing.methods import MethodContract
 from tuckertree.testing.runtime import RuntimeContract
 
-__all__ = ["RuntimeContract"]
+__all__ = ["MethodContract", "RuntimeContract"]

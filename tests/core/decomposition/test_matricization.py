@@ -4,9 +4,9 @@ import pytest
 import torch
 from hypothesis import given
 
-from tests.strategies import examples, kernels
+from tests.strategies import examples, kernels, method_cuts
 from tuckertree._base.errors import UsageError
-from tuckertree.core.decomposition import matricize, method_cuts
+from tuckertree.core.decomposition import matricize
 from tuckertree.core.decomposition.matricization import kernel_from_row, modes_in_row
 
 
@@ -51,8 +51,8 @@ def test_methods_cut_the_bonds_they_are_known_for(method, cuts_by_order):
 @pytest.mark.parametrize(
     ("method", "order", "message"),
     [
-        ("cp", 2, "unknown method 'cp'; known: ht2, tucker2, spatial, svd"),
-        ("spatial", 1, "needs two spatial modes, this kernel has 1; use 'svd'"),
+        ("tucker", 2, "unknown method 'tucker'; known: ht2, tucker2, spatial, svd, cp"),
+        ("spatial", 1, "needs two spatial modes, this kernel has 1"),
     ],
 )
 def test_a_method_that_does_not_exist_for_a_kernel_is_refused(method, order, message):

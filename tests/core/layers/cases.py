@@ -6,8 +6,8 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from tests.strategies import methods_for, seeded
-from tuckertree.core.layers import LayerSpec
+from tests.strategies import seeded
+from tuckertree.core.layers import METHODS, LayerSpec, get_method
 
 CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 TRANSPOSED = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
@@ -23,9 +23,8 @@ class Case(NamedTuple):
     method: str
 
     def ranks(self, rank: int) -> tuple[int, ...]:
-        """The same rank at each cut of the method."""
-        order = len(LayerSpec.of(self.layer).nontrivial_modes)
-        return (rank,) * {"ht2": order + 1, "tucker2": min(2, order + 1), "spatial": 1, "svd": 1}[self.method]
+        """The same rank for each that the method has."""
+        return (rank,) * get_method(self.method).rank_count(LayerSpec.of(self.layer))
 
 
 @st.composite
@@ -74,7 +73,11 @@ def convolutions(
 
 
 @st.composite
-def cases(draw: st.DrawFn, batches: tuple[tuple[int, ...], ...] = ((), (1,), (2,))) -> Case:
+def cases(
+    draw: st.DrawFn,
+    batches: tuple[tuple[int, ...], ...] = ((), (1,), (2,)),
+    methods: tuple[str, ...] = (*METHODS, "cp"),
+) -> Case:
     batch = st.sampled_from(batches)
     layer, shape = draw(
         st.one_of(
@@ -87,4 +90,5 @@ def cases(draw: st.DrawFn, batches: tuple[tuple[int, ...], ...] = ((), (1,), (2,
         for parameter in layer.parameters():
             parameter.normal_(generator=generator)
     x = torch.randn(shape, dtype=torch.float64, generator=generator)
-    return Case(layer, x, draw(st.sampled_from(methods_for(len(LayerSpec.of(layer).nontrivial_modes)))))
+    spec = LayerSpec.of(layer)
+    return Case(layer, x, draw(st.sampled_from([name for name in methods if get_method(name).applies(spec)])))

@@ -201,8 +201,8 @@ def test_a_layer_with_a_bad_weight_is_refused_and_left_alone():
     [
         (nn.Conv2d(6, 6, 3), "ht2", (2, 2), "3 positive ranks"),
         (nn.Conv2d(6, 6, 3), "ht2", (2, 0, 2), "3 positive ranks"),
-        (nn.Conv2d(6, 6, (1, 7)), "spatial", (2,), "needs two spatial modes, this kernel has 1"),
-        (nn.Linear(6, 6), "cp", (2,), "unknown method 'cp'"),
+        (nn.Conv2d(6, 6, (1, 7)), "spatial", (2,), "'spatial' does not exist for a conv2d"),
+        (nn.Linear(6, 6), "cp", (2,), "'cp' does not exist for a linear"),
     ],
 )
 def test_what_does_not_fit_a_layer_is_refused(layer, method, ranks, message):

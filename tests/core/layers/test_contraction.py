@@ -10,14 +10,14 @@ from torch import nn
 
 from tests.core.layers.cases import cases
 from tests.strategies import examples
-from tuckertree.core.layers import Chain, LayerSpec, contract_chain, factorize, fusion_variants
+from tuckertree.core.layers import Chain, LayerSpec, contract_chain, densify, factorize, fusion_variants
 
 # torch says so when it pads by hand because the two sides differ: for the layer and the chain alike
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths")
 
 
 def all_forms(chain):
-    return fusion_variants(chain.dense, chain.cuts, chain.ranks)
+    return fusion_variants(chain.stages, chain.cuts)
 
 
 def convolution(order=2, **attributes):
@@ -109,7 +109,7 @@ def test_ranks_that_a_decomposition_would_lower_are_kept():
     chain = factorize(layer, "ht2", (6, 18, 2, 8))
     form = next(form for form in all_forms(chain) if form.cuts == (0, 1, 2))
     contracted = contract_chain(chain, form)
-    assert contracted.ranks == chain.ranks[:3]
+    assert contracted.factors().ranks == chain.ranks[:3]
     x = torch.randn(1, 6, 4, 4, 4, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(contracted(x), chain(x), rtol=0, atol=2e-6)
 
@@ -156,3 +156,13 @@ def test_a_form_of_another_chain_is_refused():
     chain, other = (factorize(convolution(2), "ht2", ranks) for ranks in [(2, 4, 3), (2, 3, 3)])
     with pytest.raises(ValueError, match="has no variant '3x1, 1x3'"):
         contract_chain(chain, next(form for form in all_forms(other) if form.cuts == (1,)))
+
+
+@pytest.mark.parametrize(("cuts", "method", "ranks"), [((0, 2), "tucker2", (3, 4)), ((1,), "spatial", (5,))])
+def test_a_contracted_chain_takes_every_weight_of_its_own_ranks(cuts, method, ranks):
+    layer = convolution(2)
+    chain = factorize(layer, "ht2", (3, 5, 4))
+    contracted = contract_chain(chain, next(form for form in all_forms(chain) if form.cuts == cuts))
+    wanted = densify(factorize(convolution(2), method, ranks)).weight
+    contracted.weight = nn.Parameter(wanted.detach())
+    torch.testing.assert_close(densify(contracted).weight, wanted)

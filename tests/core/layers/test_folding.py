@@ -120,7 +120,7 @@ def test_a_last_stage_that_got_a_bias_from_outside_keeps_it_when_multiplied_out(
         stage.weight.copy_(chain.expand.weight)
     chain.expand = stage
     torch.testing.assert_close(densify(chain)(x), chain(x), rtol=1e-4, atol=1e-4)
-    for form in fusion_variants(chain.dense, chain.cuts, chain.ranks):
+    for form in fusion_variants(chain.stages, chain.cuts):
         torch.testing.assert_close(contract_chain(chain, form)(x), chain(x), rtol=1e-4, atol=1e-4)
 
 

@@ -338,3 +338,21 @@ def test_the_curve_rises_as_the_budget_falls(model):
         losses = [point.loss for point in points]
         assert losses == sorted(losses, reverse=True)
         assert losses[-1] == 0
+
+
+@pytest.mark.parametrize("calibration", [None, IMAGES])
+def test_cp_chains_are_written_as_nodes(model, tmp_path, calibration):
+    path = tmp_path / "small.onnx"
+    result = compress_onnx(model, path, tt.Budget(macs=0.7), methods=("cp",), calibration=calibration)
+    found = {layer.name: layer for layer in result.plan.compressed if layer.method == "cp"}
+    assert found
+    for name, layer in found.items():
+        nodes = [node for node in onnx.load(path).graph.node if node.name.startswith(f"{name}/")]
+        groups = [{a.name: a.i for a in node.attribute}["group"] for node in nodes]
+        assert groups == [layer.groups, *[layer.groups * layer.ranks[0]] * (len(nodes) - 2), layer.groups]
+    onnx.checker.check_model(str(path), full_check=True)
+    assert result.output_error is not None
+    assert 0 < result.output_error < 0.7
+    assert onnx_inventory(path).macs == result.plan.macs[1] <= 0.7 * result.plan.macs[0]
+    again = compress_onnx(path, tmp_path / "again.onnx", tt.Budget(macs=0.9))
+    assert again.plan.macs[1] < result.plan.macs[1]

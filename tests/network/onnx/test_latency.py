@@ -23,7 +23,7 @@ from tests.network.onnx.cases import (
     value,
 )
 from tests.tools.cli.test_cli import tuckertree
-from tuckertree.core.layers import fusion_variants
+from tuckertree.core.layers import chain_stages, fusion_variants
 from tuckertree.latency import TimeModel, fuse_as_planned
 from tuckertree.latency import files as files_module
 from tuckertree.latency import network as network_module
@@ -60,11 +60,11 @@ def machine_of(monkeypatch):
     def measuring(path, *shares, dense=None):
         if dense is None:
             timer, layers = TimeModel(machine()), onnx_inventory(path).layers
-            dense = sum(float(timer.seconds(layer, (), torch.zeros(1, 0))) for layer in layers)
+            dense = sum(float(timer.seconds(layer, None, torch.zeros(1, 0))) for layer in layers)
         measured = iter(shares)
 
-        def ratio(benchmark, plan):
-            benchmark.planned(plan)
+        def ratio(clock, plan):
+            clock.planned(plan)
             return Timing(*[next(measured)] * 3)
 
         monkeypatch.setattr(FileBenchmark, "seconds", lambda _: dense)
@@ -167,7 +167,7 @@ def test_a_kernel_that_fits_only_as_the_file_pads_it_is_timed(tmp_path, machine_
     assert len(result.plan.compressed) == 1
 
 
-def benchmark_of(path, batch):
+def clock_of(path, batch):
     file, graph, found = open_layers(path)
     runtime = get_runtime("onnxruntime", threads=1)
     return FileBenchmark(file, graph, found.layers, None, example_feed(graph), runtime, batch)
@@ -180,16 +180,16 @@ def test_the_batch_is_free_where_the_file_leaves_it_free(tmp_path):
     ]
     inputs = [value("a", ["n", 8, 9, 9]), value("b", [1, 16, 1, 1])]
     path = save(tmp_path / "free.onnx", nodes, inputs, [value("y", 4)], [tensor("w", numbers(16, 8, 3, 3))])
-    benchmark = benchmark_of(path, 3)
-    assert (benchmark.batch, benchmark.example_batch) == (3, 1)
-    assert benchmark.seconds() > 0
+    clock = clock_of(path, 3)
+    assert (clock.batch, clock.example_batch) == (3, 1)
+    assert clock.seconds() > 0
     inputs[0] = value("a", [2, 8, 9, 9])
     path = save(tmp_path / "fixed.onnx", nodes, inputs, [value("y", 4)], [tensor("w", numbers(16, 8, 3, 3))])
     for batch in (2, None):
-        benchmark = benchmark_of(path, batch)
-        assert (benchmark.batch, benchmark.example_batch) == (2, 2)
+        clock = clock_of(path, batch)
+        assert (clock.batch, clock.example_batch) == (2, 2)
     with pytest.raises(tt.UsageError, match=r"takes 2 samples at a time, so --batch 3 cannot be timed"):
-        benchmark_of(path, 3)
+        clock_of(path, 3)
 
 
 def test_a_batch_that_the_model_does_not_run_with_is_one_line(tmp_path):
@@ -200,7 +200,7 @@ def test_a_batch_that_the_model_does_not_run_with_is_one_line(tmp_path):
     tensors = [tensor("w", numbers(16, 8, 3, 3)), tensor("shape", np.array([1, 16 * 49]))]
     path = save(tmp_path / "m.onnx", nodes, [value("x", ["n", 8, 9, 9])], [value("y", 2)], tensors)
     with pytest.raises(tt.TuckertreeError, match=r"onnxruntime cannot run m\.onnx on \[2, 8, 9, 9\]"):
-        benchmark_of(path, 2)
+        clock_of(path, 2)
 
 
 @pytest.mark.parametrize(
@@ -263,6 +263,10 @@ def test_a_file_is_timed_and_runs_as_it_was_measured(tmp_path, monkeypatch):
     assert 0 < found.low <= found.measured <= found.high
     (layer,) = result.plan.compressed
     (known,) = (each for each in onnx_inventory(path).layers if each.name == "large")
-    kept = [form for form in fusion_variants(known.spec, range(3), (1, 1, 1)) if form.cuts == layer.form]
+    kept = [
+        form
+        for form in fusion_variants(chain_stages(known.spec, range(3), (1, 1, 1)), range(3))
+        if form.cuts == layer.form
+    ]
     assert Counter(node.op_type for node in onnx.load(small).graph.node)["Conv"] == 1 + len(kept[0].stages)
     assert outputs_of(small, {"x": numbers(2, 64, 32, 32)})[0].shape == (2, 8, 32, 32)

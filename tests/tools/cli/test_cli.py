@@ -85,6 +85,47 @@ def test_compress_prints_json_and_leaves_layers_out(tmp_path):
     assert methods["layer3.2.conv2"] == "ht2"
 
 
+def test_compress_takes_the_methods_that_it_is_given(tmp_path):
+    path = tmp_path / "out"
+    code, out, _ = tuckertree(
+        "compress",
+        "demo",
+        "--macs",
+        0.7,
+        "--methods",
+        "cp, svd",
+        "--include",
+        "layer1.*",
+        "--json",
+        "-o",
+        path,
+    )
+    assert code == 0
+    methods = {layer["method"] for layer in json.loads(out)["plan"]["layers"]}
+    assert "cp" in methods <= {"cp", "svd", "dense"}
+    code, out, _ = tuckertree("evaluate", path, "--data", "demo", "--limit", 20)
+    assert code == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            ("--macs", 0.5, "--methods", "ht2,tt"),
+            "unknown method 'tt'; known: ht2, tucker2, spatial, svd, cp",
+        ),
+        (("--macs", 0.5, "--methods", ""), "unknown method ''; known: ht2"),
+        (("--energy", 0.5, "--methods", "cp"), "methods belong to a budget"),
+    ],
+)
+def test_methods_that_cannot_be_are_refused_before_anything_is_written(tmp_path, options, message):
+    code, _, err = tuckertree("compress", "demo", *options, "-o", tmp_path / "out")
+    assert code != 0
+    assert message in err
+    assert len(err.strip().splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_budget_with_unlabelled_images_keeps_what_the_energy_rule_loses(tmp_path):
     budget = ("--params", "0.5", "--calibration", "demo", "--calibration-images", 128)
     code, out, _ = tuckertree("compress", "demo", *budget, "--output", tmp_path / "out")

@@ -1,10 +1,12 @@
 """The mathematics: kernels in, spectra and factors out. Imports torch alone."""
 
+from tuckertree.core.decomposition.balance import balance
 from tuckertree.core.decomposition.factors import Factors, decompose, feasible_ranks
 from tuckertree.core.decomposition.kruskal import kruskal_convolution
-from tuckertree.core.decomposition.matricization import METHODS, matricize, method_cuts
+from tuckertree.core.decomposition.matricization import matricize
 from tuckertree.core.decomposition.spectra import Bond, Spectra, kernel_spectra
 from tuckertree.core.decomposition.truncation import (
+    Truncations,
     core_bonds,
     inner_tails,
     rotated_core,
@@ -13,10 +15,11 @@ from tuckertree.core.decomposition.truncation import (
 )
 
 __all__ = [
-    "METHODS",
     "Bond",
     "Factors",
     "Spectra",
+    "Truncations",
+    "balance",
     "core_bonds",
     "decompose",
     "feasible_ranks",
@@ -24,7 +27,6 @@ __all__ = [
     "kernel_spectra",
     "kruskal_convolution",
     "matricize",
-    "method_cuts",
     "rotated_core",
     "truncation_errors",
     "tucker_tails",

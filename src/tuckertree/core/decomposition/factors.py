@@ -4,6 +4,7 @@ r"""The factored form of a kernel: a short train of cores.
 
 Written in the order C, D1, D2, T this is a tensor train, and so are Tucker-2, the spatial SVD and the SVD
 of the T-mode, with neighbouring modes left together (:mod:`tuckertree.core.decomposition.matricization`).
+A core that is diagonal in its ranks, as in the canonical polyadic decomposition, is one in more groups.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from math import prod
+from math import gcd, prod
 
 import torch
 from torch import Tensor
@@ -36,10 +37,19 @@ class Factors:
     cores
         One for each block of modes: ``[g, rank to the left, *modes of the block, rank to the right]``, where
         the first rank and the last are 1. For HT-2 of a two-dimensional kernel the cores are
-        ``U1[g, 1, C, R1]``, ``G1[g, R1, D1, R13]``, ``G2[g, R13, D2, R3]`` and ``U3[g, R3, T, 1]``.
+        ``U1[g, 1, C, R1]``, ``G1[g, R1, D1, R13]``, ``G2[g, R13, D2, R3]`` and ``U3[g, R3, T, 1]``. A core may
+        be in more groups than the kernel, whose own are the greatest common divisor: for CP the cores are
+        ``[g, 1, C, R]``, ``[g R, 1, D1, 1]``, ``[g R, 1, D2, 1]`` and ``[g, R, T, 1]``.
+    in_groups
+        Groups of each core; by default what its shape says, which tracing does not take for a number.
     """
 
     cores: tuple[Tensor, ...]
+    in_groups: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.in_groups:
+            object.__setattr__(self, "in_groups", tuple(core.shape[0] for core in self.cores))
 
     def __iter__(self) -> Iterator[Tensor]:
         return iter(self.cores)
@@ -47,7 +57,13 @@ class Factors:
     @property
     def ranks(self) -> tuple[int, ...]:
         """Rank at each cut, from the C end: ``(R1, R13, R3)`` for HT-2."""
-        return tuple(core.shape[-1] for core in self.cores[:-1])
+        channels = zip(self.in_groups, (core.shape[-1] for core in self.cores[:-1]), strict=False)
+        return tuple(finer * rank // self.groups for finer, rank in channels)
+
+    @property
+    def groups(self) -> int:
+        """Groups of the kernel, ``g``."""
+        return gcd(*self.in_groups)
 
     @property
     def parameters(self) -> int:
@@ -56,13 +72,33 @@ class Factors:
 
     def kernel(self) -> Tensor:
         """Multiply the cores out: ``W^[g, T, C, D1, ..., DN]`` in the cores' own precision."""
-        groups = self.cores[0].shape[0]
-        product = self.cores[0].reshape(groups, -1, self.cores[0].shape[-1])
-        for core in self.cores[1:]:
-            product = product @ core.reshape(groups, core.shape[1], -1)
-            product = product.reshape(groups, -1, core.shape[-1])
-        modes = [size for core in self.cores for size in core.shape[2:-1]]
-        return kernel_from_row(product.reshape(groups, *modes))
+        return kernel_from_row(self.merged(range(len(self.cores) - 1), ()).rows()[0])
+
+    def rows(self) -> list[Tensor]:
+        """The cores as kernels of layers, their modes in a row: ``[groups, inputs, *taps, outputs]``."""
+        rows = list(self.cores)
+        rows[0] = rows[0].squeeze(1)
+        rows[-1] = rows[-1].squeeze(-1)
+        return rows
+
+    @classmethod
+    def of_rows(cls, rows: Sequence[Tensor], in_groups: Sequence[int] = ()) -> Factors:
+        """Invert :meth:`rows`."""
+        cores = list(rows)
+        cores[0] = cores[0].unsqueeze(1)
+        cores[-1] = cores[-1].unsqueeze(-1)
+        return cls(tuple(cores), tuple(in_groups))
+
+    def merged(self, cuts: Sequence[int], kept: Sequence[int]) -> Factors:
+        """Multiply neighbouring cores out wherever the cut between them is not kept."""
+        first, *rest = zip(self.rows(), self.in_groups, strict=True)
+        rows = [first]
+        for cut, row in zip(cuts, rest, strict=True):
+            if cut in kept:
+                rows.append(row)
+            else:
+                rows[-1] = _merged(*rows[-1], *row)
+        return Factors.of_rows(*zip(*rows, strict=True))
 
     def relative_error(self, kernel: Tensor) -> float:
         """True error ``||W - W^||_F / ||W||_F`` against a kernel (0 if both are zero), in float64."""
@@ -75,6 +111,30 @@ class Factors:
     def to(self, dtype: torch.dtype) -> Factors:
         """The same factors in another type."""
         return Factors(tuple(core.to(dtype) for core in self.cores))
+
+
+def _merged(left: Tensor, in_left: int, right: Tensor, in_right: int) -> tuple[Tensor, int]:
+    """Multiply two neighbouring rows, in so many groups, out: one layer that does what the two do, and its groups.
+
+    Parameters
+    ----------
+    left, right
+        ``[groups, inputs, *taps, outputs]``; the outputs of all groups together are the inputs of the next.
+
+    Returns
+    -------
+    Tensor, int
+        ``[groups, inputs, *taps of the left, *taps of the right, outputs]`` in as many groups as both can be in.
+    """
+    groups = gcd(in_left, in_right)
+    if in_left > groups:  # blocks on a diagonal
+        eye = torch.eye(in_left // groups).to(left)
+        blocks = left.reshape(groups, -1, *left.shape[1:])
+        left = torch.einsum("gka...b,kl->gka...lb", blocks, eye).flatten(1, 2).flatten(-2)
+    inner = left.reshape(groups, -1, in_right // groups, right.shape[1])
+    outer = right.reshape(groups, in_right // groups, right.shape[1], -1, right.shape[-1])
+    product = torch.einsum("gakc,gkcnd->gankd", inner, outer)
+    return product.reshape(*left.shape[:-1], *right.shape[2:-1], -1), groups
 
 
 def feasible_ranks(kernel_shape: Sequence[int], cuts: Sequence[int], ranks: Sequence[int]) -> tuple[int, ...]:
@@ -119,7 +179,7 @@ def decompose(
     ranks
         One for each cut; lowered by :func:`feasible_ranks` where they are more than there is.
     cuts
-        Bonds to cut, rising (:func:`~tuckertree.core.decomposition.matricization.method_cuts`).
+        Bonds to cut, rising.
     spectra
         Spectra of this kernel, if they are at hand already; not used where they lack a basis that is needed.
 

@@ -8,7 +8,7 @@ input channels and ``N`` spatial modes (``N = 0`` for a linear layer). Put the m
 and call the ``N + 1`` places between neighbours *bonds*, numbered from 0. Cutting the row at a bond gives
 a matricization. For a two-dimensional convolution bond 0 is the paper's {C}, bond 1 its {C, D1} and
 bond 2 its {T}: the dimension tree of HT-2 is this row cut at every bond, and the well-known smaller
-decompositions are the same row with fewer cuts (:func:`method_cuts`).
+decompositions are the same row with fewer cuts (:class:`~tuckertree.core.layers.methods.CutMethod`).
 """
 
 from __future__ import annotations
@@ -18,40 +18,6 @@ from itertools import pairwise
 from math import prod
 
 from torch import Tensor
-
-from tuckertree._base.errors import UsageError
-
-METHODS = ("ht2", "tucker2", "spatial", "svd")
-
-
-def method_cuts(method: str, order: int) -> tuple[int, ...]:
-    """Bonds that a named method cuts in a kernel with ``order`` spatial modes.
-
-    ==========  =====================  =================================================
-    method      blocks for order 2     known as
-    ==========  =====================  =================================================
-    ``ht2``     C / D1 / D2 / T        hierarchical Tucker-2 (the paper)
-    ``tucker2`` C / D1 D2 / T          Tucker-2 on the channel modes
-    ``spatial`` C D1 / D2 T            spatial SVD: a vertical and a horizontal layer
-    ``svd``     C D1 D2 / T            SVD of the T-mode: R whole filters, then 1x1
-    ==========  =====================  =================================================
-
-    Raises
-    ------
-    UsageError
-        If the method is unknown, or ``spatial`` is asked of a kernel with fewer than two spatial modes.
-    """
-    if method == "spatial" and order < 2:
-        raise UsageError(f"method 'spatial' needs two spatial modes, this kernel has {order}; use 'svd'")
-    cuts = {
-        "ht2": range(order + 1),
-        "tucker2": sorted({0, order}),
-        "spatial": [(order + 1) // 2],
-        "svd": [order],
-    }
-    if method not in cuts:
-        raise UsageError(f"unknown method {method!r}; known: {', '.join(METHODS)}")
-    return tuple(cuts[method])
 
 
 def mode_sizes(kernel_shape: Sequence[int]) -> tuple[int, ...]:

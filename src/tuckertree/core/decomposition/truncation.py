@@ -13,6 +13,7 @@ is at most the squared norm of ``A - A_r`` within the rectangle. That is never m
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from math import prod
 
 import torch
@@ -20,7 +21,53 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from tuckertree.core.decomposition.matricization import modes_in_row
-from tuckertree.core.decomposition.spectra import Bond, Spectra, decompose_bond, in_working_precision
+from tuckertree.core.decomposition.spectra import (
+    Bond,
+    Spectra,
+    decompose_bond,
+    in_working_precision,
+    kernel_spectra,
+)
+
+
+class Truncations:
+    """Squared errors of truncating one kernel at any cuts; what they share is computed once.
+
+    Parameters
+    ----------
+    kernel
+        ``W[g, T, C, D1, ..., DN]``.
+
+    Raises
+    ------
+    TuckertreeError
+        If it holds NaN or infinite values.
+    """
+
+    def __init__(self, kernel: Tensor) -> None:
+        self.kernel = in_working_precision(kernel)
+        self.order = kernel.ndim - 3
+        self._leaves = kernel_spectra(kernel, (0, self.order) if self.order else (0,))
+
+    @cached_property
+    def _core(self) -> Tensor:
+        return rotated_core(self.kernel, self._leaves)
+
+    @cached_property
+    def _inner(self) -> dict[int, Bond]:
+        return core_bonds(self._core, range(1, self.order))
+
+    @cached_property
+    def spectra(self) -> Spectra:
+        """Spectra at every bond, with the bases that the outermost factors are made of."""
+        inner = {bond: Bond(at.squared) for bond, at in self._inner.items()} if self.order else {}
+        return Spectra(self._leaves.shape, {**self._leaves.bonds, **inner})
+
+    def errors(self, cuts: Sequence[int], ranks: Sequence[Tensor]) -> Tensor:
+        """Bound of the squared error for all ranks of a grid, exact for one cut: one axis for each cut."""
+        if len(cuts) == 1:
+            return self.spectra.bonds[cuts[0]].tails[ranks[0]]
+        return truncation_errors(self._core, self._inner, cuts, ranks)
 
 
 def rotated_core(kernel: Tensor, spectra: Spectra) -> Tensor:

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from tuckertree._base.errors import TuckertreeError
-from tuckertree.core.decomposition import Factors, Spectra, decompose, feasible_ranks, method_cuts
+from tuckertree.core.decomposition import Factors, Spectra
 from tuckertree.core.decomposition.matricization import kernel_from_row, modes_in_row
 from tuckertree.core.layers.interface import LayerInterface
+from tuckertree.core.layers.methods import get_method
 from tuckertree.core.layers.spec import DENSE_TYPES, LayerSpec, bias_of, weight_of
-from tuckertree.core.layers.stages import chain_stages
 
 
 class Chain(LayerInterface, nn.Sequential):
@@ -32,8 +32,10 @@ class Chain(LayerInterface, nn.Sequential):
         Structure of the layer this stands for.
     method
         How it was factored.
-    cuts, ranks
-        The bonds that are cut in the kernel's row of modes, and the rank at each.
+    ranks
+        Of the method: for a method that cuts bonds one for each.
+    cuts
+        Numbers of the places between the stages (:meth:`Method.cuts`), for most methods the bonds that are cut.
     stages
         Structure of each layer of the chain.
     """
@@ -48,12 +50,12 @@ class Chain(LayerInterface, nn.Sequential):
         *,
         cuts: Sequence[int] | None = None,
     ) -> None:
-        if cuts is None:
-            cuts = method_cuts(method, len(dense.nontrivial_modes))
-            ranks = feasible_ranks(dense.nontrivial_shape, cuts, ranks)
-        stages = chain_stages(dense, cuts, ranks)
+        how = get_method(method)
+        self.ranks = how.checked_ranks(dense, ranks)
+        self.cuts = how.cuts(dense) if cuts is None else tuple(cuts)
+        stages = how.run_as(dense, self.ranks, cuts)
         super().__init__(OrderedDict((stage.name, stage.spec.build(device, dtype)) for stage in stages))
-        self.method, self.cuts, self.ranks = method, tuple(cuts), tuple(ranks)
+        self.method = method
         self.stand_for(dense, stages)
 
     def factors(self) -> Factors:
@@ -64,25 +66,40 @@ class Chain(LayerInterface, nn.Sequential):
         TuckertreeError
             If a stage has become something else, as by quantization.
         """
-        cores = []
-        for number, (name, layer) in enumerate(self.named_children()):
+        rows = []
+        for name, layer in self.named_children():
             if not isinstance(layer, DENSE_TYPES):
                 raise TuckertreeError(
                     f"the stage {name} of this chain is a {type(layer).__name__}, which has no factor"
                 )
             weight = weight_of(layer)
-            row = modes_in_row(LayerSpec.of(layer).kernel(weight))
-            row = row.unsqueeze(1) if number == 0 else row
-            cores.append(row.unsqueeze(-1) if number == len(self) - 1 else row)
-        return Factors(tuple(cores))
+            rows.append(modes_in_row(LayerSpec.of(layer).kernel(weight)))
+        return Factors.of_rows(rows, [stage.spec.groups for stage in self.stages])
 
     @torch.no_grad()
     def set_factors(self, factors: Factors) -> None:
-        """Copy factors of the same ranks into the weights, in the weights' own type."""
-        for number, (layer, core) in enumerate(zip(self, factors, strict=True)):
-            row = core.flatten(1, 2) if number == 0 else core
-            row = row.flatten(-2) if number == len(self) - 1 else row
+        """Copy factors of the same ranks into the weights, in the weights' own type.
+
+        Raises
+        ------
+        TuckertreeError
+            If they are not such as the stages take.
+        """
+        rows, taken = factors.rows(), [stage.spec.row_shape for stage in self.stages]
+        if (given := [tuple(row.shape) for row in rows]) != taken:
+            raise get_method(self.method).breach(
+                f"the stages take factors {list(map(list, taken))}, not {list(map(list, given))}"
+            )
+        for layer, row in zip(self, rows, strict=True):
             weight_of(layer).copy_(LayerSpec.of(layer).weight(kernel_from_row(row)))
+
+    def decompose(self, kernel: Tensor, spectra: Spectra | None = None) -> Factors:
+        """Factors of another kernel by this chain's method and ranks, merged as its stages are."""
+        how = get_method(self.method)
+        every = how.cuts(self.dense)
+        if self.cuts == every:
+            return how.factors(kernel, self.ranks, spectra)
+        return how.merged_factors(kernel, self.ranks, every, self.cuts)
 
 
 class TransposedChain(Chain):
@@ -146,9 +163,9 @@ def factorize(
     module
         ``nn.Conv1d/2d/3d``, ``nn.ConvTranspose1d/2d/3d`` or ``nn.Linear``.
     method
-        ``ht2``, ``tucker2``, ``spatial`` or ``svd``.
+        Its name: ``ht2``, ``tucker2``, ``spatial``, ``svd``, ``cp``, or another that is registered.
     ranks
-        One for each cut of the method; for HT-2 of a two-dimensional convolution ``(R1, R13, R3)``.
+        Of the method, one for each cut; for HT-2 of a two-dimensional convolution ``(R1, R13, R3)``.
     spectra
         Spectra of the layer's kernel at the method's cuts, if they are at hand.
     factors
@@ -164,10 +181,7 @@ def factorize(
     dense = LayerSpec.of(module)
     weight, bias = weight_of(module), bias_of(module)
     chain = empty_chain(dense, method, ranks, device=weight.device, dtype=weight.dtype)
-    if factors is None:
-        cuts = method_cuts(method, len(dense.nontrivial_modes))
-        factors = decompose(dense.kernel(weight), chain.ranks, cuts, spectra)
-    chain.set_factors(factors)
+    chain.set_factors(factors or chain.decompose(dense.kernel(weight), spectra))
     take_over(chain, [weight], bias)
     return chain.train(module.training)
 

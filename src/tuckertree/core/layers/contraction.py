@@ -2,8 +2,8 @@
 
 The factors are one thing and the way they are run another. Four small layers have the fewest multiply-
 accumulates, but each of them reads and writes its activations. Merging neighbours multiplies their cores out:
-fewer layers, more multiply-accumulates, the same function. As the stages are the blocks of modes between cuts,
-merging two of them is leaving out the cut between them, and a variant is a subset of the chain's cuts.
+fewer layers, more multiply-accumulates, the same function. As each stage acts on axes of its own, any neighbours
+can be merged, and a variant is a subset of the chain's cuts.
 """
 
 from __future__ import annotations
@@ -15,10 +15,9 @@ from itertools import combinations
 import torch
 from torch import nn
 
-from tuckertree.core.decomposition import Factors
 from tuckertree.core.layers.chain import Chain, densify, take_over
-from tuckertree.core.layers.spec import LayerSpec, bias_of, weight_of
-from tuckertree.core.layers.stages import Stage, chain_macs, chain_parameters, chain_stages
+from tuckertree.core.layers.spec import bias_of, weight_of
+from tuckertree.core.layers.stages import Stage, chain_macs, chain_parameters, merged_stages
 
 
 @dataclass(frozen=True)
@@ -27,14 +26,13 @@ class FusionVariant:
 
     Attributes
     ----------
-    cuts, ranks
-        The bonds that stay cut, and the rank at each; none for the dense layer.
+    cuts
+        Those that stay; none for the dense layer.
     stages
         Structure of each layer; for the dense variant of the one layer.
     """
 
     cuts: tuple[int, ...]
-    ranks: tuple[int, ...]
     stages: tuple[Stage, ...]
 
     @property
@@ -64,8 +62,8 @@ class FusionVariant:
         return chain_macs(self.stages, size_in, size_out)
 
 
-def fusion_variants(spec: LayerSpec, cuts: Sequence[int], ranks: Sequence[int]) -> tuple[FusionVariant, ...]:
-    """List every fusion variant of a layer factored at ``cuts``: ``2^n`` for ``n`` cuts.
+def fusion_variants(stages: Sequence[Stage], cuts: Sequence[int]) -> tuple[FusionVariant, ...]:
+    """List every fusion variant of a chain: ``2^n`` for the ``n`` cuts between its stages.
 
     For HT-2 of a two-dimensional convolution, cut at bonds 0, 1, 2 with ranks ``(R1, R13, R3)``:
 
@@ -87,12 +85,11 @@ def fusion_variants(spec: LayerSpec, cuts: Sequence[int], ranks: Sequence[int]) 
     tuple of FusionVariant
         The chain as it is first, then ever fewer layers; the dense variant is the last.
     """
-    found = []
-    for count in range(len(cuts), -1, -1):
-        for kept in combinations(range(len(cuts)), count):
-            some_cuts, some_ranks = tuple(cuts[i] for i in kept), tuple(ranks[i] for i in kept)
-            found.append(FusionVariant(some_cuts, some_ranks, chain_stages(spec, some_cuts, some_ranks)))
-    return tuple(found)
+    return tuple(
+        FusionVariant(kept, merged_stages(stages, cuts, kept))
+        for count in range(len(cuts), -1, -1)
+        for kept in combinations(cuts, count)
+    )
 
 
 def contract_chain(chain: Chain, variant: FusionVariant) -> nn.Module:
@@ -116,7 +113,7 @@ def contract_chain(chain: Chain, variant: FusionVariant) -> nn.Module:
     ValueError
         If the variant is not one of this chain.
     """
-    if variant not in fusion_variants(chain.dense, chain.cuts, chain.ranks):
+    if variant not in fusion_variants(chain.stages, chain.cuts):
         raise ValueError(
             f"a chain cut at {chain.cuts} with ranks {chain.ranks} has no variant {variant.name!r}"
         )
@@ -124,22 +121,9 @@ def contract_chain(chain: Chain, variant: FusionVariant) -> nn.Module:
         return densify(chain)
     weights = [weight_of(layer) for layer in chain]
     contracted = type(chain)(
-        chain.dense, chain.method, variant.ranks, weights[0].device, weights[0].dtype, cuts=variant.cuts
+        chain.dense, chain.method, chain.ranks, weights[0].device, weights[0].dtype, cuts=variant.cuts
     )
     with torch.no_grad():
-        contracted.set_factors(_merged(chain.factors().to(torch.float64), chain.cuts, variant.cuts))
+        contracted.set_factors(chain.factors().to(torch.float64).merged(chain.cuts, variant.cuts))
     take_over(contracted, weights, bias_of(chain[-1]))
     return contracted.train(chain.training)
-
-
-def _merged(factors: Factors, cuts: Sequence[int], kept: Sequence[int]) -> Factors:
-    """Multiply neighbouring cores out wherever the cut between them is not kept."""
-    merged = [factors.cores[0]]
-    for cut, core in zip(cuts, factors.cores[1:], strict=True):
-        if cut in kept:
-            merged.append(core)
-        else:
-            left = merged[-1]
-            product = left.flatten(1, -2) @ core.flatten(2)
-            merged[-1] = product.reshape(*left.shape[:-1], *core.shape[2:])
-    return Factors(tuple(merged))

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from tuckertree._base.errors import TuckertreeError
-from tuckertree.core.decomposition import decompose
 from tuckertree.core.layers.spec import LayerSpec, weight_of
 
 if TYPE_CHECKING:
@@ -69,7 +68,7 @@ def hold(chain: Chain, weight: Tensor) -> None:
         last.copy_(rounded)
         return
     before = [weight_of(layer).clone() for layer in layers]
-    chain.set_factors(decompose(dense.kernel(weight), chain.ranks, chain.cuts))
+    chain.set_factors(chain.decompose(dense.kernel(weight)))
     if not _are_same(
         _filters(dense, dense.weight(chain.factors().to(torch.float64).kernel())), new, weight.dtype
     ):

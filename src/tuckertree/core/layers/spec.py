@@ -156,6 +156,12 @@ class LayerSpec:
         return (*self.kernel_shape[:2], *(self.kernel_size[mode] for mode in self.nontrivial_modes))
 
     @property
+    def row_shape(self) -> tuple[int, ...]:
+        """Shape ``(g, C, ..., T)`` of the kernel with its nontrivial modes in a row."""
+        outputs, *rest = self.nontrivial_shape
+        return (self.groups, *rest, outputs)
+
+    @property
     def weights(self) -> int:
         """Number of weights, the bias not counted."""
         return self.groups * prod(self.kernel_shape)

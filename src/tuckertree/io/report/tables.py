@@ -7,7 +7,7 @@ from io import StringIO
 
 from rich.console import Console
 
-from tuckertree.core.layers import FusionVariant, LayerSpec, chain_stages
+from tuckertree.core.layers import FusionVariant, LayerSpec, get_method
 from tuckertree.io.report.fitting import FittingTable
 from tuckertree.io.report.verdict import Compressed, bounds_hold, is_fitted, is_weighted, warnings_of
 from tuckertree.planning import DENSE, Inventory, LayerPlan, Plan, TradeOff
@@ -116,8 +116,7 @@ def form_text(layer: LayerPlan) -> str:
     filters, channels, *size = layer.kernel
     ones, zeros = (1,) * len(size), (0,) * len(size)
     spec = LayerSpec(channels, filters, tuple(size), ones, zeros, ones, zeros)
-    ranks = (1,) * len(layer.form)
-    return FusionVariant(layer.form, ranks, chain_stages(spec, layer.form, ranks)).name
+    return FusionVariant(layer.form, get_method(layer.method).run_as(spec, layer.ranks, layer.form)).name
 
 
 def _times(layer: LayerPlan) -> str:

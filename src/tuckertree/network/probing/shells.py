@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from tuckertree._base.errors import TuckertreeError
-from tuckertree.core.decomposition import Factors, method_cuts
+from tuckertree.core.decomposition import Factors
 from tuckertree.core.decomposition.matricization import modes_in_row
-from tuckertree.core.layers import Chain, LayerSpec, bias_of, empty_chain, weight_of
+from tuckertree.core.layers import Chain, LayerSpec, bias_of, empty_chain, get_method, weight_of
 from tuckertree.measure.reach import overlapping, reach
 
 
@@ -34,7 +34,7 @@ class Shell:
 
     def __init__(self, dense: nn.Module, method: str) -> None:
         spec, weight, bias = LayerSpec.of(dense), weight_of(dense), bias_of(dense)
-        ranks = (1,) * len(method_cuts(method, len(spec.nontrivial_modes)))
+        ranks = (1,) * get_method(method).rank_count(spec)
         self.chain: Chain = empty_chain(spec, method, ranks, device=weight.device, dtype=weight.dtype)
         self.is_used = False
         with torch.no_grad():

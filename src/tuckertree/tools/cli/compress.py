@@ -85,6 +85,10 @@ def compress(
     round_to: Annotated[
         int | None, typer.Option(help="Round ranks to a multiple of this. [1; with --latency 16, 8 or 4]")
     ] = None,
+    methods: Annotated[
+        str | None,
+        typer.Option(help="Methods that a budget chooses among: ht2,tucker2,spatial,svd (default), cp."),
+    ] = None,
     weights: Weights = None,
     architecture: BuiltBy = None,
     input_size: InputSize = None,
@@ -104,6 +108,7 @@ def compress(
     """
     import tuckertree
     from tuckertree.compression.networks import OnnxNetwork, TorchNetwork
+    from tuckertree.core.layers import METHODS
     from tuckertree.io import check_output
     from tuckertree.tools.opening import open_model
 
@@ -112,6 +117,7 @@ def compress(
         refuse_options("belongs to --calibration", calibration_images=calibration_images, **images_as)
     timing = {"runtime": runtime, "threads": threads, "batch": batch, "best_effort": best_effort or None}
     rule = _rule(energy, error, params, macs, latency, timing)
+    among = METHODS if methods is None else tuple(name.strip() for name in methods.split(","))
     size = parse_sizes(input_size)
     images: ImageSet | OnnxImages | None
     more: list[str] = []
@@ -143,6 +149,7 @@ def compress(
         round_to=round_to,
         calibration=images,
         objective=objective,
+        methods=among,
     )
     result.save(output, overwrite=overwrite)
     _show(result, output, [*result.lines(), *more], as_json=as_json)

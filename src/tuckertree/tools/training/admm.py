@@ -20,8 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from tuckertree._base.errors import TuckertreeError, UsageError
-from tuckertree.core.decomposition import decompose, method_cuts
-from tuckertree.core.layers import LayerSpec, weight_of
+from tuckertree.core.layers import LayerSpec, get_method, weight_of
 from tuckertree.network.surgery import is_compressed, layer_for
 from tuckertree.planning import LayerPlan, Plan
 from tuckertree.tools.settings import Settings
@@ -121,7 +120,7 @@ def truncated(dense: nn.Module, layer: LayerPlan, offset: Tensor | None = None) 
     spec, weight = LayerSpec.of(dense), weight_of(dense)
     kernel = spec.kernel(weight if offset is None else weight + offset)
     try:
-        factors = decompose(kernel, layer.ranks, method_cuts(layer.method, len(spec.nontrivial_modes)))
+        factors = get_method(layer.method).factors(kernel, layer.ranks)
     except TuckertreeError as error:
         raise type(error)(f"{layer.name}: {error}") from error
     return spec.weight(factors.kernel()).to(weight.dtype)

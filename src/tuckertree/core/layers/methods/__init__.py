@@ -1,0 +1,22 @@
+"""How a kernel is factored: a registry with one entry for each method."""
+
+from tuckertree.core.layers.methods.cp import CPMethod
+from tuckertree.core.layers.methods.cut import HT2, SPATIAL, SVD, TUCKER2, CutMethod
+from tuckertree.core.layers.methods.method import Choices, Method, get_method, known_methods, register
+
+for _method in (HT2, TUCKER2, SPATIAL, SVD, CPMethod()):
+    register(_method)
+
+METHODS = tuple(method.name for method in (HT2, TUCKER2, SPATIAL, SVD))
+"""The methods that a budget chooses among unless others are asked for."""
+
+__all__ = [
+    "METHODS",
+    "CPMethod",
+    "Choices",
+    "CutMethod",
+    "Method",
+    "get_method",
+    "known_methods",
+    "register",
+]

@@ -8,7 +8,7 @@ from dataclasses import MISSING, asdict, dataclass, fields, replace
 from typing import Any
 
 from tuckertree._base.errors import TuckertreeError
-from tuckertree.core.layers import known_methods
+from tuckertree.core.layers import LayerSpec, get_method, known_methods
 
 DENSE = "dense"
 EXCLUDED, NOT_INCLUDED = "excluded", "not included"
@@ -239,7 +239,7 @@ def _layer_from_json(data: Any, where: str) -> LayerPlan:
         macs=_pair(data["macs"], f"{where}.macs"),
         bound=_number(data["bound"], f"{where}.bound"),
         reason=_typed(data["reason"], str, f"{where}.reason"),
-        form=_form(data.get("form"), method, len(data["kernel"]) - 2, f"{where}.form"),
+        form=_form(data, method, f"{where}.form"),
         seconds=_seconds(data.get("seconds"), f"{where}.seconds"),
         group=_group(data.get("group"), data["name"], f"{where}.group"),
     )
@@ -254,11 +254,14 @@ def _group(data: Any, name: str, where: str) -> tuple[str, ...] | None:
     return group
 
 
-def _form(data: Any, method: str, order: int, where: str) -> tuple[int, ...] | None:
-    if data is None:
+def _form(layer: dict[str, Any], method: str, where: str) -> tuple[int, ...] | None:
+    if (data := layer.get("form")) is None:
         return None
-    form = _integers(data, where)
-    if method == DENSE or not form or sorted(set(form)) != list(form) or form[-1] > order:
+    form, known = _integers(data, where), tuple[int, ...]()
+    if method != DENSE and len(layer["kernel"]) > 1 and min(layer["groups"], *layer["kernel"]) > 0:
+        spec, how = LayerSpec.of_kernel(layer["kernel"], layer["groups"]), get_method(method)
+        known = how.cuts(spec) if how.applies(spec) else ()
+    if not form or sorted(set(form)) != list(form) or not set(form) <= set(known):
         raise TuckertreeError(f"{where}: {data!r} are not rising cuts of a {method} chain")
     return form
 

@@ -139,5 +139,13 @@ def test_a_name_that_is_taken_or_no_name_is_refused(name):
 
     with pytest.raises(UsageError, match="name"):
         register(Other(name, lambda order: [0]))
+    with pytest.raises(UsageError, match="name"):
+        register(CutMethod(name, lambda order: [0]))
     with pytest.raises(UsageError, match="instance of Method"):
         register(CutMethod)
+
+
+def test_a_class_that_is_defined_anew_takes_the_place_of_its_former_self():
+    first, second = Broken(), Broken()
+    register(first)
+    assert get_method(register(second).name) is second

@@ -9,7 +9,7 @@ from typing import Any
 
 from tuckertree._base.errors import TuckertreeError, UsageError
 from tuckertree._base.reading import read_as
-from tuckertree.core.layers import known_methods
+from tuckertree.core.layers import LayerSpec, get_method, known_methods
 
 DENSE = "dense"
 EXCLUDED, NOT_INCLUDED = "excluded", "not included"
@@ -89,8 +89,15 @@ class LayerPlan:
         _check_sizes(self.kernel, self.ranks, self.parameters, self.macs)
         if self.form is not None:
             rising = sorted(set(self.form)) == list(self.form)
-            if self.method == DENSE or not self.form or not rising or self.form[-1] > len(self.kernel) - 2:
+            if not self.form or not rising or not set(self.form) <= set(self._cuts()):
                 raise UsageError(f"form: {list(self.form)} are not rising cuts of a {self.method} chain")
+
+    def _cuts(self) -> tuple[int, ...]:
+        """The cuts of the method in this layer, none where it is not for it."""
+        if self.method == DENSE or len(self.kernel) < 2 or min(self.groups, *self.kernel) < 1:
+            return ()
+        spec, how = LayerSpec.of_kernel(self.kernel, self.groups), get_method(self.method)
+        return how.cuts(spec) if how.applies(spec) else ()
 
     @property
     def left_out(self) -> bool:

@@ -102,6 +102,13 @@ class LayerSpec:
             padding_mode=module.padding_mode,
         )
 
+    @classmethod
+    def of_kernel(cls, kernel: Sequence[int], groups: int = 1) -> LayerSpec:
+        """A convolution or linear layer of one group's kernel ``(T, C, D1, ..., DN)``, with nothing else to it."""
+        outputs, inputs, *size = kernel
+        ones, zeros = (1,) * len(size), (0,) * len(size)
+        return cls(groups * inputs, groups * outputs, tuple(size), ones, zeros, ones, zeros, groups)
+
     def build(self, device: torch.device | str = "cpu", dtype: torch.dtype | None = None) -> nn.Module:
         """Make the torch module, with uninitialised weights."""
         arguments: dict[str, Any]

@@ -113,9 +113,7 @@ def form_text(layer: LayerPlan) -> str:
     """The kernels of the layers that a planned chain is run as: ``1x1, 3x3``."""
     if layer.form is None:
         return ""
-    filters, channels, *size = layer.kernel
-    ones, zeros = (1,) * len(size), (0,) * len(size)
-    spec = LayerSpec(channels, filters, tuple(size), ones, zeros, ones, zeros)
+    spec = LayerSpec.of_kernel(layer.kernel, layer.groups)
     return FusionVariant(layer.form, get_method(layer.method).run_as(spec, layer.ranks, layer.form)).name
 
 

@@ -216,6 +216,8 @@ _METHODS: dict[str, Method] = {}
 def register(method: Method) -> Method:
     """Make a method known by its name, to be asked for with ``methods=`` and read in plans and folders.
 
+    A class that is defined anew, as in a notebook, takes the place of its former self.
+
     Raises
     ------
     UsageError
@@ -224,7 +226,10 @@ def register(method: Method) -> Method:
     name = getattr(method, "name", None)
     if not isinstance(method, Method) or not isinstance(name, str) or not name.isidentifier():
         raise UsageError(f"a method is an instance of Method with a name of letters, not {method!r}")
-    if name == _RESERVED or type(_METHODS.get(name, method)) is not type(method):
+    former = type(_METHODS.get(name, method))
+    is_same = (former.__module__, former.__qualname__) == (type(method).__module__, type(method).__qualname__)
+    is_ours = name in _METHODS and former.__module__.startswith(__name__.partition(".")[0])
+    if name == _RESERVED or is_ours or not is_same:
         raise UsageError(f"the name {name!r} of a method is taken")
     _METHODS[name] = method
     return method

@@ -6,9 +6,12 @@ from torch import nn
 
 from tuckertree._base.errors import TuckertreeError, UnreachableTargetError, UsageError
 from tuckertree._base.version import __version__
-from tuckertree.compression import CompressionResult, compress
+from tuckertree.calibration import calibrate
+from tuckertree.compression import CompressionResult, OnnxNetwork, compress, plan, trade_off_curve
 from tuckertree.core.layers import Chain, densify, factorize
 from tuckertree.io import load_folder
+from tuckertree.io.export import export
+from tuckertree.measure import evaluate
 from tuckertree.network.surgery import apply, to_dense
 from tuckertree.planning import Budget, Energy, ErrorBound, Layer, LayerPlan, Plan, Ranks
 from tuckertree.tools.models import build
@@ -52,6 +55,7 @@ __all__ = [
     "ErrorBound",
     "Layer",
     "LayerPlan",
+    "OnnxNetwork",
     "Outcome",
     "Plan",
     "Ranks",
@@ -62,11 +66,16 @@ __all__ = [
     "__version__",
     "apply",
     "build",
+    "calibrate",
     "compress",
     "densify",
+    "evaluate",
+    "export",
     "factorize",
     "finetune",
     "load",
+    "plan",
     "to_dense",
+    "trade_off_curve",
     "train",
 ]

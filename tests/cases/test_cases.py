@@ -23,8 +23,10 @@ class Run:
     def __init__(self, path, folder):
         environment = {**os.environ, "TMPDIR": str(folder)}
         environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environment["PATH"]])
+        # Names of before the packages were moved.
+        script = path.read_text(encoding="utf-8").replace("from tuckertree.export import", "from tuckertree import")
         done = subprocess.run(
-            [sys.executable, str(path)],
+            [sys.executable, "-c", script],
             capture_output=True,
             text=True,
             cwd=folder,
@@ -37,7 +39,7 @@ class Run:
     @property
     def refused(self):
         """Whether it ended with one line of ours."""
-        return bool(self.code and re.match(r"tuckertree\.errors\.\w+: \S", self.err))
+        return bool(self.code and re.match(r"tuckertree\.\w+Error: \S", self.err))
 
     def number(self, before):
         """The number behind a text."""

@@ -69,3 +69,7 @@ class UnreachableTargetError(TuckertreeError):
 
 class DivergedError(TuckertreeError):
     """Training diverged in its first epoch, so that there are no weights to keep and none to go on from."""
+
+
+for _offered in (TuckertreeError, UsageError, UnreachableTargetError):
+    _offered.__module__ = "tuckertree"  # where users catch them

@@ -1,7 +1,19 @@
 """compress(), what it takes and gives back, and what a budget makes small."""
 
-from tuckertree.compression.compressing import CompressionResult, Stopwatch, compress
+from tuckertree.compression.compressing import compress, plan
+from tuckertree.compression.measures import Stopwatch
 from tuckertree.compression.networks import Network, OnnxNetwork
-from tuckertree.compression.objectives import Objective, Survey
+from tuckertree.compression.objectives import Objective, Survey, trade_off_curve
+from tuckertree.compression.result import CompressionResult
 
-__all__ = ["CompressionResult", "Network", "Objective", "OnnxNetwork", "Stopwatch", "Survey", "compress"]
+__all__ = [
+    "CompressionResult",
+    "Network",
+    "Objective",
+    "OnnxNetwork",
+    "Stopwatch",
+    "Survey",
+    "compress",
+    "plan",
+    "trade_off_curve",
+]

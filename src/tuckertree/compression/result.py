@@ -1,0 +1,121 @@
+"""What compress() gives back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from tuckertree.compression.onnx_output import OnnxOutput
+from tuckertree.io import save_folder
+from tuckertree.io.sizes import Size
+from tuckertree.latency import fuse_as_planned
+from tuckertree.planning import Plan
+
+
+@dataclass(frozen=True)
+class CompressionResult:
+    """A compressed model and everything that is known about it.
+
+    Attributes
+    ----------
+    model
+        The compressed model: a copy of the original with :class:`~tuckertree.core.layers.Chain` in some places.
+    plan
+        What was done to each layer, and why; ``apply(original, plan)`` gives the same model again
+        (of a model that was compressed already, ``apply(to_dense(model), plan)``).
+    errors
+        True relative error ``||W - W^||_F / ||W||_F`` of each compressed layer's weight, as it is stored.
+    relative_error
+        The same over all convolutions and linear layers together, dense ones included.
+    seconds
+        Time of the phases ``inventory``, ``probe``, ``images``, ``times``, ``plan``, ``factors`` or
+        ``calibration``, and ``errors``.
+    architecture
+        Name from which :func:`tuckertree.build` makes the original architecture, if it has one.
+    input_size
+        Size of the example input without the batch, or of each by its keyword.
+    output
+        What was compressed is an ONNX file: the file that is written, compared with it in ONNX Runtime.
+    """
+
+    model: nn.Module
+    plan: Plan
+    errors: Mapping[str, float]
+    relative_error: float
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    architecture: str | None = None
+    input_size: Size | None = None
+    output: OnnxOutput | None = None
+
+    def __str__(self) -> str:
+        """Table of the layers and the totals."""
+        from tuckertree.io.report import result_text
+
+        warnings = [f"warning     {warning}" for warning in self.warnings]
+        return "\n".join([result_text(self), *self.lines(), *warnings])
+
+    def lines(self) -> list[str]:
+        """What there is to say beside plan and totals."""
+        return [] if self.output is None else self.output.lines()
+
+    @property
+    def warnings(self) -> list[str]:
+        """Reasons to doubt that the network is of use, beside those that its plan gives."""
+        from tuckertree.io.report import is_fitted
+
+        return [] if self.output is None else self.output.warnings(fitted=is_fitted(self))
+
+    def fused(self) -> nn.Module:
+        """The network as it was measured, to be run, timed and exported; :attr:`model` is the one to train on.
+
+        Of a budget of latency neighbouring factors are multiplied out as the plan says (``form``), which is the
+        same function up to rounding. Otherwise nothing was measured, and this is :attr:`model` itself.
+        """
+        return fuse_as_planned(self.model, self.plan)
+
+    def save(
+        self, path: str | Path, *, overwrite: bool = False, report: Mapping[str, Any] | None = None
+    ) -> Path:
+        """Write the saved folder: ``config.json``, ``model.safetensors``, ``report.json``; of an ONNX file another.
+
+        Parameters
+        ----------
+        path
+            The folder. It appears whole or not at all.
+        overwrite
+            Whether a saved folder that is there already may be replaced.
+        report
+            More to be kept in ``report.json``, such as accuracies.
+
+        Raises
+        ------
+        TuckertreeError
+            If the folder exists and may not be replaced, or cannot be written.
+        """
+        if self.output is not None:
+            return self.output.save(Path(path), overwrite=overwrite)
+        return save_folder(
+            path,
+            self.model,
+            self.plan,
+            architecture=self.architecture,
+            input_size=self.input_size,
+            report={**self.summary(), **(report or {})},
+            overwrite=overwrite,
+        )
+
+    def summary(self) -> dict[str, Any]:
+        """What was measured, as JSON data: sizes before and after, errors, seconds."""
+        return {
+            "parameters": list(self.plan.parameters),
+            "macs": list(self.plan.macs),
+            "relative_error": self.relative_error,
+            "errors": dict(self.errors),
+            "seconds": dict(self.seconds),
+            **({"latency": asdict(self.plan.latency)} if self.plan.latency else {}),
+            **({} if self.output is None else self.output.summary()),
+        }

@@ -253,7 +253,7 @@ def _are_images(values: Any, example: Tensor) -> bool:
     return _are_tensors(values) and all(value.ndim == example.ndim - 1 for value in values)
 
 
-def _without_labels(batch: Any) -> ExampleInputs:
+def _without_labels(batch: object) -> ExampleInputs:
     if isinstance(batch, Tensor):
         return batch
     if not _is_list(batch) or not batch or not tensors(batch[0]):

@@ -115,7 +115,7 @@ class OnnxOutput:
             f"file        {before:.2f} MB -> {after:.2f} MB",
         ]
 
-    def summary(self) -> dict[str, Any]:
+    def summary(self) -> dict[str, object]:
         """What was measured, as JSON data."""
         return {
             "bytes": list(self.bytes),

@@ -78,7 +78,7 @@ class CompressionResult:
         return fuse_as_planned(self.model, self.plan)
 
     def save(
-        self, path: str | Path, *, overwrite: bool = False, report: Mapping[str, Any] | None = None
+        self, path: str | Path, *, overwrite: bool = False, report: Mapping[str, object] | None = None
     ) -> Path:
         """Write the saved folder: ``config.json``, ``model.safetensors``, ``report.json``; of an ONNX file another.
 
@@ -108,7 +108,7 @@ class CompressionResult:
             overwrite=overwrite,
         )
 
-    def summary(self) -> dict[str, Any]:
+    def summary(self) -> dict[str, object]:
         """What was measured, as JSON data: sizes before and after, errors, seconds."""
         return {
             "parameters": list(self.plan.parameters),

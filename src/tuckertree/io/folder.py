@@ -68,7 +68,7 @@ class _Config:
     architecture: str | None
     tensors: str
     plan: Plan
-    input_size: Any = None
+    input_size: object = None
 
 
 def save_folder(
@@ -77,7 +77,7 @@ def save_folder(
     plan: Plan,
     *,
     architecture: str | None,
-    report: Mapping[str, Any],
+    report: Mapping[str, object],
     input_size: Size | None = None,
     overwrite: bool = False,
 ) -> Path:
@@ -165,7 +165,7 @@ def read_plan(path: str | Path) -> Plan:
         raise TuckertreeError(f"{path} is not a plan: {error}") from error
 
 
-def read_report(path: str | Path) -> dict[str, Any]:
+def read_report(path: str | Path) -> dict[str, object]:
     """Read ``report.json`` of a saved folder.
 
     Raises
@@ -242,11 +242,11 @@ def _inside(folder: Path, name: str) -> Path:
     return file
 
 
-def _write_json(path: Path, data: Mapping[str, Any]) -> None:
+def _write_json(path: Path, data: Mapping[str, object]) -> None:
     path.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
 
 
-def _read_json(path: Path) -> Any:
+def _read_json(path: Path) -> object:
     if not path.exists():
         raise TuckertreeError(f"{path.parent} is not a folder saved by tuckertree: it has no {path.name}")
     return read_json(_inside(path.parent, path.name))

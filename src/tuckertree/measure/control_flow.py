@@ -141,7 +141,7 @@ def followed(model: nn.Module, names: Iterable[str]) -> Iterator[None]:
             handle.remove()
 
 
-def note(*what: Any) -> None:
+def note(*what: object) -> None:
     """Add to the control flow of the forward pass that runs in this thread what its operations do not show."""
     if (control_flow := getattr(_here, "control_flow", None)) is not None:
         control_flow.note(*what)

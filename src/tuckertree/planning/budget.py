@@ -105,7 +105,7 @@ class Budget:
             ),
         )
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> dict[str, object]:
         """See :meth:`NetworkRule.describe`."""
         kinds = ("params", "macs") if self.latency is None else ("latency", "runtime", "threads", "batch")
         return {"rule": "budget", **{kind: getattr(self, kind) for kind in kinds}}

@@ -150,7 +150,7 @@ def _recording(modules: dict[nn.Module, list[str]]) -> Iterator[dict[nn.Module, 
     """Record the calls of modules, in the order of each module's first call."""
     calls: dict[nn.Module, list[Call]] = {}
 
-    def record(module: nn.Module, x: Any, y: Any) -> None:
+    def record(module: nn.Module, x: object, y: object) -> None:
         if isinstance(x, Tensor) and isinstance(y, Tensor):
             calls.setdefault(module, []).append(_call(module, x, y))
 

@@ -185,7 +185,7 @@ class Plan:
     """
 
     layers: tuple[LayerPlan, ...]
-    rule: Mapping[str, Any]
+    rule: Mapping[str, object]
     parameters: tuple[int, int]
     macs: tuple[int, int]
     optimality: Optimality | None = None
@@ -216,7 +216,7 @@ class Plan:
         return data
 
     @classmethod
-    def from_json(cls, data: Any) -> Plan:
+    def from_json(cls, data: object) -> Plan:
         """Read JSON data back, trusting none of it.
 
         Raises

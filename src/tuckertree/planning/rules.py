@@ -25,7 +25,7 @@ class Rule(Protocol):
         """Choose a rank for each cut, from the C end, or None to leave the layer dense."""
         ...
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> dict[str, object]:
         """The rule as JSON data, to be kept in the plan."""
         ...
 
@@ -54,7 +54,7 @@ class NetworkRule(Protocol):
         """Choose candidates such that each layer that has some is decided once."""
         ...
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> dict[str, object]:
         """The rule as JSON data, to be kept in the plan."""
         ...
 
@@ -81,7 +81,7 @@ class Energy:
         """See :meth:`Rule.ranks`."""
         return tuple(bond.rank_for_energy(self.energy) for bond in spectra.bonds.values())
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> dict[str, object]:
         """See :meth:`Rule.describe`."""
         return {"rule": "energy", **asdict(self)}
 
@@ -119,7 +119,7 @@ class ErrorBound:
             ranks[i] = min(ranks[i], bond.rank_for_tail(allowance - others))
         return tuple(ranks)
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> dict[str, object]:
         """See :meth:`Rule.describe`."""
         return {"rule": "error", **asdict(self)}
 
@@ -165,7 +165,7 @@ class Ranks:
             return ranks
         return None
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> dict[str, object]:
         """See :meth:`Rule.describe`."""
         layers = {k: v if isinstance(v, int | float) else list(v) for k, v in self.layers.items()}
         return {"rule": "ranks", "layers": layers}

@@ -47,11 +47,11 @@ class LatencyCache:
         self.path = path or cache_folder() / "latency.json"
         self._entries = self._read()
 
-    def get(self, key: Mapping[str, Any]) -> dict[str, float] | None:
+    def get(self, key: Mapping[str, object]) -> dict[str, float] | None:
         """The numbers kept under a key, or None."""
         return self._entries.get(_text(key))
 
-    def keep(self, entries: Sequence[tuple[Mapping[str, Any], dict[str, float]]]) -> None:
+    def keep(self, entries: Sequence[tuple[Mapping[str, object], dict[str, float]]]) -> None:
         """Add numbers, and write the file anew beside what others may have added to it since."""
         self._entries |= {_text(key): numbers for key, numbers in entries}
         self._entries = self._read() | self._entries
@@ -72,7 +72,7 @@ class LatencyCache:
         return {key: numbers for key, numbers in entries.items() if _is_sound(numbers)}
 
 
-def _is_sound(numbers: Any) -> bool:
+def _is_sound(numbers: object) -> bool:
     return (
         isinstance(numbers, dict)
         and set(numbers) == {"seconds", "median", "low", "high"}
@@ -80,5 +80,5 @@ def _is_sound(numbers: Any) -> bool:
     )
 
 
-def _text(key: Mapping[str, Any]) -> str:
+def _text(key: Mapping[str, object]) -> str:
     return json.dumps(key, sort_keys=True)

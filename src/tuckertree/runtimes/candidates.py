@@ -86,7 +86,7 @@ def time_candidates(
         raise UsageError(f"a measurement needs at least {_BLOCK} rounds, got {repeats}")
     cache = LatencyCache() if cache is None else cache
     common = _setting(runtime, inputs, candidates[0], repeats)
-    keys: list[dict[str, Any]] = [{**common, "candidate": _described(module)} for module in candidates]
+    keys: list[dict[str, object]] = [{**common, "candidate": _described(module)} for module in candidates]
     known = [cache.get(key) for key in keys]
     missing = [i for i, numbers in enumerate(known) if numbers is None and i]
     if known[0] is None or missing:
@@ -119,7 +119,7 @@ def _measure(
     return [{"seconds": seconds, **asdict(ratio)} for seconds, ratio in times]
 
 
-def _setting(runtime: Runtime, inputs: Tensor, reference: nn.Module, repeats: int) -> dict[str, Any]:
+def _setting(runtime: Runtime, inputs: Tensor, reference: nn.Module, repeats: int) -> dict[str, object]:
     return {
         "tuckertree": __version__,
         **runtime.key,

@@ -22,7 +22,7 @@ class Runnable(ABC):
     """A network made ready by a runtime."""
 
     @abstractmethod
-    def bind(self, inputs: Sequence[Tensor]) -> Callable[[], Any]:
+    def bind(self, inputs: Sequence[Tensor]) -> Callable[[], object]:
         """Give a function that runs the network once on these inputs and returns when it is done."""
 
     @abstractmethod
@@ -157,7 +157,7 @@ def usable_device(name: str) -> torch.device:
     return device
 
 
-def tensors_of(output: Any) -> list[Tensor]:
+def tensors_of(output: object) -> list[Tensor]:
     """List the tensors in what a model returns: one, or any nesting of containers and dataclasses."""
     found = [leaf for leaf in leaves(output) if leaf is not None]
     for leaf in found:

@@ -21,15 +21,15 @@ from tuckertree.runtimes.runtime import Runnable, Runtime, tensors_of
 class TorchRunnable(Runnable):
     """A module, or what torch.compile made of it."""
 
-    def __init__(self, forward: Callable[..., Any], device: str) -> None:
+    def __init__(self, forward: Callable[..., object], device: str) -> None:
         self._forward, self._device = forward, device
 
-    def bind(self, inputs: Sequence[Tensor]) -> Callable[[], Any]:
+    def bind(self, inputs: Sequence[Tensor]) -> Callable[[], object]:
         """As :meth:`Runnable.bind`."""
         forward, there = self._forward, tuple(x.to(self._device) for x in inputs)
         synchronise = synchroniser(self._device)
 
-        def once() -> Any:
+        def once() -> object:
             with torch.inference_mode():
                 output = forward(*there)
                 synchronise()
@@ -110,7 +110,7 @@ class CompiledRuntime(TorchRuntime):
         """As :meth:`Runtime.load`; compiles."""
         copied = copy_for_inference(model).to(self.device)
 
-        def forward(*args: Tensor) -> Any:
+        def forward(*args: Tensor) -> object:
             return copied(*args)
 
         # torch.compile keeps what it has compiled by code object and gives up after eight: each its own.

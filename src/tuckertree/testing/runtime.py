@@ -198,12 +198,12 @@ class _Several(nn.Module):
         super().__init__()
         self.conv, self.norm = nn.Conv2d(3, 4, 3, stride=2, padding=1), nn.BatchNorm2d(4)
 
-    def forward(self, x: Tensor, y: Tensor) -> dict[str, Any]:
+    def forward(self, x: Tensor, y: Tensor) -> dict[str, object]:
         z = self.norm(self.conv(x)) + y.mean((2, 3), keepdim=True)
         return {"sum": z, "rest": [z.mean((2, 3)), y - 1]}
 
 
-def _refused(kind: type[TuckertreeError], call: Callable[..., object], *given: Any, **named: Any) -> None:
+def _refused(kind: type[TuckertreeError], call: Callable[..., object], *given: object, **named: object) -> None:
     """Check that a call is refused, and in one line."""
     try:
         call(*given, **named)

@@ -191,7 +191,7 @@ class Settings:
             raise UsageError("the settings lack epochs")
         return cls(**data)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """All fields as plain data."""
         return asdict(self)
 

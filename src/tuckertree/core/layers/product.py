@@ -167,11 +167,11 @@ class ProductWeight(Tensor):
     @classmethod
     def __torch_function__(
         cls,
-        func: Callable[..., Any],
+        func: Callable[..., object],
         types: Sequence[type],
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
+        args: Sequence[object] = (),
+        kwargs: Mapping[str, object] | None = None,
+    ) -> object:
         if any(kind is not cls for kind in types):
             return NotImplemented
         kwargs = kwargs or {}
@@ -186,7 +186,7 @@ class ProductWeight(Tensor):
                     weight._source.written()
             return cls._result(result, products)
 
-    def _sets(self, func: Callable[..., Any], *args: Any, **kwargs: Any) -> bool:
+    def _sets(self, func: Callable[..., object], *args: Any, **kwargs: Any) -> bool:
         """Set the data, or whether it is trained, through to the chain; refuse what only a parameter has."""
         source = self._source
         if func == _SET_DATA:
@@ -221,15 +221,15 @@ class ProductWeight(Tensor):
                     return view
         return value
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[object]:
         """Rows, which are views."""
         return iter(self.unbind(0))
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+    def __deepcopy__(self, memo: dict[int, object]) -> object:
         """A plain tensor, as a result would be."""
         return _plain(self).__deepcopy__(memo)
 
-    def __reduce_ex__(self, protocol: Any) -> Any:
+    def __reduce_ex__(self, protocol: object) -> Any:
         """As a plain tensor."""
         return _plain(self).__reduce_ex__(protocol)
 

@@ -111,7 +111,7 @@ class LayerSpec:
 
     def build(self, device: torch.device | str = "cpu", dtype: torch.dtype | None = None) -> nn.Module:
         """Make the torch module, with uninitialised weights."""
-        arguments: dict[str, Any]
+        arguments: dict[str, object]
         if not self.order:
             arguments = {
                 "in_features": self.in_channels,

@@ -66,7 +66,7 @@ def compare_sessions(
 
 
 def compare_outputs(
-    before: Iterable[Mapping[str, Any]],
+    before: Iterable[Mapping[str, object]],
     after: Iterable[Mapping[str, Any]],
     shapes: Shapes,
     *,

@@ -35,10 +35,10 @@ class NodeSession:
         self._sessions: dict[tuple[str, ...], Session] = {}
         self.chooses = any(True for _ in _inner(node))
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> NodeSession:
+    def __deepcopy__(self, memo: dict[int, object]) -> NodeSession:
         return self
 
-    def run(self, names: Sequence[str], values: Sequence[Any]) -> tuple[Any, ...]:
+    def run(self, names: Sequence[str], values: Sequence[object]) -> tuple[object, ...]:
         """Outputs of the node, in their order; those that are left out are None.
 
         Raises
@@ -65,7 +65,7 @@ class NodeSession:
         )
         return array.astype(np.float16) if is_half else array
 
-    def _made(self, feed: dict[str, Any]) -> Session:
+    def _made(self, feed: dict[str, object]) -> Session:
         onnx = require_extra("onnx", extra="onnx")
         helper = require_extra("onnx.helper", extra="onnx")
         source, model = self._file.proto, onnx.ModelProto()
@@ -87,7 +87,7 @@ class NodeSession:
             raise TuckertreeError(f"the node {self._node.name or self._node.output[0]}: {error}") from error
 
 
-def note_choice(session: NodeSession, owner: object, values: Sequence[Any]) -> None:
+def note_choice(session: NodeSession, owner: object, values: Sequence[object]) -> None:
     """Tell whoever follows the forward pass what a node may choose rows by: the whole numbers it takes and gives.
 
     What is chosen in a subgraph nobody sees; so behind one the ways of two networks differ.
@@ -126,11 +126,11 @@ def _inner(node: NodeProto) -> Iterator[NodeProto]:
             yield from _inner(each)
 
 
-def _kind(value: Any) -> str:
+def _kind(value: object) -> str:
     return value.dtype.name if isinstance(value, np.ndarray) else type(value).__name__
 
 
-def _described(name: str, value: Any, helper: Any) -> Any:
+def _described(name: str, value: object, helper: Any) -> object:
     if isinstance(value, np.ndarray):
         kind = helper.np_dtype_to_tensor_dtype(value.dtype)
         return helper.make_tensor_value_info(name, kind, None)

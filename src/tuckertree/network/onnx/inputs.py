@@ -166,7 +166,7 @@ def as_feed(inputs: Any, graph: Graph) -> Feed:
     return {name: _as_array(given[name], element_type(graph, name), name) for name in names}
 
 
-def _as_array(value: Any, dtype: np.dtype[Any], name: str) -> Array:
+def _as_array(value: object, dtype: np.dtype[Any], name: str) -> Array:
     array = value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else np.asarray(value)
     # Not ascontiguousarray, which makes a vector of a number alone.
     return np.asarray(as_type(array, dtype, f"the input {name}"), order="C")

@@ -118,7 +118,7 @@ class _Program:
         self.steps = [step for step in made.steps if not self._is_fixed(step)]
         self._fixed = [step for step in made.steps if self._is_fixed(step)]
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> _Program:
+    def __deepcopy__(self, memo: dict[int, object]) -> _Program:
         return self
 
     def _is_fixed(self, step: Step) -> bool:

@@ -133,7 +133,7 @@ class _Writer:
             yield self._make(kind, inputs, value, self._graph.new_name(name), attributes, last=number == last)
 
     def _make(
-        self, kind: str, inputs: list[str], output: str, name: str, attributes: dict[str, Any], *, last: bool
+        self, kind: str, inputs: list[str], output: str, name: str, attributes: dict[str, object], *, last: bool
     ) -> NodeProto:
         helper = require_extra("onnx.helper", extra="onnx")
         node: NodeProto = helper.make_node(
@@ -169,7 +169,7 @@ class _Writer:
             return weight
         return weight.T
 
-    def _product(self, *, first: bool, last: bool) -> tuple[str, dict[str, Any]]:
+    def _product(self, *, first: bool, last: bool) -> tuple[str, dict[str, object]]:
         """The second product of a Gemm has what the node had but ``transA``, which is the first one's."""
         if self._node.op_type == "MatMul":
             return "MatMul", {}
@@ -177,9 +177,9 @@ class _Writer:
             return "Gemm", {key: value for key, value in self._given.items() if key != "transA"}
         return ("Gemm", {"transA": 1}) if first and self._given.get("transA") else ("MatMul", {})
 
-    def _convolution(self, stage: Stage) -> tuple[str, dict[str, Any]]:
+    def _convolution(self, stage: Stage) -> tuple[str, dict[str, object]]:
         spec = stage.spec
-        attributes: dict[str, Any] = {
+        attributes: dict[str, object] = {
             "kernel_shape": spec.kernel_size,
             "strides": spec.stride,
             "group": spec.groups,

@@ -69,7 +69,7 @@ def takes_settings(*more: str, **defaults: object) -> Callable[[Callable[..., No
             parameters += map(option, names) if own.name == "given" else [own.replace(kind=own.KEYWORD_ONLY)]
 
         @functools.wraps(command)
-        def run(**values: Any) -> None:
+        def run(**values: object) -> None:
             command(given={name: values.pop(name) for name in names}, **values)
 
         run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]

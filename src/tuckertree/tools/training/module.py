@@ -157,7 +157,7 @@ class TrainingModule(lightning.LightningModule):
         assert self.validation_source is not None
         return in_order(len(self.validation_source), self.global_rank, self.trainer.world_size)
 
-    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> object:  # noqa: ARG002
+    def transfer_batch_to_device(self, batch: object, device: torch.device, dataloader_idx: int) -> object:  # noqa: ARG002
         """Have the source make images and labels on the device."""
         source = self.validation_source if self.trainer.validating else self.train_source
         assert source is not None

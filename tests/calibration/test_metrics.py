@@ -175,3 +175,28 @@ def test_a_metric_scales_with_the_outputs_far_below_and_above_what_float32_can_s
     scaled = collect_metrics(model, layers, x)["0"]
     kernel = layers[0].spec.kernel(model[0].weight)
     torch.testing.assert_close(scaled.of(kernel) / scale, usual.of(kernel), rtol=1e-3, atol=1e-3)
+
+
+class TwoUnits(nn.Module):
+    """Boxes and scores of every place, in one output, each from a layer of its own."""
+
+    def __init__(self, scale, last):
+        super().__init__()
+        self.boxes, self.scores, self.scale, self.last = nn.Conv2d(6, 8, 1), nn.Conv2d(6, 8, 1), scale, last
+
+    def forward(self, x):
+        y = torch.cat([self.scale * self.boxes(x), self.scores(x)], 1).flatten(2)
+        return y.mT if self.last else y
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_the_unit_of_a_part_of_an_output_does_not_matter(last):
+    shares = []
+    for scale in (1.0, 1e3):
+        torch.manual_seed(0)
+        model = TwoUnits(scale, last).double()
+        found = collect_metrics(model, layers_of(model), IMAGES)
+        boxes, scores = (float(found[name].of(torch.ones(1, 8, 6)).norm()) for name in ("boxes", "scores"))
+        shares.append(boxes / (boxes + scores))
+    assert shares[0] == pytest.approx(0.5, abs=0.1)
+    assert shares[1] == pytest.approx(0.5, abs=0.1)

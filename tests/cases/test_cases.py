@@ -24,7 +24,9 @@ class Run:
         environment = {**os.environ, "TMPDIR": str(folder)}
         environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environment["PATH"]])
         # Names of before the packages were moved.
-        script = path.read_text(encoding="utf-8").replace("from tuckertree.export import", "from tuckertree import")
+        script = path.read_text(encoding="utf-8").replace(
+            "from tuckertree.export import", "from tuckertree import"
+        )
         done = subprocess.run(
             [sys.executable, "-c", script],
             capture_output=True,

@@ -153,7 +153,10 @@ def test_the_report_says_what_was_measured_and_where(result, tmp_path):
             "'layer9.conv' that this model does not",
         ),
         (lambda c: c["plan"]["layers"][1].update(name="bn1"), "bn1 is a BatchNorm2d here"),
-        (lambda c: c["plan"]["layers"][1].update(method="pickle"), "layers.1: method must be one of ht2"),
+        (
+            lambda c: c["plan"]["layers"][1].update(method="pickle"),
+            "layers.1: method: 'pickle' is none of ht2",
+        ),
     ],
 )
 def test_a_config_that_is_not_right_is_refused(saved, change, message):

@@ -79,7 +79,7 @@ def number_in(value: Any) -> Any:
 
 def _convert(value: Any, kind: Any, key: str) -> Any:
     origin, arguments = get_origin(kind), get_args(kind)
-    if kind is Any:
+    if kind in (Any, object):
         return value
     if origin in (Union, UnionType):
         return _one_of(value, arguments, key)

@@ -39,6 +39,8 @@ from tuckertree.planning import Layer
 
 IMAGES = 256
 _FLOOR = 1e-6
+_LEAST_DEVIATION = 1e-3
+"""Beside the mean square of all: an output that hardly varies does not outweigh the others."""
 _BATCH = 8
 _WIDE = 8192
 """Of longer modes, as in VGG-16's first linear layer, only the mean level is taken: their moments need gigabytes, and
@@ -271,7 +273,25 @@ def _gradients(model: nn.Module, sums: Mapping[str, GradientSum], seed: int) -> 
 def _direction(output: Tensor, generator: torch.Generator) -> Tensor:
     v = torch.randn(output.shape, generator=generator).to(output)
     # Logits that all rise together say nothing new.
-    return v - v.mean(1, keepdim=True) if output.ndim == 2 else v
+    return v - v.mean(1, keepdim=True) if output.ndim == 2 else v * _units(output.detach())
+
+
+def _units(output: Tensor) -> Tensor:
+    """Weights of an output's numbers, for each what deviations from its mean are to those of others.
+
+    Boxes and scores stand in one output, in units of their own; as they are, only the largest would count. Their axis
+    is the one along which the deviations differ most.
+    """
+    if output.ndim < 3 or output.numel() <= output.shape[0]:
+        return torch.ones_like(output[:1])
+    deviations = []
+    for axis in range(1, output.ndim):
+        others = [each for each in range(output.ndim) if each != axis]
+        deviation = output.double().std(others, correction=0, keepdim=True)
+        whole = deviation.square().mean().sqrt()
+        deviations.append((deviation / whole).clamp_min(_LEAST_DEVIATION) if whole > 0 else 1 + 0 * deviation)
+    chosen = max(deviations, key=lambda each: float(each.log().var(correction=0)))
+    return chosen.reciprocal().to(output)
 
 
 @contextmanager

@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from math import isfinite
 from pathlib import Path
-from typing import Any
 
 from tuckertree._base.atomic import write_atomically
 from tuckertree._base.errors import TuckertreeError

@@ -203,7 +203,9 @@ class _Several(nn.Module):
         return {"sum": z, "rest": [z.mean((2, 3)), y - 1]}
 
 
-def _refused(kind: type[TuckertreeError], call: Callable[..., object], *given: object, **named: object) -> None:
+def _refused(
+    kind: type[TuckertreeError], call: Callable[..., object], *given: object, **named: object
+) -> None:
     """Check that a call is refused, and in one line."""
     try:
         call(*given, **named)

@@ -351,8 +351,8 @@ def test_cp_chains_are_written_as_nodes(model, tmp_path, calibration):
         groups = [{a.name: a.i for a in node.attribute}["group"] for node in nodes]
         assert groups == [layer.groups, *[layer.groups * layer.ranks[0]] * (len(nodes) - 2), layer.groups]
     onnx.checker.check_model(str(path), full_check=True)
-    assert result.output_error is not None
-    assert 0 < result.output_error < 0.7
+    assert result.output.error is not None
+    assert 0 < result.output.error < 0.7
     assert onnx_inventory(path).macs == result.plan.macs[1] <= 0.7 * result.plan.macs[0]
     again = compress_onnx(path, tmp_path / "again.onnx", tt.Budget(macs=0.9))
     assert again.plan.macs[1] < result.plan.macs[1]

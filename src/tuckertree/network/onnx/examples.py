@@ -198,7 +198,9 @@ def _given(array: Array, graph: Graph, name: str) -> Array:
     return found
 
 
-def _random(shape: Sequence[int], dtype: np.dtype[Any], generator: np.random.Generator, given: object) -> Array:
+def _random(
+    shape: Sequence[int], dtype: np.dtype[Any], generator: np.random.Generator, given: object
+) -> Array:
     if isinstance(given, tuple):
         return _within(shape, dtype, generator, *given)
     if dtype.kind == "f":

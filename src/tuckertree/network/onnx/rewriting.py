@@ -133,7 +133,14 @@ class _Writer:
             yield self._make(kind, inputs, value, self._graph.new_name(name), attributes, last=number == last)
 
     def _make(
-        self, kind: str, inputs: list[str], output: str, name: str, attributes: dict[str, object], *, last: bool
+        self,
+        kind: str,
+        inputs: list[str],
+        output: str,
+        name: str,
+        attributes: dict[str, object],
+        *,
+        last: bool,
     ) -> NodeProto:
         helper = require_extra("onnx.helper", extra="onnx")
         node: NodeProto = helper.make_node(

@@ -56,12 +56,9 @@ def takes_settings(*more: str, **defaults: object) -> Callable[[Callable[..., No
     def option(name: str) -> inspect.Parameter:
         text = re.sub(r" \(:func:.*?\)|`", "", " ".join(described.get(name, "").split()))
         default = defaults.get(name, getattr(Settings, name, None))
-        return inspect.Parameter(
-            name,
-            inspect.Parameter.KEYWORD_ONLY,
-            default=typer.Option(default, help=text),
-            annotation=kinds[name] | None if default is None else kinds[name],
-        )
+        kind = kinds[name] | None if default is None else kinds[name]
+        offered: object = Annotated[kind, typer.Option(help=text)]
+        return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=offered)
 
     def decorated(command: Callable[..., None]) -> Callable[..., None]:
         parameters: list[inspect.Parameter] = []

@@ -270,6 +270,15 @@ def trade_off_curve(
     ------
     TuckertreeError
         As :func:`compress`.
+
+    Examples
+    --------
+    >>> import torch, tuckertree as tt
+    >>> curve = tt.trade_off_curve(tt.build("demo"), torch.zeros(1, 3, 32, 32), by="macs", points=5)
+    >>> [round(point.macs / curve[-1].macs, 1) for point in curve]
+    [0.0, 0.3, 0.5, 0.7, 1.0]
+    >>> [point.loss for point in curve] == sorted((point.loss for point in curve), reverse=True)
+    True
     """
     network = network_of(model, example_inputs)
     images = None if calibration is None else network.images(calibration)

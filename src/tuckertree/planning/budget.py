@@ -47,6 +47,16 @@ class Budget:
     ------
     UsageError
         If none is given, one is not a share or a factor, latency is given with another, or best effort without it.
+
+    Examples
+    --------
+    >>> import torch, tuckertree as tt
+    >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 32, 3), torch.nn.ReLU(), torch.nn.Conv2d(32, 64, 3))
+    >>> plan = tt.plan(model, torch.zeros(1, 3, 16, 16), tt.Budget(params=0.5, macs="2x"))
+    >>> plan.parameters[1] <= 0.5 * plan.parameters[0], plan.macs[1] <= plan.macs[0] / 2
+    (True, True)
+    >>> plan.optimality.lower_bound <= plan.optimality.loss  # no choice within the budget loses less
+    True
     """
 
     params: float | str | None = None

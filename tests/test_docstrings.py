@@ -22,7 +22,8 @@ PARSER = doctest.DocTestParser()
 def examples():
     """The docstrings of the package that hold examples; read, not imported, so that none is missed."""
     for path in sorted(SOURCE.rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        text = path.read_text(encoding="utf-8")
+        for node in ast.walk(ast.parse(text)) if ">>>" in text else ():
             if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
                 docstring = ast.get_docstring(node)
                 if docstring and PARSER.get_examples(docstring):

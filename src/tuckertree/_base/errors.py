@@ -85,9 +85,11 @@ class UnreachableTargetError(TuckertreeError):
     Examples
     --------
     >>> import torch, tuckertree as tt
-    >>> tt.compress(torch.nn.Conv2d(8, 8, 3), torch.zeros(1, 8, 16, 16), tt.Budget(params=0.01))
-    Traceback (most recent call last):
-    tuckertree.UnreachableTargetError: a budget of params 0.01 cannot be met by this network; the nearest within reach is params 0.0514
+    >>> try:
+    ...     tt.compress(torch.nn.Conv2d(8, 8, 3), torch.zeros(1, 8, 16, 16), tt.Budget(params=0.01))
+    ... except tt.UnreachableTargetError as error:
+    ...     print(str(error).split("; ")[-1])
+    the nearest within reach is params 0.0514
     """
 
     exit_code = 3

@@ -120,8 +120,8 @@ def compress(
     >>> result = tt.compress(model, torch.zeros(1, 3, 32, 32), tt.Budget(macs=0.6), calibration=images)
     >>> result.plan.macs[1] <= 0.6 * result.plan.macs[0]
     True
-    >>> test = open_images("demo", resolve("demo").preprocessing, limit=200)
-    >>> tt.evaluate(result.model, batches(test, batch_size=100)).top1 > 80
+    >>> test = open_images("demo", resolve("demo").preprocessing, limit=100)
+    >>> tt.evaluate(result.model, batches(test, batch_size=50)).top1 > 80
     True
     """
     chosen = _Chosen.of(

@@ -274,11 +274,10 @@ def trade_off_curve(
     Examples
     --------
     >>> import torch, tuckertree as tt
-    >>> curve = tt.trade_off_curve(tt.build("demo"), torch.zeros(1, 3, 32, 32), by="macs", points=5)
-    >>> [round(point.macs / curve[-1].macs, 1) for point in curve]
-    [0.0, 0.3, 0.5, 0.7, 1.0]
-    >>> [point.loss for point in curve] == sorted((point.loss for point in curve), reverse=True)
-    True
+    >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 32, 3), torch.nn.ReLU(), torch.nn.Conv2d(32, 64, 3))
+    >>> smallest, *between, whole = tt.trade_off_curve(model, torch.zeros(1, 3, 16, 16), by="macs", points=5)
+    >>> smallest.macs < 0.1 * whole.macs, smallest.loss > between[0].loss, whole.loss
+    (True, True, 0.0)
     """
     network = network_of(model, example_inputs)
     images = None if calibration is None else network.images(calibration)

@@ -70,8 +70,9 @@ class LayerPlan:
     >>> import torch, tuckertree as tt
     >>> model = torch.nn.Sequential(torch.nn.Conv2d(32, 64, 3), torch.nn.Conv2d(64, 64, 3))
     >>> plan = tt.plan(model, torch.zeros(1, 32, 16, 16), tt.Ranks({"*": 16}), first="ht2")
-    >>> edited = [replace(plan.layers[0], method="dense", ranks=()), replace(plan.layers[1], ranks=(8, 12, 8))]
-    >>> compressed = tt.apply(model, replace(plan, layers=tuple(edited)))
+    >>> first, second = plan.layers
+    >>> edited = replace(first, method="dense", ranks=()), replace(second, ranks=(8, 12, 8))
+    >>> compressed = tt.apply(model, replace(plan, layers=edited))
     >>> [type(layer).__name__ for layer in compressed], compressed[1].ranks
     (['Conv2d', 'Chain'], (8, 12, 8))
     """

@@ -51,7 +51,7 @@ def calibrate(
     notes: MutableMapping[str, str] | None = None,
     tick: ProgressCallback = no_progress,
 ) -> nn.Module:
-    """Carry out a plan with factors fitted to images.
+    """Apply a plan with factors fitted to images.
 
     A layer is fitted to what it sees in both networks if it is known that the same rows belong together there
     (:mod:`tuckertree.measure.control_flow`), and otherwise to what it sees in the original one. Where it sees nothing

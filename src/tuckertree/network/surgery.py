@@ -21,7 +21,7 @@ def apply(
     spectra: Mapping[str, Spectra] | None = None,
     tick: ProgressCallback = no_progress,
 ) -> nn.Module:
-    """Carry out a plan on a copy of a model.
+    """Apply a plan to a copy of a model.
 
     Parameters
     ----------

@@ -55,7 +55,7 @@ class Budget:
     >>> plan = tt.plan(model, torch.zeros(1, 3, 16, 16), tt.Budget(params=0.5, macs="2x"))
     >>> plan.parameters[1] <= 0.5 * plan.parameters[0], plan.macs[1] <= plan.macs[0] / 2
     (True, True)
-    >>> plan.optimality.lower_bound <= plan.optimality.loss  # no choice within the budget loses less
+    >>> plan.optimality.lower_bound <= plan.optimality.loss  # the best choice lies between
     True
     """
 

@@ -180,7 +180,7 @@ class Latency:
 
 @dataclass(frozen=True)
 class Plan:
-    """Plans of all layers, in the order of the forward.
+    """Plans of all layers, in the order of the forward pass.
 
     Attributes
     ----------

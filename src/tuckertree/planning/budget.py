@@ -26,7 +26,7 @@ class Budget:
     """At most a share of the whole network's parameters, of its MACs, or of each of the two; or of its time.
 
     The losses of all layers together (by default their squared relative errors) are made as small as the
-    budget allows: a multiple-choice knapsack (METHODS section 1; :mod:`tuckertree.planning.knapsack`), whose
+    budget allows: a multiple-choice knapsack (:mod:`tuckertree.planning.knapsack`), whose
     distance from the optimum is certified in :attr:`Plan.optimality <tuckertree.planning.Plan.optimality>`.
 
     Parameters

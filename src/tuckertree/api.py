@@ -43,6 +43,16 @@ def load(path: str | Path, *, into: nn.Module | None = None, fused: bool = False
     ------
     TuckertreeError
         If the folder is not one of ours, corrupt, of a newer format, or does not fit the architecture.
+
+    Examples
+    --------
+    >>> import tempfile, torch, tuckertree as tt
+    >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 32, 3), torch.nn.ReLU(), torch.nn.Conv2d(32, 64, 3))
+    >>> result = tt.compress(model, torch.zeros(1, 3, 16, 16), tt.Budget(params=0.5))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     loaded = tt.load(result.save(f"{folder}/small"), into=model)
+    >>> all(torch.equal(a, b) for a, b in zip(loaded.parameters(), result.model.parameters()))
+    True
     """
     return load_folder(path, build, into, fused=fused)[0]
 

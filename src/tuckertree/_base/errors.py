@@ -50,19 +50,47 @@ def advice(*, typed: str, called: str) -> str:
 
 
 class TuckertreeError(Exception):
-    """Something given to tuckertree cannot be used: a file, a model, a weight, an input."""
+    """Something given to tuckertree cannot be used: a file, a model, a weight, an input.
+
+    Examples
+    --------
+    >>> import tuckertree as tt
+    >>> try:
+    ...     tt.load("no/such/folder")
+    ... except tt.TuckertreeError as error:
+    ...     print(error)
+    no/such/folder is not a folder saved by tuckertree: there is no such folder
+    """
 
     exit_code = 1
 
 
 class UsageError(TuckertreeError, ValueError):
-    """An argument has a value it cannot have, such as an energy of 1.5."""
+    """An argument has a value it cannot have, such as an energy of 1.5.
+
+    Examples
+    --------
+    >>> import tuckertree as tt
+    >>> tt.Energy(1.5)
+    Traceback (most recent call last):
+    tuckertree.UsageError: energy must be in (0, 1], got 1.5
+    """
 
     exit_code = 2
 
 
 class UnreachableTargetError(TuckertreeError):
-    """What was asked for cannot be done to this model; nothing was written."""
+    """What was asked for cannot be done to this model; nothing was written.
+
+    Examples
+    --------
+    >>> import torch, tuckertree as tt
+    >>> try:
+    ...     tt.compress(torch.nn.Conv2d(8, 8, 3), torch.zeros(1, 8, 16, 16), tt.Budget(params=0.01))
+    ... except tt.UnreachableTargetError as error:
+    ...     print(str(error).split("; ")[-1])
+    the nearest within reach is params 0.0514
+    """
 
     exit_code = 3
 

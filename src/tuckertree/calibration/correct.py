@@ -51,7 +51,7 @@ def calibrate(
     notes: MutableMapping[str, str] | None = None,
     tick: ProgressCallback = no_progress,
 ) -> nn.Module:
-    """Carry out a plan with factors fitted to images.
+    """Apply a plan with factors fitted to images.
 
     A layer is fitted to what it sees in both networks if it is known that the same rows belong together there
     (:mod:`tuckertree.measure.control_flow`), and otherwise to what it sees in the original one. Where it sees nothing
@@ -105,6 +105,19 @@ def calibrate(
     CalibrationWarning
         If there are few images, layers too large for the memory, or such as see nothing that can be used; those
         keep the plain decomposition. If the statistics of BatchNorm cannot be taken anew.
+
+    Examples
+    --------
+    >>> import torch, tuckertree as tt
+    >>> from tuckertree.tools.data import batches, open_images
+    >>> from tuckertree.tools.models import resolve
+    >>> images, _ = next(batches(open_images("demo", resolve("demo").preprocessing), batch_size=32))
+    >>> seed = torch.manual_seed(0)
+    >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 32, 3), torch.nn.ReLU(), torch.nn.Conv2d(32, 64, 3))
+    >>> plan = tt.plan(model, images, tt.Budget(params=0.3))
+    >>> decomposed, fitted = tt.apply(model, plan), tt.calibrate(model, plan, images)
+    >>> bool(torch.dist(fitted(images), model(images)) < 0.5 * torch.dist(decomposed(images), model(images)))
+    True
     """
     images = Calibration(images)
     first, inventory = _first_look(model, images)

@@ -109,6 +109,20 @@ def compress(
     TuckertreeError
         If the model is no torch module with layers and weights, cannot be copied, does not run on the inputs, or a
         weight holds NaN or infinite values.
+
+    Examples
+    --------
+    >>> import torch, tuckertree as tt
+    >>> from tuckertree.tools.data import batches, open_calibration, open_images
+    >>> from tuckertree.tools.models import resolve
+    >>> model = tt.build("demo")  # a trained ResNet-20
+    >>> images = open_calibration("demo", resolve("demo").preprocessing, limit=64)
+    >>> result = tt.compress(model, torch.zeros(1, 3, 32, 32), tt.Budget(macs=0.6), calibration=images)
+    >>> result.plan.macs[1] <= 0.6 * result.plan.macs[0]
+    True
+    >>> test = open_images("demo", resolve("demo").preprocessing, limit=100)
+    >>> tt.evaluate(result.model, batches(test, batch_size=50)).top1 > 80
+    True
     """
     chosen = _Chosen.of(
         model,
@@ -190,9 +204,12 @@ def plan(
     Examples
     --------
     >>> import torch, tuckertree as tt
-    >>> plan = tt.plan(torch.nn.Conv2d(64, 64, 3), torch.zeros(1, 64, 8, 8), tt.Budget(params=0.5))
-    >>> [(layer.method, layer.parameters[0]) for layer in plan.layers]
-    [('tucker2', 36864)]
+    >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 32, 3), torch.nn.ReLU(), torch.nn.Conv2d(32, 64, 3))
+    >>> plan = tt.plan(model, torch.zeros(1, 3, 16, 16), tt.Budget(params=0.5))
+    >>> [(layer.name, layer.kind, layer.kernel) for layer in plan.layers]
+    [('0', 'conv2d', (32, 3, 3, 3)), ('2', 'conv2d', (64, 32, 3, 3))]
+    >>> plan.parameters[1] <= 0.5 * plan.parameters[0]
+    True
     """
     chosen = _Chosen.of(model, example_inputs, rule, **options)
     with progress_bar(progress) as tick, chosen.network.opened(chosen.images):

@@ -171,6 +171,19 @@ class OnnxNetwork(Network):
     ------
     TuckertreeError
         If the file cannot be read.
+
+    Examples
+    --------
+    >>> import tempfile, torch, tuckertree as tt
+    >>> image = torch.zeros(1, 3, 32, 32)
+    >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 32, 3), torch.nn.ReLU(), torch.nn.Conv2d(32, 64, 3))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     file = tt.export(model, f"{folder}/net.onnx", image, dynamic="size").path
+    ...     network = tt.OnnxNetwork(file, input_size=(3, 32, 32))  # height and width are open
+    ...     result = tt.compress(network, rule=tt.Budget(macs=0.5))
+    ...     written = result.save(f"{folder}/small.onnx")
+    >>> result.plan.macs[1] <= 0.5 * result.plan.macs[0]
+    True
     """
 
     layers_are = "convolution or matrix product with a constant weight"

@@ -270,6 +270,14 @@ def trade_off_curve(
     ------
     TuckertreeError
         As :func:`compress`.
+
+    Examples
+    --------
+    >>> import torch, tuckertree as tt
+    >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 32, 3), torch.nn.ReLU(), torch.nn.Conv2d(32, 64, 3))
+    >>> smallest, *between, whole = tt.trade_off_curve(model, torch.zeros(1, 3, 16, 16), by="macs", points=5)
+    >>> smallest.macs < 0.1 * whole.macs, smallest.loss > between[0].loss, whole.loss
+    (True, True, 0.0)
     """
     network = network_of(model, example_inputs)
     images = None if calibration is None else network.images(calibration)

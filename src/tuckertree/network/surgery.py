@@ -21,7 +21,7 @@ def apply(
     spectra: Mapping[str, Spectra] | None = None,
     tick: ProgressCallback = no_progress,
 ) -> nn.Module:
-    """Carry out a plan on a copy of a model.
+    """Apply a plan to a copy of a model.
 
     Parameters
     ----------
@@ -36,6 +36,15 @@ def apply(
     ------
     TuckertreeError
         If a layer of the plan is not in the model or has another shape, or its weight is not finite.
+
+    Examples
+    --------
+    >>> import torch, tuckertree as tt
+    >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 32, 3), torch.nn.ReLU(), torch.nn.Conv2d(32, 64, 3))
+    >>> plan = tt.plan(model, torch.zeros(1, 3, 16, 16), tt.Budget(params=0.5))
+    >>> compressed = tt.apply(model, plan)
+    >>> sum(p.numel() for p in compressed.parameters()) == plan.parameters[1] <= 0.5 * plan.parameters[0]
+    True
     """
     layers = {layer.name: layer_for(model, layer) for layer in plan.compressed}
 
@@ -91,6 +100,17 @@ def to_dense(model: nn.Module) -> nn.Module:
     torch.nn.Module
         Of the type of ``model``, with its attributes (such as the name of its architecture); where the model is
         itself a chain, the dense layer.
+
+    Examples
+    --------
+    >>> import torch, tuckertree as tt
+    >>> model, image = tt.build("demo"), torch.randn(1, 3, 32, 32)
+    >>> compressed = tt.compress(model, image, energy=0.8).model
+    >>> dense = tt.to_dense(compressed)
+    >>> dense.layer3[2].conv2
+    Conv2d(64, 64, kernel_size=(3, 3), stride=(1, 1), padding=(1, 1), bias=False)
+    >>> torch.allclose(dense(image), compressed(image), atol=1e-3)
+    True
     """
     return copy_model(
         model, {module: densify(module) for module in model.modules() if isinstance(module, Chain)}

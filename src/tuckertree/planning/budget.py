@@ -25,7 +25,7 @@ class Budget:
     """At most a share of the whole network's parameters, of its MACs, or of each of the two; or of its time.
 
     The losses of all layers together (by default their squared relative errors) are made as small as the
-    budget allows: a multiple-choice knapsack (METHODS section 1; :mod:`tuckertree.planning.knapsack`), whose
+    budget allows: a multiple-choice knapsack (:mod:`tuckertree.planning.knapsack`), whose
     distance from the optimum is certified in :attr:`Plan.optimality <tuckertree.planning.Plan.optimality>`.
 
     Parameters
@@ -46,6 +46,16 @@ class Budget:
     ------
     UsageError
         If none is given, one is not a share or a factor, latency is given with another, or best effort without it.
+
+    Examples
+    --------
+    >>> import torch, tuckertree as tt
+    >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 32, 3), torch.nn.ReLU(), torch.nn.Conv2d(32, 64, 3))
+    >>> plan = tt.plan(model, torch.zeros(1, 3, 16, 16), tt.Budget(params=0.5, macs="2x"))
+    >>> plan.parameters[1] <= 0.5 * plan.parameters[0], plan.macs[1] <= plan.macs[0] / 2
+    (True, True)
+    >>> plan.optimality.lower_bound <= plan.optimality.loss  # the best choice lies between
+    True
     """
 
     params: float | str | None = None

@@ -51,6 +51,16 @@ class Layer:
         Why it cannot be factored, or an empty string.
     is_first
         Whether it is the first convolution that the forward pass meets.
+
+    Examples
+    --------
+    >>> import torch, tuckertree as tt
+    >>> model = torch.nn.Sequential(torch.nn.Conv2d(32, 64, 3), torch.nn.Conv2d(64, 64, 3))
+    >>> def wide(layer: tt.Layer) -> bool:
+    ...     return layer.spec.in_channels >= 64
+    >>> plan = tt.plan(model, torch.zeros(1, 32, 16, 16), tt.Energy(0.5), include=wide)
+    >>> [(layer.name, layer.method, layer.reason) for layer in plan.layers]
+    [('0', 'dense', 'not included'), ('1', 'ht2', '')]
     """
 
     name: str

@@ -63,6 +63,18 @@ class LayerPlan:
     ------
     UsageError
         If there is no such method, a size is negative, the form is none of the method's, or the group is none.
+
+    Examples
+    --------
+    >>> from dataclasses import replace
+    >>> import torch, tuckertree as tt
+    >>> model = torch.nn.Sequential(torch.nn.Conv2d(32, 64, 3), torch.nn.Conv2d(64, 64, 3))
+    >>> plan = tt.plan(model, torch.zeros(1, 32, 16, 16), tt.Ranks({"*": 16}), first="ht2")
+    >>> first, second = plan.layers
+    >>> edited = replace(first, method="dense", ranks=()), replace(second, ranks=(8, 12, 8))
+    >>> compressed = tt.apply(model, replace(plan, layers=edited))
+    >>> [type(layer).__name__ for layer in compressed], compressed[1].ranks
+    (['Conv2d', 'Chain'], (8, 12, 8))
     """
 
     name: str
@@ -168,7 +180,7 @@ class Latency:
 
 @dataclass(frozen=True)
 class Plan:
-    """Plans of all layers, in the order of the forward.
+    """Plans of all layers, in the order of the forward pass.
 
     Attributes
     ----------
@@ -182,6 +194,17 @@ class Plan:
         Certificate of a rule that chose for the whole network at once; other rules give none.
     latency
         What was measured for a budget of latency.
+
+    Examples
+    --------
+    >>> import torch, tuckertree as tt
+    >>> plan = tt.plan(tt.build("demo"), torch.zeros(1, 3, 32, 32), tt.Energy(0.8))
+    >>> len(plan.layers), plan.layers[0].method, plan.layers[0].reason
+    (20, 'svd', 'first convolution')
+    >>> plan.layers[2].method, plan.layers[2].parameters[1] < plan.layers[2].parameters[0]
+    ('ht2', True)
+    >>> tt.Plan.loads(plan.dumps()) == plan
+    True
     """
 
     layers: tuple[LayerPlan, ...]

@@ -61,7 +61,7 @@ class NetworkRule(Protocol):
 
 @dataclass(frozen=True)
 class Energy:
-    """At each cut the smallest rank whose share of the squared singular values exceeds ``energy`` (PAPER).
+    """At each cut the smallest rank whose share of the squared singular values exceeds ``energy``, as in the paper.
 
     ``Energy(1)`` gives full ranks. The relative error of HT-2 is at most ``sqrt(3 (1 - energy))``.
 
@@ -69,6 +69,15 @@ class Energy:
     ------
     UsageError
         If the energy is not in (0, 1].
+
+    Examples
+    --------
+    >>> import torch, tuckertree as tt
+    >>> plan = tt.plan(tt.build("demo"), torch.zeros(1, 3, 32, 32), tt.Energy(0.8))
+    >>> plan.parameters[1] < 0.6 * plan.parameters[0]
+    True
+    >>> all(layer.bound <= (3 * (1 - 0.8)) ** 0.5 for layer in plan.compressed)
+    True
     """
 
     energy: float
@@ -97,6 +106,13 @@ class ErrorBound:
     ------
     UsageError
         If the error is not in [0, 1).
+
+    Examples
+    --------
+    >>> import torch, tuckertree as tt
+    >>> result = tt.compress(tt.build("demo"), torch.zeros(1, 3, 32, 32), tt.ErrorBound(0.4))
+    >>> max(result.errors.values()) <= 0.4  # of the weights as they are stored
+    True
     """
 
     error: float
@@ -136,6 +152,16 @@ class Ranks:
     ------
     UsageError
         If a value is none of these, or no pattern is given.
+
+    Examples
+    --------
+    >>> import torch, tuckertree as tt
+    >>> model = torch.nn.Sequential(
+    ...     torch.nn.Conv2d(3, 32, 3), torch.nn.Conv2d(32, 64, 3), torch.nn.Conv2d(64, 64, 3)
+    ... )
+    >>> plan = tt.plan(model, torch.zeros(1, 3, 16, 16), tt.Ranks({"1": (8, 12, 10), "2": 16}))
+    >>> [(layer.method, layer.ranks, layer.parameters[1]) for layer in plan.layers]
+    [('dense', (), 864), ('ht2', (8, 12, 10), 1544), ('ht2', (16, 16, 16), 3584)]
     """
 
     layers: Mapping[str, int | float | Sequence[int]]

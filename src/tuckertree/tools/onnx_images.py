@@ -127,7 +127,7 @@ def open_onnx_calibration(
         Scale, mean, deviation and order of the channels; the size is the model's own. By default as for
         ImageNet. A model that takes bytes gets them as they are.
     input_size
-        As of :func:`~tuckertree.network.onnx.compress_onnx`.
+        As of :func:`tuckertree.onnx_models.compress_onnx`.
 
     Raises
     ------

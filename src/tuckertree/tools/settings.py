@@ -99,6 +99,16 @@ class Settings:
     ------
     UsageError
         If a value is not possible; the message names it and those that are.
+
+    Examples
+    --------
+    >>> import tuckertree as tt
+    >>> settings = tt.Settings(epochs=60, lr=0.02, ema=0.999)
+    >>> settings.optimizer, settings.distill
+    ('sgd', 0.9)
+    >>> tt.Settings(epochs=60, optimizer="adam")
+    Traceback (most recent call last):
+    tuckertree.UsageError: optimizer must be one of sgd, adamw, not 'adam'
     """
 
     epochs: int

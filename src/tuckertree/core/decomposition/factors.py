@@ -162,7 +162,7 @@ def feasible_ranks(kernel_shape: Sequence[int], cuts: Sequence[int], ranks: Sequ
 def decompose(
     kernel: Tensor, ranks: Sequence[int], cuts: Sequence[int], spectra: Spectra | None = None
 ) -> Factors:
-    """Factor a kernel, leaves first (PAPER: the HT-2 algorithm).
+    """Factor a kernel, leaves first (the HT-2 algorithm of the paper).
 
     1. ``U1``: leading left singular vectors at the first cut of the kernel itself;
     2. ``U3``: leading right singular vectors at the last cut; the kernel is projected on both;

@@ -103,7 +103,7 @@ class Spectra:
     def bound(self, ranks: Mapping[int, int]) -> float:
         r"""Upper bound of the relative error at the given rank of each bond.
 
-        ``||W - W^||_F^2 <= tau_1 + tau_3 + tau_13`` (PAPER: the hierarchical truncation bound); the ratio
+        ``||W - W^||_F^2 <= tau_1 + tau_3 + tau_13`` (the hierarchical truncation bound of the paper); the ratio
         returned is the square root of that sum over ``||W||_F^2``. It is exact where one bond is cut.
         """
         if self.squared_norm == 0:

@@ -38,6 +38,17 @@ class Chain(LayerInterface, nn.Sequential):
         Numbers of the places between the stages (:meth:`Method.cuts`), for most methods the bonds that are cut.
     stages
         Structure of each layer of the chain.
+
+    Examples
+    --------
+    >>> import torch, tuckertree as tt
+    >>> tt.factorize(torch.nn.Conv2d(32, 64, 3, stride=2), "ht2", (8, 12, 10))
+    Chain(
+      (reduce): Conv2d(32, 8, kernel_size=(1, 1), stride=(1, 1), bias=False)
+      (vertical): Conv2d(8, 12, kernel_size=(3, 1), stride=(2, 1), bias=False)
+      (horizontal): Conv2d(12, 10, kernel_size=(1, 3), stride=(1, 2), bias=False)
+      (expand): Conv2d(10, 64, kernel_size=(1, 1), stride=(1, 1))
+    )
     """
 
     def __init__(
@@ -177,6 +188,17 @@ def factorize(
         If the weight holds NaN or infinite values.
     UsageError
         If the method or the ranks do not fit the layer.
+
+    Examples
+    --------
+    >>> import torch, tuckertree as tt
+    >>> layer = torch.nn.Conv2d(32, 64, 3, padding=1)
+    >>> chain = tt.factorize(layer, "tucker2", (8, 10))
+    >>> sum(p.numel() for p in layer.parameters()), sum(p.numel() for p in chain.parameters())
+    (18496, 1680)
+    >>> exact, x = tt.factorize(layer, "tucker2", (32, 64)), torch.randn(1, 32, 8, 8)
+    >>> torch.allclose(exact(x), layer(x), atol=1e-5)  # at full ranks
+    True
     """
     dense = LayerSpec.of(module)
     weight, bias = weight_of(module), bias_of(module)
@@ -207,6 +229,14 @@ def densify(chain: Chain) -> nn.Module:
     """Multiply a chain out into the dense layer it stands for: the inverse of :func:`factorize`.
 
     Exact up to rounding: the product is taken in float64 and returned in the chain's own type.
+
+    Examples
+    --------
+    >>> import torch, tuckertree as tt
+    >>> chain = tt.factorize(torch.nn.Conv2d(32, 64, 3, padding=1), "svd", (16,))
+    >>> layer, x = tt.densify(chain), torch.randn(1, 32, 8, 8)
+    >>> layer, torch.allclose(layer(x), chain(x), atol=1e-5)
+    (Conv2d(32, 64, kernel_size=(3, 3), stride=(1, 1), padding=(1, 1)), True)
     """
     weights = [weight_of(layer) for layer in chain]
     first = weights[0]

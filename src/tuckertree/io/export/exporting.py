@@ -99,6 +99,19 @@ def export(
         If the model cannot be exported, the file computes something else, or it cannot be written.
     UsageError
         If an argument has a value that it cannot have.
+
+    Examples
+    --------
+    >>> import tempfile, torch, tuckertree as tt
+    >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 32, 3), torch.nn.ReLU(), torch.nn.Conv2d(32, 64, 3))
+    >>> image = torch.zeros(1, 3, 32, 32)
+    >>> compressed = tt.compress(model, image, tt.Budget(macs=0.5)).model
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     done = tt.export(compressed, f"{folder}/small.onnx", image)
+    >>> done.to, done.difference <= done.tolerance
+    ('onnx', True)
+    >>> done.compared[-1]  # on another batch, too
+    ((3, 3, 32, 32),)
     """
     path = Path(path)
     to = check_target(path, to, overwrite=overwrite)

@@ -34,6 +34,13 @@ def build(name: str, *, weights: str | Path | None = None) -> nn.Module:
         If the name or an option of it is not known.
     TuckertreeError
         If a package is not installed, or the weights do not fit or cannot be read.
+
+    Examples
+    --------
+    >>> import tuckertree as tt
+    >>> model = tt.build("cifar10:resnet56")  # with random weights
+    >>> sum(p.numel() for p in model.parameters()), model.architecture_name
+    (853018, 'cifar10:resnet56')
     """
     if name == "demo" and weights is None:
         weights = DEMO_WEIGHTS

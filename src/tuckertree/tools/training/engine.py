@@ -97,6 +97,16 @@ def finetune(
     KeyboardInterrupt
         After Ctrl-C or SIGTERM, when a checkpoint has been written; with several processes that of the last epoch,
         or of ``checkpoint_steps``, stands.
+
+    Examples
+    --------
+    >>> import torch, tuckertree as tt
+    >>> model = tt.build("demo")
+    >>> result = tt.compress(model, torch.zeros(1, 3, 32, 32), energy=0.8)
+    >>> settings = tt.Settings(epochs=1, batch_size=16, lr=0.001, limit_train=32, validation=0)
+    >>> tuned = tt.finetune(result, "demo", settings, teacher=model)
+    >>> tuned.distilled, tuned.data
+    (True, 'demo (train): 32 images, 0 for validation')
     """
     result = compressed if isinstance(compressed, CompressionResult) else None
     model = compressed.model if isinstance(compressed, CompressionResult) else compressed
@@ -141,6 +151,15 @@ def train(
     model
         A network, or a name that :func:`tuckertree.build` knows, which is built with random weights that depend
         on the seed. The other parameters, and what is raised, are those of :func:`finetune`.
+
+    Examples
+    --------
+    >>> import tuckertree as tt
+    >>> settings = tt.Settings(epochs=2, batch_size=16, lr=0.01, limit_train=32, validation=0)
+    >>> trained = tt.train("cifar10:resnet20", "demo", settings, progress=False)
+    >>> first, last = (epoch["train_loss"] for epoch in trained.history)
+    >>> last < first
+    True
     """
     if isinstance(model, str):
         with torch.random.fork_rng(devices=[]):

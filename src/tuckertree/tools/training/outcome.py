@@ -44,6 +44,16 @@ class Outcome:
         Of the packages that took part, and the machine.
     plan, architecture, input_size, report
         Of the compressed network, where they are known; they are needed to save it.
+
+    Examples
+    --------
+    >>> import tuckertree as tt
+    >>> settings = tt.Settings(epochs=1, batch_size=16, lr=0.001, limit_train=40, validation=0.2)
+    >>> outcome = tt.train(tt.build("demo"), "demo", settings, progress=False)
+    >>> outcome.data
+    'demo (train): 32 images, 8 for validation'
+    >>> [epoch["validation_top1"] > 50 for epoch in outcome.history], outcome.diverged
+    ([True], False)
     """
 
     model: nn.Module

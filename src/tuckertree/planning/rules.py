@@ -61,7 +61,7 @@ class NetworkRule(Protocol):
 
 @dataclass(frozen=True)
 class Energy:
-    """At each cut the smallest rank whose share of the squared singular values exceeds ``energy``, as in the paper.
+    """At each cut the smallest rank whose share of the squared singular values exceeds ``energy`` (the paper).
 
     ``Energy(1)`` gives full ranks. The relative error of HT-2 is at most ``sqrt(3 (1 - energy))``.
 

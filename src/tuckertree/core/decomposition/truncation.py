@@ -2,7 +2,7 @@ r"""Squared errors of truncating a kernel at every choice of ranks, without trun
 
 Rotate the kernel into the bases of its two leaves: the entry ``[k1, ..., k3]`` of the rotated core is kept if
 ``k1 < R1`` and ``k3 < R3``. So the error of the Tucker part is a sum over a rectangle of squared entries, and
-all rectangles together are one cumulative sum (of the squares of the rotated core).
+all rectangles together are one cumulative sum.
 
 An inner cut adds the tail of the *projected* core. The best approximation ``A_r`` of rank ``r`` at that cut,
 restricted to the same rectangle, still has rank ``r``; the projected core is truncated optimally, so its tail

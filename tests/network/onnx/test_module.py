@@ -244,3 +244,17 @@ def test_copies_share_constants_and_have_layers_of_their_own(tmp_path):
         twin.get_submodule("one").weight.zero_()
     first, second = (net(x=IMAGES[:1])["y"] for net in (module, twin))
     assert not torch.equal(first, second)
+
+
+def test_a_norm_may_be_named_as_a_layer_is(tmp_path):
+    nodes = [
+        helper.make_node("BatchNormalization", ["x", "s", "b", "m", "v"], ["n"], name="y"),
+        helper.make_node("Conv", ["n", "w"], ["y"]),
+    ]
+    tensors = [tensor(name, numbers(3)) for name in "sbm"]
+    tensors += [tensor("v", numbers(3) ** 2 + 1), tensor("w", numbers(8, 3, 3, 3))]
+    path = save(tmp_path / "m.onnx", nodes, [value("x", ["n", 3, 6, 6])], [value("y", 4)], tensors)
+    assert_as_in_runtime(path, {"x": numbers(2, 3, 6, 6)})
+    module = module_of(path)
+    (norm,) = module.norms
+    assert module.get_submodule("y") is not module.get_submodule(norm)

@@ -13,7 +13,7 @@ from tuckertree._base.errors import TuckertreeError
 from tuckertree._base.extras import require_extra
 from tuckertree.measure.control_flow import note
 from tuckertree.network.onnx.files import OnnxFile, subgraphs
-from tuckertree.network.onnx.graph import INPUTS_LISTED, Graph, used_values
+from tuckertree.network.onnx.graph import INPUTS_LISTED, Graph
 from tuckertree.network.onnx.runtime import Session
 
 if TYPE_CHECKING:
@@ -138,6 +138,3 @@ def _described(name: str, value: object, helper: Any) -> object:
         kind = helper.np_dtype_to_tensor_dtype(value[0].dtype)
         return helper.make_tensor_sequence_value_info(name, kind, None)
     raise TuckertreeError(f"the value {name} is no tensor; such models can be compressed without images")
-
-
-__all__ = ["NodeSession", "captured_values", "note_choice", "used_values"]

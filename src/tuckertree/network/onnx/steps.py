@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 
 Value = Any
 """A tensor; or an array, a sequence or a map of a kind that only ONNX Runtime has."""
+LayerCall = Callable[..., Tensor]
+_WITHOUT_MODES = 14
+"""First opset in which an attribute, not the number of outputs, says that a BatchNormalization is in training."""
+_TYPES = {"float32", "float64", "int64", "int32", "int16", "int8", "uint8", "bool"}
 
 
 @dataclass(frozen=True)
@@ -97,7 +101,7 @@ class Steps:
         self.modules: dict[str, nn.Module] = {}
         self.norms: dict[str, NormConstants] = {}
         self.steps: list[Step] = []
-        self._file, self._graph = file, graph
+        self._file, self._graph, self._taken = file, graph, layers.keys()
         own = {found.node.output[0]: found for found in layers.values() if not found.layer.skip_reason}
         absorbed = dict(_absorbed(graph, own.values()))
         skipped = {node.output[0] for node in absorbed.values()}
@@ -115,12 +119,11 @@ class Steps:
     def _add(self, node: NodeProto) -> None:
         outputs = tuple(node.output)
         wanted = max(place + 1 for place, name in enumerate(outputs) if name)
-        count = (
-            len(outputs) if node.op_type == "Split" else wanted
-        )  # a split's equal parts go by their number
+        if node.op_type == "Split":
+            wanted = len(outputs)  # equal parts go by their number
         function = None
         if is_standard(node.domain) and not any(subgraphs(node)):
-            function = function_of(Operation(node.op_type, attributes_of(node), self._graph.opset, count))
+            function = function_of(Operation(node.op_type, attributes_of(node), self._graph.opset, wanted))
         inputs = (*node.input, *captured_values(node, node.input))
         self.steps.append(Step(node, inputs, outputs, function, self._session(node)))
 
@@ -155,7 +158,7 @@ class Steps:
                 own.copy_(value)  # type: ignore[union-attr]
             norm.running_var.copy_(variance)  # type: ignore[union-attr]
         name = node.name or node.output[0]
-        while name in self.modules:
+        while name in self.modules or name in self._taken:
             name += "_norm"
         self.modules[name] = norm.eval()
         self.norms[name] = NormConstants(names[2], names[3])
@@ -173,13 +176,7 @@ class Steps:
             names = {*step.inputs, *step.outputs} - {""}
             last = tuple(names - later)
             later |= names
-            self.steps[place] = Step(
-                step.node, step.inputs, step.outputs, step.function, step.session, step.module, last
-            )
-
-
-_WITHOUT_MODES = 14
-"""First opset in which an attribute, not the number of outputs, says that a BatchNormalization is in training."""
+            self.steps[place] = replace(step, last=last)
 
 
 def as_computed(array: Any) -> Value:
@@ -195,9 +192,6 @@ def as_computed(array: Any) -> Value:
     return torch.from_numpy(array if array.flags.writeable else array.copy())
 
 
-_TYPES = {"float32", "float64", "int64", "int32", "int16", "int8", "uint8", "bool"}
-
-
 def _absorbed(graph: Graph, layers: Iterable[OnnxLayer]) -> Iterator[tuple[str, NodeProto]]:
     """Additions of biases to products, by the products' outputs."""
     for found in layers:
@@ -210,9 +204,6 @@ def _absorbed(graph: Graph, layers: Iterable[OnnxLayer]) -> Iterator[tuple[str, 
 def _call_norm(norm: Norm, x: Tensor) -> Tensor:
     result: Tensor = norm(x)
     return result
-
-
-LayerCall = Callable[..., Tensor]
 
 
 def _layer_call(found: OnnxLayer) -> tuple[LayerCall, tuple[int, ...]]:

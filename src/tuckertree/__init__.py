@@ -19,6 +19,7 @@ def __getattr__(name: str) -> Any:
     import tuckertree.api as api
 
     globals().update({offered: getattr(api, offered) for offered in api.__all__}, __all__=api.__all__)
+    globals().update(Error=api.ErrorBound)  # its name of before, which reads as an exception
     if name not in globals():
         raise AttributeError(f"module 'tuckertree' has no attribute {name!r}")
     return globals()[name]

@@ -52,8 +52,9 @@ class RuntimeContract:
             torch.manual_seed(0)
             conv = nn.Conv2d(3, 8, 3, padding=1)
             chain = factorize(nn.Conv2d(8, 8, 3, padding=1), "ht2", (4, 6, 4))
-            grouped = nn.Sequential(nn.Conv2d(8, 8, 3, stride=2, groups=8), nn.BatchNorm2d(8), nn.ReLU())
-            net = nn.Sequential(conv, nn.ReLU(), chain, grouped, nn.Flatten(), nn.Linear(8 * 12, 5))
+            grouped = nn.Conv2d(8, 8, 3, stride=2, groups=8)
+            after = (nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 12, 5))
+            net = nn.Sequential(conv, nn.ReLU(), chain, grouped, *after)
             several = _Several()
         return [(net.eval(), (image,)), (several.eval(), (image, image[:, :1] + 1))]
 

@@ -43,7 +43,7 @@ def convolutions(
     def each(least: int, most: int) -> tuple[int, ...]:
         return tuple(draw(st.lists(st.integers(least, most), min_size=order, max_size=order)))
 
-    kernel_size, dilation, stride, size = each(1, 4), each(1, 2), each(1, 3), each(2, 5)
+    kernel_size, dilation, stride, size = each(1, 4), each(1, 2), each(1, 3), each(3, 5)
     inputs, outputs = (groups * draw(st.integers(1, 4)) for _ in range(2))
     structure = {
         "kernel_size": kernel_size,

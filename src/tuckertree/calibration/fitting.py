@@ -21,7 +21,7 @@ from tuckertree.core.decomposition.spectra import in_working_precision
 from tuckertree.core.layers import Chain, bias_of, get_method, weight_of
 from tuckertree.planning import Layer, Plan
 
-ASTRAY = 8.0
+ASTRAY = 4.0
 """No kernel is fitted that is further than so many times its norm from what it was: those of ResNet-20 at 3.8 times fewer
 parameters are up to 2.6 from it, and left out for that the network loses 0.8 points; those of black images up to 50."""
 TOO_LITTLE = "the images show too little of its inputs"

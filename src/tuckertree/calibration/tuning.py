@@ -24,11 +24,17 @@ from tuckertree._base.progress import ProgressCallback, no_progress
 from tuckertree.calibration.balancing import balance_in_place
 from tuckertree.calibration.distances import output_distances
 from tuckertree.calibration.kept import changeable
-from tuckertree.calibration.sources import Calibration, CalibrationData, CalibrationWarning, to_model
+from tuckertree.calibration.sources import (
+    Calibration,
+    CalibrationData,
+    CalibrationWarning,
+    floating_outputs,
+    to_model,
+)
 from tuckertree.calibration.tuning_images import TuningImages, can_move
-from tuckertree.calibration.tuning_loss import Imitation
+from tuckertree.calibration.tuning_loss import NO_OUTPUTS, Imitation
 from tuckertree.core.layers import Chain
-from tuckertree.measure import ExampleInputs, copy_model, preserved
+from tuckertree.measure import ExampleInputs, call, copy_model, preserved
 from tuckertree.measure.forward import modes_of, set_modes, uncompiled
 from tuckertree.network.surgery import layer_for
 from tuckertree.planning import Plan, take_inventory
@@ -42,6 +48,7 @@ _TIMED = 3
 _WARM_UP = 0.1
 _MOMENTUM = 0.9
 _CLIP = 5.0
+_NO_DERIVATIVE = "no derivative leads from the network's outputs to its weights, so it cannot be tuned"
 _NORMS_NEED = 32
 """Images in a batch from which on BatchNorm is tried in training mode."""
 
@@ -63,7 +70,9 @@ class Length:
     def __post_init__(self) -> None:
         if (self.steps is None) == (self.seconds is None):
             raise UsageError("tuning takes either minutes or steps, such as minutes=5 or steps=300")
-        if self.steps is not None and (not isinstance(self.steps, int) or isinstance(self.steps, bool) or self.steps < 1):
+        if self.steps is not None and (
+            not isinstance(self.steps, int) or isinstance(self.steps, bool) or self.steps < 1
+        ):
             raise UsageError(f"steps of tuning are a whole number from 1 on, not {self.steps!r}")
         if self.seconds is not None and not 0 < self.seconds < inf:
             raise UsageError(f"tuning takes more than no time, not {self.seconds / 60:g} minutes")
@@ -81,7 +90,9 @@ class Length:
             return cls(steps=text)
         found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|min|h)|(\d+)", str(text).strip())
         if found is None:
-            raise UsageError(f"tuning takes a time such as 5min or 90s, or a number of steps such as 300, not {text!r}")
+            raise UsageError(
+                f"tuning takes a time such as 5min or 90s, or a number of steps such as 300, not {text!r}"
+            )
         if found[3]:
             return cls(steps=int(found[3]))
         return cls(seconds=float(found[1]) * {"s": 1, "min": 60, "h": 3600}[found[2]])
@@ -148,7 +159,9 @@ class Tuning:
     def __str__(self) -> str:
         """One line."""
         if self.best:
-            gained = f"{self.steps} steps in {self.seconds:.0f} s: outputs {self.before:.4f} -> {self.after:.4f}"
+            gained = (
+                f"{self.steps} steps in {self.seconds:.0f} s: outputs {self.before:.4f} -> {self.after:.4f}"
+            )
             gained += f" from the original's on {self.held_out} images held out"
         else:
             gained = f"nothing changed, distance of the outputs {self.before:.4f} on {self.held_out} images held out"
@@ -205,7 +218,7 @@ def tune_network(
     if batch_size is not None and batch_size < 1:
         raise UsageError(f"a batch holds at least one image, not {batch_size}")
     began = time.perf_counter()
-    with preserved(original), uncompiled():
+    with preserved(original):
         run = _Run(model, original, TuningImages(Calibration(images), batch_size), plan, seed, tick)
         tuning = run.tune(length, way)
         result = run.result()
@@ -213,6 +226,26 @@ def tune_network(
     if tuning.note:
         warn(f"tuning: {tuning}", CalibrationWarning, stacklevel=3)
     return result, tuning
+
+
+def check_tunable(model: nn.Module, images: Calibration) -> None:
+    """Refuse, before any work is done for it, a network that cannot be tuned.
+
+    Raises
+    ------
+    TuckertreeError
+        If it has no floating-point outputs, or no derivative leads from them to its weights.
+    """
+    twin = copy_model(model)
+    for parameter in twin.parameters():
+        parameter.requires_grad_(parameter.is_floating_point())
+    first = to_model(next(iter(images.in_batches(2))), twin)
+    with preserved(twin), _tunable(twin, []):
+        outputs = floating_outputs(call(twin, first, "the calibration images"))
+    if not outputs:
+        raise TuckertreeError(NO_OUTPUTS)
+    if not any(y.requires_grad for y in outputs):
+        raise TuckertreeError(_NO_DERIVATIVE)
 
 
 @dataclass
@@ -362,7 +395,9 @@ class _Run:
         distance = self._distance(self._student)
         if distance < self._best.distance:
             self._best = _State(distance, self._values(), done)
-        self._tick(f"tuning: {distance:.4f} from the original, at best {self._best.distance:.4f}", done, steps)
+        self._tick(
+            f"tuning: {distance:.4f} from the original, at best {self._best.distance:.4f}", done, steps
+        )
 
     def _distance(self, model: nn.Module) -> float:
         return output_distances(self._original, (model,), self._images.held)[0]
@@ -399,7 +434,9 @@ def _free_parts(
         modules = {layer.name: student.get_submodule(layer.name) for layer in layers}
         norms = [student.get_submodule(name) for name in sorted(free.norms)]
     except AttributeError as error:
-        raise TuckertreeError(f"the original has a layer that the compressed network lacks: {first_line(error)}") from error
+        raise TuckertreeError(
+            f"the original has a layer that the compressed network lacks: {first_line(error)}"
+        ) from error
     found: dict[int, nn.Parameter] = {}
     for name, module in modules.items():
         parts = list(module) if isinstance(module, Chain) else [module]
@@ -412,7 +449,9 @@ def _free_parts(
     return [
         p
         for p in found.values()
-        if p.is_floating_point() and (p.requires_grad or not trained) and all(p is not other for other in kept)
+        if p.is_floating_point()
+        and (p.requires_grad or not trained)
+        and all(p is not other for other in kept)
     ], norms
 
 
@@ -435,11 +474,13 @@ def _optimizer(parameters: list[nn.Parameter], way: Way) -> torch.optim.Optimize
 def _backward(loss: Tensor) -> None:
     """Send the loss back; raises TuckertreeError where that cannot be."""
     if not loss.requires_grad:
-        raise TuckertreeError("no derivative leads from the network's outputs to its weights, so it cannot be tuned")
+        raise TuckertreeError(_NO_DERIVATIVE)
     try:
         loss.backward()
     except RuntimeError as error:
-        raise TuckertreeError(f"the network's outputs cannot be differentiated: {first_line(error)}") from error
+        raise TuckertreeError(
+            f"the network's outputs cannot be differentiated: {first_line(error)}"
+        ) from error
 
 
 @contextmanager
@@ -451,7 +492,7 @@ def _tunable(student: nn.Module, norms: list[nn.Module]) -> Iterator[None]:
     cudnn = torch.backends.cudnn.flags(enabled=False) if recurrent else nullcontext()
     try:
         set_modes(dict.fromkeys(modes, False) | dict.fromkeys(norms, True))
-        with cudnn:
+        with cudnn, uncompiled(), torch.enable_grad():
             yield
     finally:
         set_modes(modes)

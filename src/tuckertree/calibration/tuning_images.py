@@ -109,4 +109,8 @@ def flip_and_shift(images: Tensor, generator: torch.Generator) -> Tensor:
     columns = torch.arange(width) + drawn(2 * reach[1] + 1)
     columns = torch.where(drawn(2) == 1, columns.flip(1), columns)
     image = torch.arange(number)[:, None, None]
-    return padded.permute(0, 2, 3, 1)[image, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2).contiguous()
+    return (
+        padded.permute(0, 2, 3, 1)[image, rows[:, :, None], columns[:, None, :]]
+        .permute(0, 3, 1, 2)
+        .contiguous()
+    )

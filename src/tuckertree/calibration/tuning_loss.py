@@ -17,6 +17,7 @@ from tuckertree.calibration.sources import floating_outputs
 from tuckertree.core.layers import DENSE_TYPES
 from tuckertree.measure import ExampleInputs, call, run
 
+NO_OUTPUTS = "a network without floating-point outputs cannot be tuned: there is no distance to lessen"
 _PLACES = 4
 _IMAGES = "the calibration images"
 
@@ -53,7 +54,9 @@ class Imitation:
             If outputs have other sizes than the original's.
         """
         wanted: dict[str, Tensor] = {}
-        with _watching(self._original, self.places, lambda name, x: wanted.update({name: x.detach().clone()})):
+        with _watching(
+            self._original, self.places, lambda name, x: wanted.update({name: x.detach().clone()})
+        ):
             targets = floating_outputs(run(self._original, inputs, _IMAGES))
         found: dict[str, Tensor] = {}
 
@@ -66,7 +69,9 @@ class Imitation:
             outputs = floating_outputs(call(student, inputs, _IMAGES))
             if [y.shape for y in outputs] != [y.shape for y in targets]:
                 raise IncomparableError("the sizes of the outputs depend on their values")
-            errors = [relative_error(z, y, units_of(y)) for z, y in zip(outputs, targets, strict=True) if y.numel()]
+            errors = [
+                relative_error(z, y, units_of(y)) for z, y in zip(outputs, targets, strict=True) if y.numel()
+            ]
             return torch.stack([*errors, *found.values()]).sum()
 
 
@@ -99,7 +104,7 @@ def _places(original: nn.Module, first: ExampleInputs) -> tuple[list[str], list[
     with _watching(original, names, see):
         outputs = floating_outputs(run(original, first, _IMAGES))
     if not outputs:
-        raise TuckertreeError("a network without floating-point outputs cannot be tuned: there is no distance to lessen")
+        raise TuckertreeError(NO_OUTPUTS)
     return [name for name in last.values() if calls[name] == 1][-_PLACES:], outputs
 
 

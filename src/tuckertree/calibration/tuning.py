@@ -24,17 +24,11 @@ from tuckertree._base.progress import ProgressCallback, no_progress
 from tuckertree.calibration.balancing import balance_in_place
 from tuckertree.calibration.distances import output_distances
 from tuckertree.calibration.kept import changeable
-from tuckertree.calibration.sources import (
-    Calibration,
-    CalibrationData,
-    CalibrationWarning,
-    floating_outputs,
-    to_model,
-)
+from tuckertree.calibration.sources import Calibration, CalibrationData, CalibrationWarning, to_model
 from tuckertree.calibration.tuning_images import TuningImages, can_move
-from tuckertree.calibration.tuning_loss import NO_OUTPUTS, Imitation
+from tuckertree.calibration.tuning_loss import Imitation
 from tuckertree.core.layers import Chain
-from tuckertree.measure import ExampleInputs, call, copy_model, preserved
+from tuckertree.measure import ExampleInputs, copy_model, preserved
 from tuckertree.measure.forward import modes_of, set_modes, uncompiled
 from tuckertree.network.surgery import layer_for
 from tuckertree.planning import Plan, take_inventory
@@ -241,11 +235,8 @@ def check_tunable(model: nn.Module, images: Calibration) -> None:
         parameter.requires_grad_(parameter.is_floating_point())
     first = to_model(next(iter(images.in_batches(2))), twin)
     with preserved(twin), _tunable(twin, []):
-        outputs = floating_outputs(call(twin, first, "the calibration images"))
-    if not outputs:
-        raise TuckertreeError(NO_OUTPUTS)
-    if not any(y.requires_grad for y in outputs):
-        raise TuckertreeError(_NO_DERIVATIVE)
+        if not Imitation(twin, first).loss(twin, first).requires_grad:
+            raise TuckertreeError(_NO_DERIVATIVE)
 
 
 @dataclass
@@ -274,7 +265,7 @@ class _Run:
         first = to_model(images.first, self._original)
         self._imitation = Imitation(self._original, first)
         self._moved = can_move(first, self._imitation.outputs)
-        self._parameters, self._norms = _free_parts(self._student, original, plan, first)
+        self._parameters, self._norms = _free_parts(self._student, self._original, plan, first)
         for parameter in self._student.parameters():
             parameter.requires_grad_(any(parameter is each for each in self._parameters))
         before = self._distance(self._student)
@@ -287,6 +278,11 @@ class _Run:
     def tune(self, length: Length, way: Way | None) -> Tuning:
         """Make steps, and keep the best state."""
         steps, note, interrupted = length.steps or 0, "", False
+        if not len(self._images) or not self._parameters:
+            why = (
+                "no parameter may change" if len(self._images) else "there is one image, and none to hold out"
+            )
+            return self._told(0, None, why)
         chosen, done = way, 0
         try:
             ways = [way] if way else self._ways()
@@ -304,19 +300,22 @@ class _Run:
             note = str(error)
         if not self._best.step and not note:
             note = "it does not bring the outputs nearer to the original's"
+        return self._told(steps, chosen, note, interrupted=interrupted)
+
+    def _told(self, steps: int, way: Way | None, note: str, *, interrupted: bool = False) -> Tuning:
         return Tuning(
-            steps,
-            self._best.step,
-            0.0,
-            self._start.distance,
-            self._best.distance,
-            len(self._images),
-            len(self._images.held),
-            self._images.size,
-            self._seed,
-            chosen,
-            note,
-            interrupted,
+            steps=steps,
+            best=self._best.step,
+            seconds=0.0,
+            before=self._start.distance,
+            after=self._best.distance,
+            images=len(self._images),
+            held_out=len(self._images.held),
+            batch=self._images.size,
+            seed=self._seed,
+            way=way,
+            note=note,
+            interrupted=interrupted,
         )
 
     def result(self) -> nn.Module:

@@ -44,7 +44,7 @@ class TuningImages:
         if not joined:
             units = whole
         least = min(self.size, len(units) // 4) if joined else 1
-        count = min(len(units) - 1, max(len(units) // HELD_OUT, least, 1))
+        count = max(len(units) // HELD_OUT, least, 1)
         self._units, held = units[: len(units) - count], units[len(units) - count :]
         self._joined = joined
         self.held = Calibration(held, self.size, images.example)
@@ -53,13 +53,13 @@ class TuningImages:
             self.held = Calibration(batches, self.size, images.example)
 
     def __len__(self) -> int:
-        """Number of images to learn from."""
+        """Number of images to learn from; none where there is but one."""
         return sum(map(batch_size, self._units))
 
     @property
     def first(self) -> ExampleInputs:
         """A batch, as it is."""
-        return join(self._units[: self.size]) if self._joined else self._units[0]
+        return next(iter(self.held))
 
     def batches(self, generator: torch.Generator, *, moved: bool) -> Iterator[ExampleInputs]:
         """Go through the images without end, each time in another order."""

@@ -73,8 +73,6 @@ def tune(
     opened = prepared(opened, mean=mean, std=std, scale=scale, channels=channels)
     source, sizes = architecture or config.architecture, size or config.input_size
     original = original_network(teacher, teacher_weights, source, sizes)
-    if original is None and source is not None and str(source) == "demo":
-        original = open_model(source, input_size=sizes).model
     if original is None:
         raise UsageError("give the weights of the original network by --weights, or the network by --teacher")
     images = calibration_images_of(data, opened, limit)

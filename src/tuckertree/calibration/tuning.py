@@ -35,13 +35,12 @@ from tuckertree.planning import Plan, take_inventory
 
 _CHECKS = 20
 """The held-out images are looked at so many times in a run."""
-_TRIAL = 15
+_TRIAL = 20
 """Each way is tried for one in so many steps."""
 _TIMED = 3
 """Steps that are timed where minutes are given, after a first one."""
 _WARM_UP = 0.1
-_MOMENTUM = 0.9
-_CLIP = 5.0
+_RATES = 3e-3, 5e-4, 1e-4
 _NO_DERIVATIVE = "no derivative leads from the network's outputs to its weights, so it cannot be tuned"
 _NORMS_NEED = 32
 """Images in a batch from which on BatchNorm is tried in training mode."""
@@ -100,14 +99,11 @@ class Way:
     ----------
     batch_norm
         Whether BatchNorms that may change are in training mode.
-    optimizer
-        ``sgd``, with momentum, or ``adamw``.
     rate
-        The highest learning rate; it rises for a tenth of the steps and falls along a cosine.
+        The highest learning rate of Adam; it rises for a tenth of the steps and falls along a cosine.
     """
 
     batch_norm: bool
-    optimizer: str
     rate: float
 
 
@@ -332,9 +328,9 @@ class _Run:
 
     def _ways(self) -> list[Way]:
         """Those that are tried."""
-        found = [Way(False, "adamw", rate) for rate in (1e-3, 2e-4)]
+        found = [Way(batch_norm=False, rate=rate) for rate in _RATES]
         if self._norms and self._images.size >= _NORMS_NEED:
-            found += [Way(True, "sgd", rate) for rate in (0.05, 0.01)]
+            found.append(Way(batch_norm=True, rate=_RATES[0]))
         return found
 
     def _tried(self, ways: list[Way], steps: int) -> Way:
@@ -372,7 +368,7 @@ class _Run:
             If the loss is not finite.
         """
         self._set(self._start.values)
-        optimizer = _optimizer(self._parameters, way)
+        optimizer = torch.optim.Adam(self._parameters)
         generator = torch.Generator().manual_seed(self._seed)
         batches = self._images.batches(generator, moved=self._moved)
         with _tunable(self._student, self._norms if way.batch_norm else []):
@@ -385,7 +381,6 @@ class _Run:
                     raise FloatingPointError(f"the loss became NaN or infinite at step {step + 1}")
                 optimizer.zero_grad()
                 _backward(loss)
-                nn.utils.clip_grad_norm_(self._parameters, _CLIP)
                 optimizer.step()
                 yield step + 1
 
@@ -462,12 +457,6 @@ def _share(step: int, steps: int) -> float:
     """Of the highest rate: up along a line for a tenth of the steps, down along a cosine to nothing."""
     place, top = (step + 1) / steps, max(_WARM_UP, 1 / steps)
     return place / top if place < top else (1 + cos(pi * (place - top) / (1 - top + 1 / steps))) / 2
-
-
-def _optimizer(parameters: list[nn.Parameter], way: Way) -> torch.optim.Optimizer:
-    if way.optimizer == "adamw":
-        return torch.optim.AdamW(parameters, lr=way.rate, weight_decay=0.0)
-    return torch.optim.SGD(parameters, lr=way.rate, momentum=_MOMENTUM)
 
 
 def _backward(loss: Tensor) -> None:

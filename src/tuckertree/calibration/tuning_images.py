@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor
@@ -35,26 +35,23 @@ class TuningImages:
     """
 
     def __init__(self, images: Calibration, size: int | None) -> None:
-        first = next(iter(images))
-        self.size = size or _usual_size(first)
-        given = [first] if len(images) == batch_size(first) else list(images.in_batches(self.size))
-        whole = [part for batch in given for part in _parts(batch, self.size)]
-        units = [one for batch in whole for one in _parts(batch, 1)]
-        joined = len(units) > len(whole) and all(same_form(units[0], one) for one in units)
-        if not joined:
-            units = whole
-        least = min(self.size, len(units) // 4) if joined else 1
-        count = max(len(units) // HELD_OUT, least, 1)
-        self._units, held = units[: len(units) - count], units[len(units) - count :]
-        self._joined = joined
+        self.size = size or _usual_size(next(iter(images)))
+        given = list(images.in_batches(self.size))
+        self._joined = all(_is_free(each) and same_form(given[0], each) for each in given)
+        if self._joined:
+            given = [narrow(batch, place, 1) for batch in given for place in range(batch_size(batch))]
+        else:
+            self.size = max(map(batch_size, given))
+        least = min(self.size, len(given) // 4) if self._joined else 1
+        left = len(given) - max(len(given) // HELD_OUT, least, 1)
+        self._given, held = given[:left], given[left:]
+        if self._joined:
+            held = [join(held[start : start + self.size]) for start in range(0, len(held), self.size)]
         self.held = Calibration(held, self.size, images.example)
-        if joined:
-            batches = [join(held[start : start + self.size]) for start in range(0, len(held), self.size)]
-            self.held = Calibration(batches, self.size, images.example)
 
     def __len__(self) -> int:
         """Number of images to learn from; none where there is but one."""
-        return sum(map(batch_size, self._units))
+        return sum(map(batch_size, self._given))
 
     @property
     def first(self) -> ExampleInputs:
@@ -63,11 +60,11 @@ class TuningImages:
 
     def batches(self, generator: torch.Generator, *, moved: bool) -> Iterator[ExampleInputs]:
         """Go through the images without end, each time in another order."""
-        size = min(self.size, len(self._units)) if self._joined else 1
+        size = min(self.size, len(self._given)) if self._joined else 1
         while True:
-            order = torch.randperm(len(self._units), generator=generator).tolist()
+            order = torch.randperm(len(self._given), generator=generator).tolist()
             for start in range(0, len(order) - size + 1, size):
-                chosen = [self._units[number] for number in order[start : start + size]]
+                chosen = [self._given[number] for number in order[start : start + size]]
                 batch = join(chosen) if self._joined else chosen[0]
                 yield flip_and_shift(batch, generator) if moved and isinstance(batch, Tensor) else batch
 
@@ -77,12 +74,15 @@ def _usual_size(first: ExampleInputs) -> int:
     return BATCH if each <= _LARGE else _LARGE_BATCH
 
 
-def _parts(batch: ExampleInputs, size: int) -> list[ExampleInputs]:
-    """A batch in parts; whole where it knows by itself how it is divided."""
-    count = batch_size(batch)
-    if isinstance(batch, Batch) or any(isinstance(x, Samples) for x in leaves(batch)):
-        return [batch]
-    return [narrow(batch, start, min(size, count - start)) for start in range(0, count, size)]
+def _is_free(batch: ExampleInputs) -> bool:
+    """Whether a batch can be taken apart, and put together with others."""
+    return batch.is_free if isinstance(batch, Batch) else not _holds_samples(batch)
+
+
+def _holds_samples(value: object) -> bool:
+    """Whether some of a batch is a list of images, each of its own size."""
+    parts = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
+    return isinstance(value, Samples) or any(map(_holds_samples, parts))
 
 
 def can_move(batch: ExampleInputs, outputs: list[Tensor]) -> bool:

@@ -350,7 +350,7 @@ def test_a_folder_is_tuned_by_the_command_and_saved(tmp_path):
         "--batch-size",
         8,
         "--steps",
-        6,
+        12,
         "--teacher",
         "demo",
     )

@@ -394,7 +394,7 @@ class _Run:
         )
 
     def _distance(self, model: nn.Module) -> float:
-        return output_distances(self._original, (model,), self._images.held)[0]
+        return output_distances(self._original, (model,), self._images.held, in_units=True)[0]
 
     @property
     def _tuned(self) -> list[Tensor]:

@@ -70,17 +70,19 @@ class Imitation:
             if [y.shape for y in outputs] != [y.shape for y in targets]:
                 raise IncomparableError("the sizes of the outputs depend on their values")
             errors = [
-                relative_error(z, y, units_of(y)) for z, y in zip(outputs, targets, strict=True) if y.numel()
+                relative_error(z, y, units_of(y.where(y.isfinite(), 0.0)))
+                for z, y in zip(outputs, targets, strict=True)
+                if y.numel()
             ]
             return torch.stack([*errors, *found.values()]).sum()
 
 
 def relative_error(x: Tensor, target: Tensor, units: Tensor | float = 1.0) -> Tensor:
     """Squared error relative to the square of the target, where that is finite."""
-    x, target = x.float() * units, target.float() * units
     usual = target.isfinite()
     if not usual.all():
         x, target = x.where(usual, 0.0), target.where(usual, 0.0)
+    x, target = x.float() * units, target.float() * units
     whole = target.square().sum()
     return (x - target).square().sum() / whole.where(whole > 0, 1.0)
 

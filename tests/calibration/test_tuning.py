@@ -16,7 +16,7 @@ from tests.tools.cli.test_cli import tuckertree
 from tuckertree.calibration import CalibrationWarning, Length, output_distances, tune_network
 from tuckertree.calibration.sources import Calibration
 from tuckertree.calibration.tuning import Way
-from tuckertree.calibration.tuning_images import TuningImages, flip_and_shift
+from tuckertree.calibration.tuning.images import TuningImages, flip_and_shift
 
 IMAGES = torch.rand(160, 3, 12, 12, generator=generator())
 FROZEN, WITH_NORMS = Way(False, 2e-3), Way(True, 2e-3)
@@ -128,6 +128,15 @@ def test_without_a_plan_frozen_parameters_stay_too():
     assert not any(name.startswith("head") for name in differing(bits(compressed), tuned.state_dict()))
 
 
+def test_the_boldest_way_that_gains_in_its_trial_is_taken(monkeypatch):
+    monkeypatch.setattr("tuckertree.calibration.tuning.run._RATES", (1e6, 1e-3, 1e-4))
+    model = WithNorms()
+    result = ranks(model)
+    tuning = tune_network(result.model, model, IMAGES, Length(30), plan=result.plan)[1]
+    assert tuning.way == Way(batch_norm=False, rate=1e-3)
+    assert tuning.after < tuning.before
+
+
 def test_a_network_that_takes_no_gradient_at_all_is_tuned_and_still_takes_none():
     model = WithNorms().requires_grad_(False)
     tuned = tt.tune(ranks(model), model, IMAGES, steps=20)
@@ -217,6 +226,14 @@ def test_compress_refuses_it_before_any_work_is_done():
         ranks(model, calibration=IMAGES, tune=5)
     with pytest.raises(tt.UsageError, match="give calibration too"):
         ranks(WithNorms(), tune=5)
+
+
+def test_compress_keeps_what_is_calibrated_where_outputs_have_no_distance():
+    model = WithNorms(lambda x: x[x > 0])
+    with pytest.warns(CalibrationWarning, match="not tuned: the sizes of the outputs"):
+        result = ranks(model, calibration=IMAGES, objective="moments", tune=5)
+    assert result.tuning is None
+    assert result.plan.compressed
 
 
 @pytest.mark.parametrize(

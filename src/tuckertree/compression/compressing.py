@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypedDict, Unpack
+from warnings import warn
 
 from torch import nn
 
@@ -14,12 +15,14 @@ from tuckertree._base.progress import ProgressCallback, progress_bar
 from tuckertree.calibration import (
     Calibration,
     CalibrationData,
+    CalibrationWarning,
     Length,
     Tuning,
     calibrate,
     check_tunable,
     tune_network,
 )
+from tuckertree.calibration.distances import IncomparableError
 from tuckertree.compression.measures import Stopwatch, measure_errors
 from tuckertree.compression.networks import Network, network_of
 from tuckertree.compression.objectives import AnyRule, Objective, find_objective, survey_network
@@ -168,9 +171,7 @@ def compress(
             plan = plan.noted(notes)
             stopwatch.lap("calibration")
             if length is not None:
-                compressed, tuning = tune_network(
-                    compressed, network.module, images, length, plan=plan, tick=tick
-                )
+                compressed, tuning = _tuned(compressed, network.module, plan, images, length, tick)
                 stopwatch.lap("tuning")
         compressed, plan = network.finished(compressed, plan, inventory)
         layers = filter(network.weighs, inventory.layers)
@@ -187,6 +188,22 @@ def compress(
         output=network.output(compressed, plan, images),
         tuning=tuning,
     )
+
+
+def _tuned(
+    compressed: nn.Module,
+    original: nn.Module,
+    plan: Plan,
+    images: Calibration,
+    length: Length,
+    tick: ProgressCallback,
+) -> tuple[nn.Module, Tuning | None]:
+    """Tune what was calibrated; where outputs have no distance, as those of detectors that drop boxes, it stays."""
+    try:
+        return tune_network(compressed, original, images, length, plan=plan, tick=tick)
+    except IncomparableError as error:
+        warn(f"not tuned: {error}", CalibrationWarning, stacklevel=3)
+        return compressed, None
 
 
 class PlanOptions(TypedDict, total=False):

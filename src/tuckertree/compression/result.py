@@ -135,6 +135,6 @@ class CompressionResult:
             "errors": dict(self.errors),
             "seconds": dict(self.seconds),
             **({"latency": asdict(self.plan.latency)} if self.plan.latency else {}),
-            **({"tuning": asdict(self.tuning)} if self.tuning else {}),
+            **({"tuning": self.tuning.to_json()} if self.tuning else {}),
             **({} if self.output is None else self.output.summary()),
         }

@@ -17,6 +17,7 @@ from tuckertree.calibration import CalibrationWarning, Length, output_distances,
 from tuckertree.calibration.sources import Calibration
 from tuckertree.calibration.tuning import Way
 from tuckertree.calibration.tuning.images import TuningImages, flip_and_shift
+from tuckertree.calibration.tuning.run import TuningRun
 
 IMAGES = torch.rand(160, 3, 12, 12, generator=generator())
 FROZEN, WITH_NORMS = Way(False, 2e-3), Way(True, 2e-3)
@@ -231,7 +232,7 @@ def test_compress_refuses_it_before_any_work_is_done():
 def test_compress_keeps_what_is_calibrated_where_outputs_have_no_distance():
     model = WithNorms(lambda x: x[x > 0])
     with pytest.warns(CalibrationWarning, match="not tuned: the sizes of the outputs"):
-        result = ranks(model, calibration=IMAGES, objective="moments", tune=5)
+        result = ranks(model, calibration=IMAGES, tune=5)
     assert result.tuning is None
     assert result.plan.compressed
 
@@ -398,6 +399,27 @@ def test_the_command_refuses_what_is_amiss_in_one_line(arguments, message, tmp_p
     assert code in (1, 2)
     assert (err.startswith("error: "), err.count("\n"), message in err) == (True, 1, True), err
     assert not (tmp_path / "out").exists()
+
+
+def test_an_interrupted_command_saves_the_best_state_and_ends_as_interrupted(tmp_path, monkeypatch):
+    folder, out = tmp_path / "net", tmp_path / "out"
+    tt.compress(tt.build("demo"), torch.zeros(1, 3, 32, 32), tt.Energy(0.9)).save(folder)
+    look = TuningRun._look
+
+    def interrupted(run, done, steps):
+        look(run, done, steps)
+        if done == 11:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(TuningRun, "_look", interrupted)
+    with pytest.warns(CalibrationWarning, match="interrupted after 11 steps"):
+        code, _, err = tuckertree(
+            *("tune", folder, "--images", "demo", "--limit", 40, "--batch-size", 8, "--steps", 12),
+            *("--teacher", "demo", "-o", out),
+        )
+    assert (code, f"the best state so far is saved in {out}" in err) == (130, True)
+    report = json.loads((out / "report.json").read_text())["tuning"]
+    assert (report["interrupted"], report["after"] < report["before"]) == (True, True)
 
 
 @pytest.mark.filterwarnings("ignore::tuckertree.calibration.CalibrationWarning")

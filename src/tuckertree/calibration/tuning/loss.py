@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from math import prod
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from tuckertree.calibration.distances import IncomparableError
 from tuckertree.calibration.metrics import units_of
 from tuckertree.calibration.sources import floating_outputs
 from tuckertree.core.layers import DENSE_TYPES
+from tuckertree.core.layers.product import is_transformed
 from tuckertree.measure import ExampleInputs, call, run
 
 NO_OUTPUTS = "a network without floating-point outputs cannot be tuned: there is no distance to lessen"
@@ -89,9 +91,8 @@ def relative_error(x: Tensor, target: Tensor, units: Tensor | float = 1.0) -> Te
 
 def _places(original: nn.Module, first: ExampleInputs) -> tuple[list[str], list[Tensor]]:
     """Names of the modules that end a stage, the last ones, and the outputs."""
-    inside = {
-        f"{name}." for name, module in original.named_modules() if name and isinstance(module, DENSE_TYPES)
-    }
+    closed = (*DENSE_TYPES, torch.jit.ScriptModule)
+    inside = {f"{name}." for name, module in original.named_modules() if name and isinstance(module, closed)}
     names = [name for name, _ in original.named_modules() if name and not name.startswith(tuple(inside))]
     calls: Counter[str] = Counter()
     last: dict[tuple[int, ...], str] = {}
@@ -99,7 +100,7 @@ def _places(original: nn.Module, first: ExampleInputs) -> tuple[list[str], list[
     def see(name: str, x: Tensor) -> None:
         calls[name] += 1
         size = tuple(x.shape[2:]) if x.ndim > 3 else tuple(x.shape[1:])
-        if x.ndim > 2 and x[0, 0].numel() > 1:
+        if prod(x.shape[2:]) > 1:
             last.pop(size, None)
             last[size] = name
 
@@ -110,13 +111,18 @@ def _places(original: nn.Module, first: ExampleInputs) -> tuple[list[str], list[
     return [name for name in last.values() if calls[name] == 1][-_PLACES:], outputs
 
 
+def _holds_numbers(x: Tensor) -> bool:
+    """Whether it is an ordinary tensor, whose values can be had."""
+    return not is_transformed() and not x.is_nested and x.layout == torch.strided
+
+
 @contextmanager
 def _watching(model: nn.Module, names: list[str], see: Callable[[str, Tensor], None]) -> Iterator[None]:
     """Show what modules give, as long as it is one tensor of numbers."""
 
     def hook(name: str) -> Callable[..., None]:
         def look(module: nn.Module, args: object, output: Any) -> None:  # noqa: ARG001
-            if isinstance(output, Tensor) and output.is_floating_point() and output.layout == torch.strided:
+            if isinstance(output, Tensor) and output.is_floating_point() and _holds_numbers(output):
                 see(name, output)
 
         return look

@@ -29,7 +29,9 @@ class TuningImages:
     Attributes
     ----------
     size
-        Of a batch.
+        Images of a step.
+    at_once
+        Images of a batch: fewer where they cannot be put together, as where a file prescribes their number.
     held
         The last fifth, at least a batch where there are four of them.
     """
@@ -40,11 +42,12 @@ class TuningImages:
         self._joined = all(_is_free(each) and same_form(given[0], each) for each in given)
         if self._joined:
             given = [narrow(batch, place, 1) for batch in given for place in range(batch_size(batch))]
-        else:
-            self.size = max(map(batch_size, given))
-        least = min(self.size, len(given) // 4) if self._joined else 1
+        largest = max(map(batch_size, given))
+        self._count = max(self.size // largest, 1)
+        least = min(self._count, len(given) // 4)
         left = len(given) - max(len(given) // HELD_OUT, least, 1)
         self._given, held = given[:left], given[left:]
+        self.at_once = min(self.size, left) if self._joined else largest
         if self._joined:
             held = [join(held[start : start + self.size]) for start in range(0, len(held), self.size)]
         self.held = Calibration(held, self.size, images.example)
@@ -58,15 +61,17 @@ class TuningImages:
         """A batch, as it is."""
         return next(iter(self.held))
 
-    def batches(self, generator: torch.Generator, *, moved: bool) -> Iterator[ExampleInputs]:
-        """Go through the images without end, each time in another order."""
-        size = min(self.size, len(self._given)) if self._joined else 1
+    def steps(self, generator: torch.Generator, *, moved: bool) -> Iterator[list[ExampleInputs]]:
+        """Batches of each step, without end; each time through the images the order is another."""
+        count = min(self._count, len(self._given))
         while True:
             order = torch.randperm(len(self._given), generator=generator).tolist()
-            for start in range(0, len(order) - size + 1, size):
-                chosen = [self._given[number] for number in order[start : start + size]]
-                batch = join(chosen) if self._joined else chosen[0]
-                yield flip_and_shift(batch, generator) if moved and isinstance(batch, Tensor) else batch
+            for start in range(0, len(order) - count + 1, count):
+                chosen = [self._given[number] for number in order[start : start + count]]
+                batches = [join(chosen)] if self._joined else chosen
+                yield [
+                    flip_and_shift(x, generator) if moved and isinstance(x, Tensor) else x for x in batches
+                ]
 
 
 def _usual_size(first: ExampleInputs) -> int:

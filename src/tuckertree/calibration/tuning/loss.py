@@ -91,7 +91,7 @@ def relative_error(x: Tensor, target: Tensor, units: Tensor | float = 1.0) -> Te
 
 def _places(original: nn.Module, first: ExampleInputs) -> tuple[list[str], list[Tensor]]:
     """Names of the modules that end a stage, the last ones, and the outputs."""
-    closed = (*DENSE_TYPES, torch.jit.ScriptModule)
+    closed: tuple[type, ...] = (*DENSE_TYPES, torch.jit.ScriptModule)
     inside = {f"{name}." for name, module in original.named_modules() if name and isinstance(module, closed)}
     names = [name for name, _ in original.named_modules() if name and not name.startswith(tuple(inside))]
     calls: Counter[str] = Counter()

@@ -151,7 +151,7 @@ class TuningRun:
 
     def _ways(self) -> list[Way]:
         """Those that are tried, the boldest first."""
-        in_training = bool(self._norms) and self._images.size >= _NORMS_NEED
+        in_training = bool(self._norms) and self._images.at_once >= _NORMS_NEED
         return [
             *([Way(batch_norm=True, rate=_RATES[0])] if in_training else []),
             *(Way(batch_norm=False, rate=rate) for rate in _RATES),
@@ -185,17 +185,19 @@ class TuningRun:
         self._set(self._start.values)
         optimizer = torch.optim.Adam(self._parameters)
         generator = torch.Generator().manual_seed(self._seed)
-        batches = self._images.batches(generator, moved=self._moved)
+        batches = self._images.steps(generator, moved=self._moved)
         norms = self._norms if way.batch_norm else []
         for step in range(steps):
             for group in optimizer.param_groups:
                 group["lr"] = way.rate * _share(step, steps)
             optimizer.zero_grad()
             with tunable(self._student, norms):
-                loss = self._imitation.loss(self._student, to_model(next(batches), self._student))
-                if not loss.isfinite():
-                    raise FloatingPointError(f"the loss became NaN or infinite at step {step + 1}")
-                _backward(loss)
+                of_step = next(batches)
+                for inputs in of_step:
+                    loss = self._imitation.loss(self._student, to_model(inputs, self._student)) / len(of_step)
+                    if not loss.isfinite():
+                        raise FloatingPointError(f"the loss became NaN or infinite at step {step + 1}")
+                    _backward(loss)
             optimizer.step()
             yield step + 1
 

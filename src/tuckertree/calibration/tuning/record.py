@@ -118,5 +118,8 @@ class Tuning:
             )
             gained += f" from the original's on {self.held_out} images held out"
         else:
-            gained = f"nothing changed, distance of the outputs {self.before:.4f} on {self.held_out} images held out"
+            gained = (
+                f"nothing changed in {self.steps} steps, the outputs are {self.before:.4f} from the original's on "
+                f"{self.held_out} images held out"
+            )
         return gained + (f" ({self.note})" if self.note else "")

@@ -7,7 +7,7 @@ from torch import nn
 from tuckertree._base.errors import TuckertreeError, UnreachableTargetError, UsageError
 from tuckertree._base.version import __version__
 from tuckertree.calibration import calibrate
-from tuckertree.compression import CompressionResult, OnnxNetwork, compress, plan, trade_off_curve
+from tuckertree.compression import CompressionResult, OnnxNetwork, compress, plan, trade_off_curve, tune
 from tuckertree.core.layers import Chain, densify, factorize
 from tuckertree.io import load_folder
 from tuckertree.io.export import export
@@ -88,4 +88,5 @@ __all__ = [
     "to_dense",
     "trade_off_curve",
     "train",
+    "tune",
 ]

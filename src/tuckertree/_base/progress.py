@@ -13,7 +13,8 @@ import torch
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 ProgressCallback = Callable[[str, int, int], None]
-"""Called with what is being done, how much of it is done, and how much there is."""
+"""Called with what is being done, how much of it is done, and how much there is. After a colon what is being done may
+go on with how it stands."""
 
 
 def no_progress(doing: str, done: int, total: int) -> None:
@@ -34,9 +35,10 @@ def progress_bar(show: bool | None = None) -> Iterator[ProgressCallback]:
         tasks: dict[str, object] = {}
 
         def tick(doing: str, done: int, total: int) -> None:
-            if doing not in tasks:
-                tasks[doing] = bar.add_task(doing, total=total)
-            bar.update(tasks[doing], completed=done)  # type: ignore[arg-type]
+            task = doing.partition(":")[0]
+            if task not in tasks:
+                tasks[task] = bar.add_task(doing, total=total)
+            bar.update(tasks[task], completed=done, description=doing)  # type: ignore[arg-type]
 
         yield tick
 

@@ -11,6 +11,7 @@ from tuckertree.calibration.moment import InputSecondMoment
 from tuckertree.calibration.moments import collect_moments
 from tuckertree.calibration.sensitivity import measure_sensitivity
 from tuckertree.calibration.sources import Calibration, CalibrationData, CalibrationWarning
+from tuckertree.calibration.tuning import Length, Tuning, check_tunable, tune_network
 
 __all__ = [
     "Calibration",
@@ -18,10 +19,13 @@ __all__ = [
     "CalibrationWarning",
     "InputSecondMoment",
     "KroneckerMetric",
+    "Length",
     "NotDifferentiableError",
+    "Tuning",
     "balance",
     "calibrate",
     "check_images",
+    "check_tunable",
     "collect_metrics",
     "collect_moments",
     "fit",
@@ -31,4 +35,5 @@ __all__ = [
     "rebalance",
     "reestimate",
     "reestimate_if_better",
+    "tune_network",
 ]

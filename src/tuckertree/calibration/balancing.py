@@ -8,7 +8,7 @@ from tuckertree.core.decomposition import balance
 from tuckertree.core.layers import Chain, get_method
 from tuckertree.measure import copy_model
 
-__all__ = ["balance", "rebalance"]
+__all__ = ["balance", "balance_in_place", "rebalance"]
 
 
 def rebalance(model: nn.Module) -> nn.Module:
@@ -16,5 +16,10 @@ def rebalance(model: nn.Module) -> nn.Module:
     model = copy_model(model)
     for module in model.modules():
         if isinstance(module, Chain):
-            module.set_factors(get_method(module.method).balance(module.factors()))
+            balance_in_place(module)
     return model
+
+
+def balance_in_place(chain: Chain) -> None:
+    """Balance the factors of a chain."""
+    chain.set_factors(get_method(chain.method).balance(chain.factors()))

@@ -29,6 +29,11 @@ class Batch(Mapping[str, Tensor]):
     def samples(self) -> int:
         """Number of samples."""
 
+    @property
+    @abstractmethod
+    def is_free(self) -> bool:
+        """Whether samples of several batches can be put together: they lie along the first axis of every input."""
+
     @abstractmethod
     def narrow(self, start: int, length: int) -> Batch:
         """Samples ``start`` to ``start + length - 1``.

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from tuckertree._base.errors import TuckertreeError
+from tuckertree.calibration.metrics import units_of
 from tuckertree.calibration.sources import (
     Calibration,
     CalibrationData,
@@ -32,9 +33,11 @@ def output_distances(
     images: CalibrationData | Calibration,
     *,
     start: int = 0,
+    in_units: bool = False,
 ) -> list[float]:
     """Relative distance of each model's outputs from the reference's on the images from ``start`` on.
 
+    ``in_units``, boxes and scores in one output count alike (:func:`~tuckertree.calibration.metrics.units_of`).
     What is not finite in the reference does not count; what is so only in a model makes its distance infinite.
 
     Raises
@@ -48,13 +51,16 @@ def output_distances(
         wanted = _outputs(reference, inputs)
         if not wanted:
             raise IncomparableError("no output is of floating-point numbers")
-        whole += sum(float((y[y.isfinite()] ** 2).sum()) for y in wanted)
+        usual = [y.where(y.isfinite(), 0.0) for y in wanted]
+        units = [units_of(y) if in_units else y.new_ones(()) for y in usual]
+        whole += sum(float((y * unit).square().sum()) for y, unit in zip(usual, units, strict=True))
         for i, model in enumerate(models):
             found = _outputs(model, inputs)
             if [y.shape for y in found] != [y.shape for y in wanted]:
                 raise IncomparableError("the sizes of the outputs depend on their values")
             lost[i] += sum(
-                float((y - z)[y.isfinite()].square().sum()) for y, z in zip(wanted, found, strict=True)
+                float(((y - z) * unit)[y.isfinite()].square().sum())
+                for y, z, unit in zip(wanted, found, units, strict=True)
             )
     distances = [(value / whole) ** 0.5 if whole else value for value in lost]
     return [value if isfinite(value) else inf for value in distances]

@@ -273,10 +273,10 @@ def _gradients(model: nn.Module, sums: Mapping[str, GradientSum], seed: int) -> 
 def _direction(output: Tensor, generator: torch.Generator) -> Tensor:
     v = torch.randn(output.shape, generator=generator).to(output)
     # Logits that all rise together say nothing new.
-    return v - v.mean(1, keepdim=True) if output.ndim == 2 else v * _units(output.detach())
+    return v - v.mean(1, keepdim=True) if output.ndim == 2 else v * units_of(output.detach())
 
 
-def _units(output: Tensor) -> Tensor:
+def units_of(output: Tensor) -> Tensor:
     """Weights of an output's numbers, for each what deviations from its mean are to those of others.
 
     Boxes and scores stand in one output, in units of their own; as they are, only the largest would count. Their axis

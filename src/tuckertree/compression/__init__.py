@@ -5,6 +5,7 @@ from tuckertree.compression.measures import Stopwatch
 from tuckertree.compression.networks import Network, OnnxNetwork
 from tuckertree.compression.objectives import Objective, Survey, trade_off_curve
 from tuckertree.compression.result import CompressionResult
+from tuckertree.compression.tuned import tune
 
 __all__ = [
     "CompressionResult",
@@ -16,4 +17,5 @@ __all__ = [
     "compress",
     "plan",
     "trade_off_curve",
+    "tune",
 ]

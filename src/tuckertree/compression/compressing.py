@@ -6,12 +6,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypedDict, Unpack
+from warnings import warn
 
 from torch import nn
 
 from tuckertree._base.errors import UnreachableTargetError, UsageError
 from tuckertree._base.progress import ProgressCallback, progress_bar
-from tuckertree.calibration import Calibration, CalibrationData, calibrate
+from tuckertree.calibration import (
+    Calibration,
+    CalibrationData,
+    CalibrationWarning,
+    Length,
+    Tuning,
+    calibrate,
+    check_tunable,
+    tune_network,
+)
+from tuckertree.calibration.distances import IncomparableError
 from tuckertree.compression.measures import Stopwatch, measure_errors
 from tuckertree.compression.networks import Network, network_of
 from tuckertree.compression.objectives import AnyRule, Objective, find_objective, survey_network
@@ -49,6 +60,7 @@ def compress(
     methods: Sequence[str] = METHODS,
     calibration: CalibrationData | None = None,
     objective: str | Objective | None = None,
+    tune: str | int | None = None,
     progress: bool | None = None,
 ) -> CompressionResult:
     """Compress a trained network by hierarchical Tucker-2 decomposition.
@@ -92,6 +104,9 @@ def compress(
         calibration), predicted from derivatives; ``sensitivity``, the same, measured by trying each layer
         alone; ``moments``, the sum of the layers' relative output errors; ``weight``, that of their relative
         weight errors (default without); or an :class:`~tuckertree.compression.Objective` of one's own.
+    tune
+        With calibration: how long to tune the whole network afterwards against the original on the same images
+        (:func:`tuckertree.tune`): ``"5min"``, ``"90s"``, or a number of steps.
     progress
         Draw a progress bar on stderr; by default where stderr is a terminal.
 
@@ -137,8 +152,14 @@ def compress(
         calibration=calibration,
         objective=objective,
     )
+    length = None if tune is None else Length.of(tune)
     network, images, stopwatch = chosen.network, chosen.images, chosen.stopwatch
+    if length is not None and images is None:
+        raise UsageError("tuning needs images: give calibration too")
+    tuning: Tuning | None = None
     with progress_bar(progress) as tick, network.opened(images):
+        if length is not None and images is not None:
+            check_tunable(network.module, images)
         plan, inventory, spectra = chosen.planned(tick)
         network.settle()
         if images is None:
@@ -149,6 +170,9 @@ def compress(
             compressed = calibrate(network.module, plan, images, notes=notes, tick=tick)
             plan = plan.noted(notes)
             stopwatch.lap("calibration")
+            if length is not None:
+                compressed, tuning = _tuned(compressed, network.module, plan, images, length, tick)
+                stopwatch.lap("tuning")
         compressed, plan = network.finished(compressed, plan, inventory)
         layers = filter(network.weighs, inventory.layers)
         errors, relative_error = measure_errors(network.module, compressed, layers)
@@ -162,7 +186,24 @@ def compress(
         architecture=getattr(network.module, "architecture_name", None),
         input_size=network.input_size,
         output=network.output(compressed, plan, images),
+        tuning=tuning,
     )
+
+
+def _tuned(
+    compressed: nn.Module,
+    original: nn.Module,
+    plan: Plan,
+    images: Calibration,
+    length: Length,
+    tick: ProgressCallback,
+) -> tuple[nn.Module, Tuning | None]:
+    """Tune what was calibrated; where outputs have no distance, as those of detectors that drop boxes, it stays."""
+    try:
+        return tune_network(compressed, original, images, length, plan=plan, tick=tick)
+    except IncomparableError as error:
+        warn(f"not tuned: {error}", CalibrationWarning, stacklevel=3)
+        return compressed, None
 
 
 class PlanOptions(TypedDict, total=False):

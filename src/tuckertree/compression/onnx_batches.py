@@ -52,6 +52,12 @@ class FeedBatch(dict[str, Tensor], Batch):
         """Number of samples."""
         return samples_of(self.feed)
 
+    @property
+    def is_free(self) -> bool:
+        """As :attr:`Batch.is_free`."""
+        first = all(axes == (0,) for axes in batch_axes(self.graph).values())
+        return first and fixed_batch(self.graph) is None and is_divisible(self.feed, self.graph)
+
     def narrow(self, start: int, length: int) -> FeedBatch:
         """As :meth:`Batch.narrow`; where the file prescribes the batch, filled up with the first of them."""
         count, prescribed = self.samples, fixed_batch(self.graph)

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
+from tuckertree.calibration import Calibration, CalibrationData
+from tuckertree.compression.onnx_batches import onnx_calibration
 from tuckertree.network.onnx.agreement import Agreement, compare_sessions
 from tuckertree.network.onnx.files import OnnxFile
 from tuckertree.network.onnx.graph import Graph
 from tuckertree.network.onnx.inputs import Feed
-from tuckertree.network.onnx.layers import OnnxInventory, folded_notes
+from tuckertree.network.onnx.layers import OnnxInventory, folded_notes, round_as_stored
 from tuckertree.network.onnx.module import OnnxModule
 from tuckertree.network.onnx.rewriting import rewrite
 from tuckertree.network.onnx.runtime import Session
@@ -60,8 +62,26 @@ class OnnxOutput:
         self._file, self._graph, self._layers, self._modules = file, graph, found.layers, modules
         self._feeds, self.compared_on, self._made_up = trials
         names = [layer.name for layer in plan.compressed]
+        self._plan, self._found = plan, found
         self.notes = (*found.inventory.notes, *folded_notes(found.layers, names))
         self._compared: tuple[Agreement, tuple[int, int]] | None = None
+
+    @property
+    def original(self) -> OnnxModule:
+        """The original file in torch."""
+        return self._modules[0]
+
+    def images(self, source: CalibrationData) -> Calibration:
+        """Calibration images in the form that the file takes."""
+        return onnx_calibration(source, self._graph)
+
+    def with_module(self, compressed: nn.Module) -> OnnxOutput:
+        """The same with another compressed network, rounded to the types that the file holds."""
+        round_as_stored(self._layers, compressed)
+        trials = self._feeds, self.compared_on, self._made_up
+        return OnnxOutput(
+            self._file, self._graph, self._found, self._plan, (self.original, compressed), trials
+        )
 
     def save(self, path: Path, *, overwrite: bool) -> Path:
         """Write the file and compare it with the original before it takes its name.

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from torch import nn
 
+from tuckertree.calibration import Tuning
 from tuckertree.compression.onnx_output import OnnxOutput
 from tuckertree.io import save_folder
 from tuckertree.io.sizes import Size
@@ -32,13 +33,15 @@ class CompressionResult:
         The same over all convolutions and linear layers together, dense ones included.
     seconds
         Time of the phases ``inventory``, ``probe``, ``images``, ``times``, ``plan``, ``factors`` or
-        ``calibration``, and ``errors``.
+        ``calibration``, ``tuning`` and ``errors``.
     architecture
         Name from which :func:`tuckertree.build` makes the original architecture, if it has one.
     input_size
         Size of the example input without the batch, or of each by its keyword.
     output
         What was compressed is an ONNX file: the file that is written, compared with it in ONNX Runtime.
+    tuning
+        What :func:`tuckertree.tune` did, or None.
 
     Examples
     --------
@@ -63,6 +66,7 @@ class CompressionResult:
     architecture: str | None = None
     input_size: Size | None = None
     output: OnnxOutput | None = None
+    tuning: Tuning | None = None
 
     def __str__(self) -> str:
         """Table of the layers and the totals."""
@@ -73,7 +77,8 @@ class CompressionResult:
 
     def lines(self) -> list[str]:
         """What there is to say beside plan and totals."""
-        return [] if self.output is None else self.output.lines()
+        tuned = [] if self.tuning is None else [f"tuned       {self.tuning}"]
+        return tuned + ([] if self.output is None else self.output.lines())
 
     @property
     def warnings(self) -> list[str]:
@@ -130,5 +135,6 @@ class CompressionResult:
             "errors": dict(self.errors),
             "seconds": dict(self.seconds),
             **({"latency": asdict(self.plan.latency)} if self.plan.latency else {}),
+            **({"tuning": self.tuning.to_json()} if self.tuning else {}),
             **({} if self.output is None else self.output.summary()),
         }

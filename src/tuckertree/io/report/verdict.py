@@ -42,7 +42,7 @@ def is_weighted(result: Compressed) -> bool:
 
 def is_fitted(result: Compressed) -> bool:
     """Whether factors were fitted to images."""
-    return "calibration" in result.seconds
+    return bool({"calibration", "tuning"} & {*result.seconds})
 
 
 def bounds_hold(result: Compressed) -> bool:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def rewrite(
     graph: Graph, layers: Mapping[str, OnnxLayer], before: OnnxModule, after: nn.Module
 ) -> ModelProto:
-    """Copy a model with what has changed in its module: chains, weights, biases, statistics of norms.
+    """Copy a model with what has changed in its module: chains, weights, biases, norms.
 
     Parameters
     ----------
@@ -52,7 +52,7 @@ def rewrite(
             values[found.bias.name] = _like(found.bias.tensor, bias)
     for name, norm in before.norms.items():
         old, new = before.get_submodule(name), after.get_submodule(name)
-        for constant, own in ((norm.mean, "running_mean"), (norm.variance, "running_var")):
+        for own, constant in norm.named().items():
             if not _same(getattr(old, own), getattr(new, own)):
                 values[constant] = _like(graph.constants[constant], getattr(new, own))
     nodes: list[NodeProto] = []

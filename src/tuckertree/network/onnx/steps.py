@@ -76,12 +76,23 @@ class NormConstants:
 
     Attributes
     ----------
-    mean, variance
+    scale, shift, mean, variance
         Names of their values.
     """
 
+    scale: str
+    shift: str
     mean: str
     variance: str
+
+    def named(self) -> dict[str, str]:
+        """Names of the constants by the names that torch's norm has for them."""
+        return {
+            "weight": self.scale,
+            "bias": self.shift,
+            "running_mean": self.mean,
+            "running_var": self.variance,
+        }
 
 
 class Steps:
@@ -161,7 +172,7 @@ class Steps:
         while name in self.modules or name in self._taken:
             name += "_norm"
         self.modules[name] = norm.eval()
-        self.norms[name] = NormConstants(names[2], names[3])
+        self.norms[name] = NormConstants(*names)
         step = Step(node, (node.input[0],), (node.output[0],), _call_norm, self._session(node), name)
         self.steps.append(step)
         return True

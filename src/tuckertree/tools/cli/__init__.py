@@ -18,6 +18,7 @@ try:
         inspect,
         reproduce,
         train,
+        tune,
     )
     from tuckertree.tools.cli.app import app, main
 except KeyboardInterrupt:

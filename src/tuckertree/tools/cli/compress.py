@@ -75,6 +75,10 @@ def compress(
     objective: Annotated[
         str | None, typer.Option(help="What a budget makes small: outputs, sensitivity, moments or weight.")
     ] = None,
+    tune: Annotated[
+        str | None,
+        typer.Option(help="With --calibration: then tune the whole network: 5min, 90s or a number of steps."),
+    ] = None,
     include: Annotated[
         list[str] | None, typer.Option(help="Compress only layers of this name pattern.")
     ] = None,
@@ -114,7 +118,9 @@ def compress(
 
     images_as: dict[str, Any] = {"mean": mean, "std": std, "scale": scale, "channels": channels}
     if calibration is None:
-        refuse_options("belongs to --calibration", calibration_images=calibration_images, **images_as)
+        refuse_options(
+            "belongs to --calibration", calibration_images=calibration_images, tune=tune, **images_as
+        )
     timing = {"runtime": runtime, "threads": threads, "batch": batch, "best_effort": best_effort or None}
     rule = _rule(energy, error, params, macs, latency, timing)
     among = METHODS if methods is None else tuple(name.strip() for name in methods.split(","))
@@ -150,12 +156,14 @@ def compress(
         calibration=images,
         objective=objective,
         methods=among,
+        tune=tune,
     )
     result.save(output, overwrite=overwrite)
-    _show(result, output, [*result.lines(), *more], as_json=as_json)
+    show(result, output, [*result.lines(), *more], as_json=as_json)
+    end_if_interrupted(result, output)
 
 
-def _show(result: CompressionResult, output: Path, more: Sequence[str], *, as_json: bool) -> None:
+def show(result: CompressionResult, output: Path, more: Sequence[str], *, as_json: bool) -> None:
     """Print a result, and more lines after its totals; warnings on stderr, where all are."""
     from tuckertree.io.report import plan_table, totals, warnings_of
 
@@ -171,6 +179,12 @@ def _show(result: CompressionResult, output: Path, more: Sequence[str], *, as_js
     for warning in warnings:
         show_warning(warning)
     stdout.print(f"saved       {output}", soft_wrap=True)
+
+
+def end_if_interrupted(result: CompressionResult, output: Path) -> None:
+    """End as Ctrl-C does where it came in the tuning, once the best state so far is saved."""
+    if result.tuning is not None and result.tuning.interrupted:
+        raise KeyboardInterrupt(f"tuning was interrupted; the best state so far is saved in {output}")
 
 
 def _rule(

@@ -88,7 +88,7 @@ def finetune(
         )
     original = None
     if distill:
-        original = _teacher(
+        original = original_network(
             teacher, teacher_weights, architecture or config.architecture, size or config.input_size
         )
         if original is None:
@@ -127,7 +127,7 @@ def finetune(
     options.fail_if_diverged(done)
 
 
-def _teacher(
+def original_network(
     name: TrustedName | None,
     weights: Path | None,
     architecture: TrustedName | UntrustedName | None,

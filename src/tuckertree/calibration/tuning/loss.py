@@ -1,0 +1,135 @@
+"""What a network that is tuned learns: the original's outputs, and its features where the size of the maps changes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tuckertree._base.errors import TuckertreeError
+from tuckertree.calibration.distances import IncomparableError
+from tuckertree.calibration.metrics import units_of
+from tuckertree.calibration.sources import floating_outputs
+from tuckertree.core.layers import DENSE_TYPES
+from tuckertree.core.layers.product import is_transformed
+from tuckertree.measure import ExampleInputs, call, run
+
+NO_OUTPUTS = "a network without floating-point outputs cannot be tuned: there is no distance to lessen"
+_PLACES = 4
+_IMAGES = "the calibration images"
+
+
+class Imitation:
+    """The loss of a network against the original, on the same inputs.
+
+    Of each floating-point output its relative squared error, numbers in units of their own as in the objective
+    ``outputs``; and the same of the features at a few places: what the last module gives at each size of the maps.
+
+    Parameters
+    ----------
+    original
+        The teacher; it runs in evaluation mode.
+    first
+        Inputs to see the places at.
+
+    Attributes
+    ----------
+    outputs
+        The original's on them.
+    """
+
+    def __init__(self, original: nn.Module, first: ExampleInputs) -> None:
+        self._original = original
+        self.places, self.outputs = _places(original, first)
+
+    def loss(self, student: nn.Module, inputs: ExampleInputs) -> Tensor:
+        """The loss, with a gradient.
+
+        Raises
+        ------
+        IncomparableError
+            If outputs have other sizes than the original's.
+        """
+        wanted: dict[str, Tensor] = {}
+        with _watching(
+            self._original, self.places, lambda name, x: wanted.update({name: x.detach().clone()})
+        ):
+            targets = floating_outputs(run(self._original, inputs, _IMAGES))
+        found: dict[str, Tensor] = {}
+
+        def compare(name: str, x: Tensor) -> None:  # at once: what comes next may change it in place
+            target = wanted.get(name)
+            if target is not None and target.shape == x.shape:
+                found[name] = relative_error(x, target)
+
+        with _watching(student, self.places, compare), torch.enable_grad():
+            outputs = floating_outputs(call(student, inputs, _IMAGES))
+            if [y.shape for y in outputs] != [y.shape for y in targets]:
+                raise IncomparableError("the sizes of the outputs depend on their values")
+            errors = [
+                relative_error(z, y, units_of(y.where(y.isfinite(), 0.0)))
+                for z, y in zip(outputs, targets, strict=True)
+                if y.numel()
+            ]
+            return torch.stack([*errors, *found.values()]).sum()
+
+
+def relative_error(x: Tensor, target: Tensor, units: Tensor | float = 1.0) -> Tensor:
+    """Squared error relative to the square of the target, where that is finite."""
+    usual = target.isfinite()
+    if not usual.all():
+        x, target = x.where(usual, 0.0), target.where(usual, 0.0)
+    x, target = x.float() * units, target.float() * units
+    whole = target.square().sum()
+    return (x - target).square().sum() / whole.where(whole > 0, 1.0)
+
+
+def _places(original: nn.Module, first: ExampleInputs) -> tuple[list[str], list[Tensor]]:
+    """Names of the modules that end a stage, the last ones, and the outputs."""
+    closed: tuple[type, ...] = (*DENSE_TYPES, torch.jit.ScriptModule)
+    inside = {f"{name}." for name, module in original.named_modules() if name and isinstance(module, closed)}
+    names = [name for name, _ in original.named_modules() if name and not name.startswith(tuple(inside))]
+    calls: Counter[str] = Counter()
+    last: dict[tuple[int, ...], str] = {}
+
+    def see(name: str, x: Tensor) -> None:
+        calls[name] += 1
+        size = tuple(x.shape[2:]) if x.ndim > 3 else tuple(x.shape[1:])
+        if prod(x.shape[2:]) > 1:
+            last.pop(size, None)
+            last[size] = name
+
+    with _watching(original, names, see):
+        outputs = floating_outputs(run(original, first, _IMAGES))
+    if not outputs:
+        raise TuckertreeError(NO_OUTPUTS)
+    return [name for name in last.values() if calls[name] == 1][-_PLACES:], outputs
+
+
+def _holds_numbers(x: Tensor) -> bool:
+    """Whether it is an ordinary tensor, whose values can be had."""
+    return not is_transformed() and not x.is_nested and x.layout == torch.strided
+
+
+@contextmanager
+def _watching(model: nn.Module, names: list[str], see: Callable[[str, Tensor], None]) -> Iterator[None]:
+    """Show what modules give, as long as it is one tensor of numbers."""
+
+    def hook(name: str) -> Callable[..., None]:
+        def look(module: nn.Module, args: object, output: Any) -> None:  # noqa: ARG001
+            if isinstance(output, Tensor) and output.is_floating_point() and _holds_numbers(output):
+                see(name, output)
+
+        return look
+
+    handles = [model.get_submodule(name).register_forward_hook(hook(name)) for name in names]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -1,0 +1,142 @@
+"""tune(): a compressed network brought nearer to its original by minutes of unlabelled images."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from tuckertree._base.errors import UsageError
+from tuckertree._base.progress import progress_bar
+from tuckertree.calibration import Calibration, CalibrationData, Length, check_images, tune_network
+from tuckertree.calibration.sources import to_model
+from tuckertree.compression.measures import Stopwatch, measure_errors
+from tuckertree.compression.result import CompressionResult
+from tuckertree.io.sizes import Size
+from tuckertree.measure import ExampleInputs
+from tuckertree.network.surgery import is_compressed, to_dense
+from tuckertree.planning import take_inventory
+
+Tunable = TypeVar("Tunable", CompressionResult, nn.Module)
+
+
+def tune(
+    network: Tunable,
+    original: nn.Module | None,
+    images: CalibrationData,
+    *,
+    minutes: float | None = None,
+    steps: int | None = None,
+    seed: int = 0,
+    batch_size: int | None = None,
+    progress: bool | None = None,
+) -> Tunable:
+    """Tune a whole compressed network against its original, without labels, for minutes.
+
+    All layers change together by gradient steps that lessen the distance of outputs, and of features at a few places, from
+    the original's. A few ways to make steps are tried for a short while, and the best goes on. The last fifth of the
+    images takes no part: by the distance of the outputs on it the best state is kept, and where none is better than
+    the start, nothing changes. Parameters that are frozen and layers that were left out stay as they are, to the bit.
+
+    Parameters
+    ----------
+    network
+        What :func:`~tuckertree.compress` gave, of a torch model or of an ONNX file; or a compressed model. It is not
+        changed.
+    original
+        The model before it was compressed; it is not changed. A result of an ONNX file holds its own: None.
+    images
+        As for the calibration, without labels; a few hundred. Images that calibration has not seen tell more.
+    minutes, steps
+        How long; one of the two. Minutes become steps by the time of the first ones, and the number is recorded: the
+        same steps and seed give the same network.
+    seed
+        Of the order of the images, and of how they are mirrored and shifted where a network classifies colour images.
+    batch_size
+        By default 64, of large images 16; what a file prescribes.
+    progress
+        Draw a progress bar on stderr; by default where stderr is a terminal.
+
+    Returns
+    -------
+    CompressionResult or torch.nn.Module
+        As was given, tuned. What was done is in :attr:`CompressionResult.tuning`. If it is interrupted, the best state
+        so far.
+
+    Raises
+    ------
+    UsageError
+        If neither minutes nor steps are given, or both, or one of a value it cannot have.
+    TuckertreeError
+        If the networks do not belong together or do not run on the images, or the outputs cannot be compared or
+        differentiated.
+
+    Warns
+    -----
+    CalibrationWarning
+        If nothing was gained, or tuning ended early.
+
+    Examples
+    --------
+    >>> import torch, tuckertree as tt
+    >>> from tuckertree.calibration import output_distances
+    >>> seed = torch.manual_seed(0)
+    >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 32, 3), torch.nn.ReLU(), torch.nn.Conv2d(32, 64, 3)).eval()
+    >>> images = torch.randn(40, 3, 12, 12)
+    >>> result = tt.compress(model, images[:1], tt.Budget(params=0.3))
+    >>> tuned = tt.tune(result, model, images, steps=40)
+    >>> before, after = output_distances(model, (result.model, tuned.model), images)
+    >>> after < before, tuned.tuning.after < tuned.tuning.before
+    (True, True)
+    """
+    length = Length(steps, None if minutes is None else 60 * minutes)
+    result = network if isinstance(network, CompressionResult) else None
+    model: nn.Module = network.model if isinstance(network, CompressionResult) else network
+    output = result.output if result else None
+    original = output.original if output else original
+    if original is None:
+        raise UsageError("give the original network too, which the compressed one is to be like")
+    original = to_dense(original) if is_compressed(original) else original
+    example = _example(result.input_size) if result else None
+    given = output.images(images) if output else Calibration(images, example=example)
+    first = next(iter(given))
+    check_images(original, given, first)
+    stopwatch = Stopwatch()
+    with progress_bar(progress) as tick:
+        tuned, tuning = tune_network(
+            model,
+            original,
+            given,
+            length,
+            plan=result.plan if result else None,
+            seed=seed,
+            batch_size=batch_size,
+            tick=tick,
+        )
+    if not isinstance(network, CompressionResult):
+        return tuned
+    stopwatch.lap("tuning")
+    output = output.with_module(tuned) if output else None
+    layers = take_inventory(original, to_model(first, original)).layers
+    errors, relative_error = measure_errors(original, tuned, layers)
+    return replace(
+        network,
+        model=tuned,
+        errors=errors,
+        relative_error=relative_error,
+        seconds={**network.seconds, **stopwatch.seconds},
+        output=output,
+        tuning=tuning,
+    )
+
+
+def _example(size: Size | None) -> ExampleInputs | None:
+    """Inputs of the form that a result remembers."""
+    if size is None:
+        return None
+    if isinstance(size, dict):
+        inputs: dict[str, Tensor] = {name: torch.zeros(1, *each) for name, each in size.items()}
+        return inputs
+    return torch.zeros(1, *size)

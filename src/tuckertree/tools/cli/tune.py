@@ -1,0 +1,104 @@
+"""`tuckertree tune`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tuckertree._base.errors import UsageError
+from tuckertree.tools.cli.app import app
+from tuckertree.tools.cli.compress import end_if_interrupted, show
+from tuckertree.tools.cli.finetune import original_network
+from tuckertree.tools.cli.options import (
+    AsJson,
+    BuiltBy,
+    Channels,
+    Device,
+    InputSize,
+    Mean,
+    Overwrite,
+    Scale,
+    Std,
+    Teacher,
+    calibration_images_of,
+    parse_size,
+    prepared,
+)
+
+
+@app.command()
+def tune(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder saved by compress.")],
+    data: Annotated[str, typer.Option("--images", help="Unlabelled images: folder, .parquet file or demo.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to save to.")],
+    minutes: Annotated[float | None, typer.Option(help="How long. [5]")] = None,
+    steps: Annotated[
+        int | None,
+        typer.Option(help="How many steps instead; with the seed they give the same again.", min=1),
+    ] = None,
+    limit: Annotated[int, typer.Option(help="Look at this many images.", min=1)] = 1024,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Images in a step. [64, of large ones 16]", min=1)
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the order of the images.")] = 0,
+    teacher: Teacher = None,
+    teacher_weights: Annotated[
+        Path | None,
+        typer.Option(
+            "--weights", "--teacher-weights", help="Weights of the original, a .safetensors or .pt file."
+        ),
+    ] = None,
+    architecture: BuiltBy = None,
+    input_size: InputSize = None,
+    mean: Mean = None,
+    std: Std = None,
+    scale: Scale = None,
+    channels: Channels = None,
+    device: Device = "cpu",
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> None:
+    """Tune a compressed model against the original on unlabelled images and save it as a folder."""
+    import tuckertree
+    from tuckertree.compression import CompressionResult
+    from tuckertree.io import check_output, read_config, read_report
+    from tuckertree.tools.opening import open_model
+
+    check_output(output, overwrite=overwrite)
+    config = read_config(folder)
+    size = parse_size(input_size)
+    opened = open_model(folder, architecture=architecture, input_size=size, device=device)
+    opened = prepared(opened, mean=mean, std=std, scale=scale, channels=channels)
+    source, sizes = architecture or config.architecture, size or config.input_size
+    original = original_network(teacher, teacher_weights, source, sizes)
+    if original is None:
+        raise UsageError("give the weights of the original network by --weights, or the network by --teacher")
+    images = calibration_images_of(data, opened, limit)
+    assert images is not None
+    known = read_report(folder)
+    seconds = known.get("seconds")
+    before = CompressionResult(
+        opened.model,
+        config.plan,
+        {},
+        0.0,
+        seconds=seconds if isinstance(seconds, dict) else {},
+        architecture=None if config.architecture is None else str(config.architecture),
+        input_size=config.input_size,
+    )
+    minutes = 5.0 if minutes is None and steps is None else minutes
+    result = tuckertree.tune(
+        before,
+        original.to(device),
+        images,
+        minutes=minutes,
+        steps=steps,
+        seed=seed,
+        batch_size=batch_size,
+    )
+    new = result.summary()
+    result.save(output, overwrite=overwrite, report={name: x for name, x in known.items() if name not in new})
+    show(result, output, [*result.lines(), f"images      {len(images)} of {images.source}"], as_json=as_json)
+    end_if_interrupted(result, output)

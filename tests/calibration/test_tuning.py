@@ -1,0 +1,438 @@
+"""Tuning of a whole network against the original on unlabelled images."""
+
+import copy
+import json
+import warnings
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import tuckertree as tt
+from tests import networks
+from tests.calibration.cases import generator
+from tests.tools.cli.test_cli import tuckertree
+from tuckertree.calibration import CalibrationWarning, Length, output_distances, tune_network
+from tuckertree.calibration.sources import Calibration
+from tuckertree.calibration.tuning import Way
+from tuckertree.calibration.tuning.images import TuningImages, flip_and_shift
+from tuckertree.calibration.tuning.run import TuningRun
+
+IMAGES = torch.rand(160, 3, 12, 12, generator=generator())
+FROZEN, WITH_NORMS = Way(False, 2e-3), Way(True, 2e-3)
+
+
+class WithNorms(nn.Module):
+    """Two convolutions with norms, a residual, a dropout, a head; what it returns is chosen."""
+
+    def __init__(self, returned=lambda x: x) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.norm1 = nn.Conv2d(3, 24, 3, padding=1, bias=False), nn.BatchNorm2d(24)
+        self.body, self.norm2 = nn.Conv2d(24, 24, 3, padding=1, bias=False), nn.BatchNorm2d(24)
+        self.drop, self.head = nn.Dropout(0.5), nn.Linear(24, 10)
+        self.returned = returned
+        with torch.no_grad():
+            for momentum in (1.0, 0.1):  # statistics are those of the images
+                self.norm1.momentum = self.norm2.momentum = momentum
+                self.train()(IMAGES)
+            self.eval()
+
+    def forward(self, x: Tensor) -> object:
+        x = self.norm1(self.first(x)).relu_()
+        x = (x + self.norm2(self.body(x))).relu_()
+        return self.returned(self.head(self.drop(x.mean((2, 3)))))
+
+
+class Undifferentiated(WithNorms):
+    """Its forward pass keeps no graph."""
+
+    @torch.no_grad()
+    def forward(self, x: Tensor) -> object:
+        return super().forward(x)
+
+
+def ranks(model, **options):
+    return tt.compress(model, IMAGES[:1], tt.Ranks({"*": 4}), **options)
+
+
+def bits(model):
+    return {name: x.clone() for name, x in model.state_dict().items()}
+
+
+def differing(before, after):
+    return {name for name in before if not torch.equal(before[name], after[name])}
+
+
+def test_the_outputs_come_nearer_on_images_that_took_no_part_and_nothing_given_changes():
+    model = WithNorms()
+    result = ranks(model)
+    state, own = bits(model), bits(result.model)
+    tuned = tt.tune(result, model, IMAGES, steps=30)
+    assert tuned.tuning.after < 0.8 * tuned.tuning.before
+    held = IMAGES[-tuned.tuning.held_out :]
+    measured = output_distances(model, (result.model, tuned.model), held)
+    assert measured == pytest.approx([tuned.tuning.before, tuned.tuning.after], rel=1e-4)
+    other = torch.rand(100, 3, 12, 12, generator=generator(1))
+    before, after = output_distances(model, (result.model, tuned.model), other)
+    assert after < before
+    assert not differing(state, model.state_dict())
+    assert not differing(own, result.model.state_dict())
+    assert not model.training
+    assert not any(module.training for module in tuned.model.modules())
+    assert all(p.requires_grad and p.grad is None for p in (*model.parameters(), *tuned.model.parameters()))
+
+
+@pytest.mark.parametrize("way", [FROZEN, WITH_NORMS])
+def test_the_same_seed_and_steps_give_the_same_bits_and_the_generators_stay(way):
+    model = WithNorms()
+    result = ranks(model)
+    torch.manual_seed(7)
+    drawn = torch.rand(3)
+    torch.manual_seed(7)
+    found = [
+        tune_network(result.model, model, IMAGES, Length(12), plan=result.plan, way=way)[0] for _ in range(2)
+    ]
+    assert torch.equal(torch.rand(3), drawn)
+    assert differing(bits(result.model), found[0].state_dict())
+    assert not differing(bits(found[0]), found[1].state_dict())
+
+
+def test_the_steps_that_minutes_became_give_the_same_again():
+    model = WithNorms()
+    result = ranks(model)
+    timed = tt.tune(result, model, IMAGES, minutes=0.02)
+    again = tt.tune(result, model, IMAGES, steps=timed.tuning.steps)
+    assert timed.tuning.steps > 1
+    assert not differing(bits(timed.model), again.model.state_dict())
+
+
+def test_what_is_left_out_or_frozen_stays_to_the_bit():
+    model = WithNorms()
+    model.body.weight.requires_grad_(False)
+    model.norm2.requires_grad_(False)
+    result = ranks(model, exclude=["head"])
+    before = bits(result.model)
+    tuned, done = tune_network(result.model, model, IMAGES, Length(60), plan=result.plan, way=WITH_NORMS)
+    assert done.best
+    changed = {name.split(".")[0] for name in differing(before, tuned.state_dict())}
+    assert changed == {"first", "norm1"}
+    assert not tuned.norm2.weight.requires_grad
+
+
+def test_without_a_plan_frozen_parameters_stay_too():
+    model = WithNorms()
+    model.head.requires_grad_(False)
+    compressed = ranks(model, exclude=["head"]).model
+    tuned = tt.tune(compressed, model, IMAGES, steps=20)
+    assert not any(name.startswith("head") for name in differing(bits(compressed), tuned.state_dict()))
+
+
+def test_the_boldest_way_that_gains_in_its_trial_is_taken(monkeypatch):
+    monkeypatch.setattr("tuckertree.calibration.tuning.run._RATES", (1e6, 1e-3, 1e-4))
+    model = WithNorms()
+    result = ranks(model)
+    tuning = tune_network(result.model, model, IMAGES, Length(30), plan=result.plan)[1]
+    assert tuning.way == Way(batch_norm=False, rate=1e-3)
+    assert tuning.after < tuning.before
+
+
+def test_a_network_that_takes_no_gradient_at_all_is_tuned_and_still_takes_none():
+    model = WithNorms().requires_grad_(False)
+    tuned = tt.tune(ranks(model), model, IMAGES, steps=20)
+    assert tuned.tuning.best
+    assert not any(p.requires_grad for p in tuned.model.parameters())
+
+
+def test_where_nothing_is_gained_nothing_changes_and_it_is_said():
+    model = WithNorms()
+    compressed = copy.deepcopy(model)
+    with pytest.warns(CalibrationWarning, match="nothing changed"):
+        tuned, done = tune_network(compressed, model, IMAGES, Length(5))
+    assert (done.best, done.before, done.after) == (0, 0.0, 0.0)
+    assert not differing(bits(compressed), tuned.state_dict())
+
+
+def test_where_the_loss_is_not_finite_the_best_state_so_far_is_kept_and_it_is_said():
+    model = WithNorms()
+    result = ranks(model)
+    with pytest.warns(CalibrationWarning, match="NaN or infinite at step"):
+        tuned, done = tune_network(result.model, model, IMAGES, Length(40), way=Way(False, 1e30))
+    assert not differing(bits(result.model), tuned.state_dict()) or done.after < done.before
+
+
+def test_an_interruption_keeps_the_best_state_so_far_and_is_said():
+    model = WithNorms()
+    result = ranks(model)
+
+    def interrupt(doing, done, total):
+        if doing.startswith("tuning") and done == 15:
+            raise KeyboardInterrupt
+
+    with pytest.warns(CalibrationWarning, match="interrupted after 15 steps"):
+        tuned, done = tune_network(result.model, model, IMAGES, Length(20), way=FROZEN, tick=interrupt)
+    assert done.interrupted
+    assert 0 < done.best <= 15
+    before, after = output_distances(model, (result.model, tuned), IMAGES[-32:])
+    assert after < before
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 10, 65])
+def test_few_images_are_enough_to_run_and_never_make_it_worse(count):
+    model = WithNorms()
+    result = ranks(model)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CalibrationWarning)
+        tuned = tt.tune(result, model, IMAGES[:count], steps=5)
+    assert tuned.tuning.after <= tuned.tuning.before
+    assert tuned.tuning.images + tuned.tuning.held_out == count
+    if count == 1:
+        assert not differing(bits(result.model), tuned.model.state_dict())
+
+
+@pytest.mark.parametrize(
+    "returned",
+    [
+        lambda x: {"logits": x, "classes": x.argmax(1)},
+        lambda x: SimpleNamespace(logits=x, aux=None),
+        lambda x: (x[:, :4], [x[:, 4:]]),
+        lambda x: x.unflatten(1, (2, 5)) * torch.tensor([[1.0], [1000.0]]),
+    ],
+)
+def test_any_structure_of_floating_point_outputs_is_tuned(returned):
+    model = WithNorms(returned)
+    tuned = tt.tune(ranks(model), model, IMAGES, steps=20)
+    assert tuned.tuning.after < tuned.tuning.before
+
+
+@pytest.mark.parametrize(
+    ("returned", "message"),
+    [
+        (lambda x: x.argmax(1), "without floating-point outputs"),
+        (None, "no derivative leads"),
+        (lambda x: x[x > 0], "sizes of the outputs depend"),
+    ],
+)
+def test_a_network_that_cannot_be_tuned_is_refused_in_one_line(returned, message):
+    model = WithNorms(returned) if returned else Undifferentiated()
+    with pytest.raises(tt.TuckertreeError, match=message) as caught:
+        tt.tune(ranks(model), model, IMAGES, steps=5)
+    assert "\n" not in str(caught.value)
+
+
+def test_compress_refuses_it_before_any_work_is_done():
+    model = WithNorms(lambda x: x.argmax(1))
+    with pytest.raises(tt.TuckertreeError, match="without floating-point outputs"):
+        ranks(model, calibration=IMAGES, tune=5)
+    with pytest.raises(tt.UsageError, match="give calibration too"):
+        ranks(WithNorms(), tune=5)
+
+
+def test_compress_keeps_what_is_calibrated_where_outputs_have_no_distance():
+    model = WithNorms(lambda x: x[x > 0])
+    with pytest.warns(CalibrationWarning) as caught:
+        result = ranks(model, calibration=IMAGES, tune=5)
+    assert any("not tuned: the sizes of the outputs" in str(each.message) for each in caught)
+    assert result.tuning is None
+    assert result.plan.compressed
+
+
+@pytest.mark.parametrize(
+    ("text", "length"),
+    [
+        ("5min", Length(seconds=300.0)),
+        ("90s", Length(seconds=90.0)),
+        ("0.5 h", Length(seconds=1800.0)),
+        ("300", Length(300)),
+        (300, Length(300)),
+    ],
+)
+def test_a_length_is_read(text, length):
+    assert Length.of(text) == length
+
+
+@pytest.mark.parametrize("text", ["", "5", "min", "-5min", "0s", "0", 0, -1, True, 2.5, "5 weeks", "nan min"])
+def test_what_is_no_length_is_refused(text):
+    if text == "5":
+        assert Length.of(text) == Length(5)
+        return
+    with pytest.raises(tt.UsageError):
+        Length.of(text)
+
+
+@pytest.mark.parametrize(
+    "given", [{}, {"steps": 3, "minutes": 1}, {"minutes": float("nan")}, {"minutes": -1}]
+)
+def test_minutes_or_steps_must_be_given(given):
+    model = WithNorms()
+    with pytest.raises(tt.UsageError):
+        tt.tune(ranks(model), model, IMAGES, **given)
+
+
+def test_another_network_in_the_place_of_the_original_is_refused():
+    model = WithNorms()
+    with pytest.raises(tt.TuckertreeError, match="plan"):
+        tt.tune(ranks(model), networks.small_cnn(), IMAGES, steps=3)
+    with pytest.raises(tt.UsageError, match="original"):
+        tt.tune(ranks(model), None, IMAGES, steps=3)
+
+
+def test_half_precision_is_tuned_in_single_and_given_back_in_half():
+    model = WithNorms().to(torch.bfloat16)
+    result = tt.compress(model, IMAGES[:1].to(torch.bfloat16), tt.Ranks({"*": 4}))
+    tuned = tt.tune(result, model, IMAGES, steps=20)
+    assert {p.dtype for p in tuned.model.parameters()} == {torch.bfloat16}
+    before, after = output_distances(model, (result.model, tuned.model), IMAGES[-32:])
+    assert after < before
+
+
+@pytest.mark.filterwarnings("ignore::tuckertree.calibration.CalibrationWarning")
+def test_compress_tunes_after_the_calibration_and_says_so(tmp_path):
+    model = WithNorms()
+    result = ranks(model, calibration=IMAGES, tune="20")
+    assert "tuning" in result.seconds
+    assert result.tuning.steps == 20
+    assert "tuned       " in str(result)
+    loaded = tt.load(result.save(tmp_path / "net"), into=model)
+    assert torch.equal(loaded(IMAGES), result.model(IMAGES))
+    report = json.loads((tmp_path / "net" / "report.json").read_text())
+    assert report["tuning"]["steps"] == 20
+    assert report["tuning"]["after"] <= report["tuning"]["before"]
+
+
+def test_an_onnx_file_is_tuned_and_written_with_all_that_changed(tmp_path):
+    pytest.importorskip("onnxruntime")
+    model = WithNorms()
+    for norm in (model.norm1, model.norm2):
+        nn.init.uniform_(norm.weight, 0.5, 1.5)
+    file = tt.export(
+        nn.Sequential(model, nn.Linear(10, 6)).eval(), tmp_path / "net.onnx", IMAGES[:1], dynamic="batch"
+    ).path
+    result = tt.compress(file, rule=tt.Ranks({"*": 4}))
+    tuned = tt.tune(result, None, IMAGES, steps=40)
+    assert tuned.tuning.after < tuned.tuning.before
+    written = tuned.save(tmp_path / "tuned.onnx")
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(written))
+    name = session.get_inputs()[0].name
+    (y,) = session.run(None, {name: IMAGES[:8].numpy()})
+    (ours,) = tuned.model(IMAGES[:8]).values()
+    torch.testing.assert_close(torch.from_numpy(y), ours.detach(), rtol=1e-3, atol=1e-4)
+    assert tuned.tuning.batch == 64
+    assert result.output.error != tuned.output.error
+    assert result.tuning is None
+
+
+def test_the_last_images_are_held_out_and_the_others_come_once_each_time():
+    images = TuningImages(Calibration(IMAGES), 16)
+    assert len(images) == 128
+    assert torch.equal(torch.cat(list(images.held)), IMAGES[128:])
+    drawn = images.steps(generator(), moved=False)
+    seen = torch.cat([batch for _ in range(8) for batch in next(drawn)])
+    assert sorted(x.sum().item() for x in seen) == sorted(x.sum().item() for x in IMAGES[:128])
+
+
+def test_batches_that_cannot_be_put_together_make_up_a_step_each_whole():
+    images = TuningImages(Calibration([IMAGES[:8], IMAGES[:8, :, :9], *IMAGES[:80].split(8)]), 16)
+    assert (images.size, images.at_once) == (16, 8)
+    assert [len(batch) for batch in next(images.steps(generator(), moved=False))] == [8, 8]
+
+
+def test_moved_images_are_the_images_mirrored_or_shifted():
+    images = torch.arange(2 * 3 * 16 * 16.0).reshape(2, 3, 16, 16)
+    seen = set()
+    for seed in range(60):
+        moved = flip_and_shift(images, generator(seed))
+        assert moved.shape == images.shape
+        for image, new in zip(images, moved, strict=True):
+            inner = new[:, 2:-2, 2:-2]
+            places = [
+                (flip, row, column)
+                for flip in (False, True)
+                for row in range(5)
+                for column in range(5)
+                if torch.equal(
+                    inner, (image.flip(2) if flip else image)[:, row : row + 12, column : column + 12]
+                )
+            ]
+            assert len(places) == 1
+            seen.add(places[0])
+    assert len(seen) > 30
+
+
+def test_a_folder_is_tuned_by_the_command_and_saved(tmp_path):
+    folder, out = tmp_path / "net", tmp_path / "tuned"
+    tt.compress(tt.build("demo"), torch.zeros(1, 3, 32, 32), tt.Energy(0.9)).save(folder)
+    arguments = (
+        "tune",
+        folder,
+        "--images",
+        "demo",
+        "--limit",
+        40,
+        "--batch-size",
+        8,
+        "--steps",
+        12,
+        "--teacher",
+        "demo",
+    )
+    code, shown, err = tuckertree(*arguments, "-o", out)
+    assert (code, f"saved       {out}" in shown, "tuned       12 steps" in shown) == (0, True, True), err
+    report = json.loads((out / "report.json").read_text())
+    assert report["tuning"]["after"] < report["tuning"]["before"]
+    assert tt.Plan.from_json(json.loads((out / "config.json").read_text())["plan"]).compressed
+    code, shown, _ = tuckertree(*arguments, "-o", tmp_path / "again", "--json")
+    assert json.loads(shown)["tuning"]["after"] == report["tuning"]["after"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--minutes", "1", "--steps", "3"], "either minutes or steps"),
+        (["--minutes", "0"], "more than no time"),
+        (["--images", "nosuch"], "nosuch"),
+        (["--weights", "nosuch.pt"], "nosuch.pt"),
+        (["-o", "{folder}"], "exists"),
+    ],
+)
+def test_the_command_refuses_what_is_amiss_in_one_line(arguments, message, tmp_path):
+    folder = tmp_path / "net"
+    tt.compress(tt.build("demo"), torch.zeros(1, 3, 32, 32), tt.Energy(0.7)).save(folder)
+    given = ["--images", "demo", "--limit", "8", "--teacher", "demo", "-o", tmp_path / "out"]
+    code, _, err = tuckertree("tune", folder, *given, *(text.format(folder=folder) for text in arguments))
+    assert code in (1, 2)
+    assert (err.startswith("error: "), err.count("\n"), message in err) == (True, 1, True), err
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_interrupted_command_saves_the_best_state_and_ends_as_interrupted(tmp_path, monkeypatch):
+    folder, out = tmp_path / "net", tmp_path / "out"
+    tt.compress(tt.build("demo"), torch.zeros(1, 3, 32, 32), tt.Energy(0.9)).save(folder)
+    look = TuningRun._look
+
+    def interrupted(run, done, steps):
+        look(run, done, steps)
+        if done == 11:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(TuningRun, "_look", interrupted)
+    with pytest.warns(CalibrationWarning, match="interrupted after 11 steps"):
+        code, _, err = tuckertree(
+            *("tune", folder, "--images", "demo", "--limit", 40, "--batch-size", 8, "--steps", 12),
+            *("--teacher", "demo", "-o", out),
+        )
+    assert (code, f"the best state so far is saved in {out}" in err) == (130, True)
+    report = json.loads((out / "report.json").read_text())["tuning"]
+    assert (report["interrupted"], report["after"] < report["before"]) == (True, True)
+
+
+@pytest.mark.filterwarnings("ignore::tuckertree.calibration.CalibrationWarning")
+def test_compress_takes_a_length_of_tuning_on_the_command_line(tmp_path):
+    arguments = ("compress", "demo", "--params", "2x", "--calibration", "demo", "--calibration-images", 32)
+    code, shown, err = tuckertree(*arguments, "--tune", 4, "-o", tmp_path / "out")
+    assert (code, "tuned       " in shown) == (0, True), err
+    code, _, err = tuckertree("compress", "demo", "--params", "2x", "--tune", 4, "-o", tmp_path / "no")
+    assert (code, "--tune belongs to --calibration" in err) == (2, True)

@@ -55,7 +55,7 @@ def compress(
     Parameters
     ----------
     model
-        object torch model; it is not changed. One that is compressed already is multiplied out first
+        Any torch model; it is not changed. One that is compressed already is multiplied out first
         (:func:`tuckertree.to_dense`) and compressed anew: sizes and budgets count against the dense network,
         errors and calibration against the weights and outputs of the model given. Or the path of an ONNX file, or
         an :class:`~tuckertree.compression.OnnxNetwork` where the size of its inputs is open: Conv, ConvTranspose,

@@ -243,8 +243,8 @@ class OnnxNetwork(Network):
         """
         runtime, module = onnx_runtime_of(rule), self._onnx_module()
         layers = self._open(None).layers
-        stopwatch = FileBenchmark(self.file, self.graph, layers, module, self._example, runtime, rule.batch)
-        return LatencyTarget(rule, stopwatch, layer_benchmark(runtime, module))
+        plans = FileBenchmark(self.file, self.graph, layers, module, self._example, runtime, rule.batch)
+        return LatencyTarget(rule, plans, layer_benchmark(runtime, module))
 
     def weighs(self, layer: Layer) -> bool:
         """As :meth:`Network.weighs`."""

@@ -24,21 +24,15 @@ from tuckertree.tools.cli.options import (
     Scale,
     Std,
     Weights,
-    calibration_images_of,
+    images_of,
     is_onnx,
-    onnx_images_of,
-    parse_sizes,
-    parse_values,
-    prepared,
+    open_network,
     refuse_options,
-    refuse_torch_options,
 )
 
 if TYPE_CHECKING:
-    from tuckertree.compression import CompressionResult, Network
+    from tuckertree.compression import CompressionResult
     from tuckertree.compression.objectives import AnyRule
-    from tuckertree.tools.data import ImageSet
-    from tuckertree.tools.onnx_images import OnnxImages
 
 
 @app.command()
@@ -111,10 +105,9 @@ def compress(
     dense network.
     """
     import tuckertree
-    from tuckertree.compression.networks import OnnxNetwork, TorchNetwork
+    from tuckertree.compression.networks import OnnxNetwork
     from tuckertree.core.layers import METHODS
     from tuckertree.io import check_output
-    from tuckertree.tools.opening import open_model
 
     images_as: dict[str, Any] = {"mean": mean, "std": std, "scale": scale, "channels": channels}
     if calibration is None:
@@ -124,27 +117,27 @@ def compress(
     timing = {"runtime": runtime, "threads": threads, "batch": batch, "best_effort": best_effort or None}
     rule = _rule(energy, error, params, macs, latency, timing)
     among = METHODS if methods is None else tuple(name.strip() for name in methods.split(","))
-    size = parse_sizes(input_size)
-    images: ImageSet | OnnxImages | None
-    more: list[str] = []
-    network: Network
-    if is_onnx(model):
-        refuse_torch_options(weights, architecture, device)
-        network = OnnxNetwork(model, input_size=size, input_values=parse_values(input_values))
-        network.check_output(output, overwrite=overwrite)
-        images = onnx_images_of(calibration, model, calibration_images or 128, input_size=size, **images_as)
-    else:
-        refuse_options("belongs to an ONNX model", input_values=input_values)
+    if not is_onnx(model):
         if output.suffix.lower() == ".onnx":
             raise UsageError(
                 f"{output}: a torch network is saved as a folder; `tuckertree export` makes an ONNX file of it"
             )
         check_output(output, overwrite=overwrite)
-        opened = open_model(model, weights=weights, architecture=architecture, input_size=size, device=device)
-        network = TorchNetwork(opened.model, opened.example_inputs)
-        images = calibration_images_of(calibration, prepared(opened, **images_as), calibration_images or 1024)
-        more = [f"images      {len(images)} of {images.source}"] if images else []
-        more += [f"from        {model}, compressed already: multiplied out first"] if opened.plan else []
+    network, opened = open_network(
+        model,
+        weights=weights,
+        architecture=architecture,
+        device=device,
+        input_size=input_size,
+        input_values=input_values,
+    )
+    if isinstance(network, OnnxNetwork):
+        network.check_output(output, overwrite=overwrite)
+    count = calibration_images or (1024 if opened else 128)
+    images = images_of(calibration, model, opened, count, input_size, **images_as)
+    more = [f"images      {len(images)} of {images.source}"] if images and opened else []
+    if opened and opened.plan:
+        more.append(f"from        {model}, compressed already: multiplied out first")
     result = tuckertree.compress(
         network,
         None,

@@ -25,21 +25,13 @@ from tuckertree.tools.cli.options import (
     Scale,
     Std,
     Weights,
-    calibration_images_of,
-    is_onnx,
-    onnx_images_of,
-    parse_sizes,
-    parse_values,
-    prepared,
+    images_of,
+    open_network,
     refuse_options,
-    refuse_torch_options,
 )
 
 if TYPE_CHECKING:
-    from tuckertree.compression import Network
     from tuckertree.planning import Inventory, TradeOff
-    from tuckertree.tools.data import ImageSet
-    from tuckertree.tools.onnx_images import OnnxImages
 
 
 @app.command()
@@ -63,32 +55,29 @@ def inspect(
     as_json: AsJson = False,
 ) -> None:
     """List the layers of a model, what they cost, and why some cannot be compressed; or its trade-off curve."""
-    from tuckertree.compression.networks import OnnxNetwork, TorchNetwork
     from tuckertree.compression.objectives import trade_off_curve
     from tuckertree.planning import Options
-    from tuckertree.tools.opening import open_model
 
     images_as: dict[str, Any] = {"mean": mean, "std": std, "scale": scale, "channels": channels}
     if not curve:
         refuse_options("belongs to --curve", by=by, calibration=calibration)
     if calibration is None:
         refuse_options("belongs to --calibration", calibration_images=calibration_images, **images_as)
-    size = parse_sizes(input_size)
-    network: Network
-    images: ImageSet | OnnxImages | None
-    if is_onnx(model):
-        refuse_torch_options(weights, architecture, device)
-        network, where = OnnxNetwork(model, input_size=size, input_values=parse_values(input_values)), ""
-        images = onnx_images_of(calibration, model, calibration_images or 256, input_size=size, **images_as)
-    else:
-        refuse_options("belongs to an ONNX model", input_values=input_values)
-        opened = open_model(model, weights=weights, architecture=architecture, input_size=size, device=device)
+    network, opened = open_network(
+        model,
+        weights=weights,
+        architecture=architecture,
+        device=device,
+        input_size=input_size,
+        input_values=input_values,
+    )
+    images = images_of(calibration, model, opened, calibration_images or 256, input_size, **images_as)
+    where = ""
+    if opened:
         inputs = opened.example_inputs
-        network = TorchNetwork(opened.model, inputs)
         named = inputs if isinstance(inputs, dict) else {"": inputs}
         shape = ", ".join(f"{name} {'x'.join(map(str, x.shape))}".strip() for name, x in named.items())
         where = f" at input {shape}"
-        images = calibration_images_of(calibration, prepared(opened, **images_as), calibration_images or 256)
     if curve:
         _show_curve(trade_off_curve(network, by=by or "params", calibration=images), as_json=as_json)
         return

@@ -15,6 +15,7 @@ from tuckertree._base.names import TrustedName
 if TYPE_CHECKING:
     from zipfile import ZipFile
 
+    from tuckertree.compression import Network
     from tuckertree.network.onnx.inputs import Sizes
     from tuckertree.planning import Plan
     from tuckertree.tools.data import ImageSet
@@ -125,6 +126,42 @@ def chosen_preprocessing(
 def is_onnx(model: str) -> bool:
     """Whether MODEL is an ONNX file, which is compressed as it is."""
     return model.lower().endswith(".onnx")
+
+
+def open_network(
+    model: TrustedName,
+    *,
+    weights: Path | None,
+    architecture: TrustedName | None,
+    device: str,
+    input_size: Sequence[str] | None,
+    input_values: Sequence[str] | None,
+) -> tuple[Network, OpenModel | None]:
+    """The network that MODEL names, and how it was opened; None of an ONNX file."""
+    from tuckertree.compression.networks import OnnxNetwork, TorchNetwork
+    from tuckertree.tools.opening import open_model
+
+    size = parse_sizes(input_size)
+    if is_onnx(model):
+        refuse_torch_options(weights, architecture, device)
+        return OnnxNetwork(model, input_size=size, input_values=parse_values(input_values)), None
+    refuse_options("belongs to an ONNX model", input_values=input_values)
+    opened = open_model(model, weights=weights, architecture=architecture, input_size=size, device=device)
+    return TorchNetwork(opened.model, opened.example_inputs), opened
+
+
+def images_of(
+    source: str | None,
+    model: str,
+    opened: OpenModel | None,
+    count: int,
+    input_size: Sequence[str] | None,
+    **images_as: Any,
+) -> ImageSet | OnnxImages | None:
+    """Open the calibration images that options name, for what :func:`open_network` gave."""
+    if opened is None:
+        return onnx_images_of(source, model, count, input_size=parse_sizes(input_size), **images_as)
+    return calibration_images_of(source, prepared(opened, **images_as), count)
 
 
 def onnx_images_of(

@@ -26,6 +26,7 @@ from tuckertree.calibration.pairs import collect_pairs, gather_pairs
 from tuckertree.calibration.sources import Calibration, CalibrationData, to_model
 from tuckertree.calibration.suspended import OtherWayError, advance, can_suspend, live_bytes, suspended
 from tuckertree.measure import ExampleInputs, copy_model
+from tuckertree.network.channels import prune, silence
 from tuckertree.network.surgery import apply
 from tuckertree.planning import Inventory, Layer, Plan, take_inventory
 
@@ -121,7 +122,9 @@ def calibrate(
     """
     images = Calibration(images)
     first, inventory = _first_look(model, images)
-    result = apply(model, plan, tick=tick)
+    # All sizes stay until the end, so that what goes in and out can be compared channel by channel.
+    result = apply(model, replace(plan, pruned=()), tick=tick)
+    silence(result, plan.pruned)
     plain = copy_model(result)
     free = changeable(model, plan, inventory.layers, first)
     layers = _to_fit(inventory.layers, plan, free, dense=dense and correction)
@@ -130,7 +133,7 @@ def calibrate(
     options: dict[str, Any] = {"positions": positions, "seed": seed, "tick": tick}
     copies = 2 if correction else 1
     fitting = [layer for chunk in chunks_within(layers, memory, copies) for layer in chunk]
-    planned = [layer.name for layer in plan.compressed]
+    planned = _changed(plan)
     following = list(dict.fromkeys([*planned, *(layer.name for layer in fitting)]))
     in_one_pass = correction and _has_room(fitting, len(images), layers_per_pass, activations)
     batches = list(images) if in_one_pass else []
@@ -153,7 +156,7 @@ def calibrate(
         notes.update(_unfitted(plan, inventory.layers, fitting), **fitter.notes)
         if nearest is plain:
             notes.update(dict.fromkeys(planned, f"as decomposed: {NO_NEARER}"))
-    return nearest
+    return prune(nearest, plan.pruned)
 
 
 def _first_look(model: nn.Module, images: Calibration) -> tuple[ExampleInputs, Inventory]:
@@ -168,13 +171,19 @@ def _first_look(model: nn.Module, images: Calibration) -> tuple[ExampleInputs, I
 
 def _to_fit(layers: Sequence[Layer], plan: Plan, free: Changeable, *, dense: bool) -> list[Layer]:
     """The compressed layers, and the dense ones after the first of them that may be changed."""
-    planned = {layer.name for layer in plan.compressed}
+    planned = _changed(plan)
     chosen: list[Layer] = []
     for layer in layers:
         is_alone = not layer.skip_reason and len(layer.calls) == 1 and layer.name in free.kernels
         if layer.calls and (layer.name in planned or (dense and chosen and is_alone)):
             chosen.append(layer)
     return chosen
+
+
+def _changed(plan: Plan) -> list[str]:
+    """Layers whose kernels the plan changes: chains, and what reads fewer channels."""
+    consumers = (name for each in plan.pruned for name in each.hidden.consumers)
+    return list(dict.fromkeys([*(layer.name for layer in plan.compressed), *consumers]))
 
 
 def _unfitted(plan: Plan, layers: Sequence[Layer], fitting: Sequence[Layer]) -> dict[str, str]:

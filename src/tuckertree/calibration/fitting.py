@@ -60,6 +60,7 @@ class Fitter:
 
     def __post_init__(self) -> None:
         self._planned = {layer.name: layer for layer in self.plan.compressed}
+        self._read = {name: each.kept for each in self.plan.pruned for name in each.hidden.consumers}
         self._fitted: list[str] = []
         self._troubles: dict[str, str] = {}
 
@@ -117,9 +118,10 @@ class Fitter:
             pair = pair.centred()
         if pair.moment.few:
             pair = replace(pair, moment=pair.moment.shrunk())
-        target = least_squares_kernel(kernel, pair, self.ridge)
+        channels = self._read.get(layer.name)
+        target = least_squares_kernel(kernel, pair, self.ridge, channels)
         planned = self._planned.get(layer.name)
-        fitted: Factors | Tensor = target if _is_near(target, kernel) else kernel
+        fitted: Factors | Tensor = target if _is_near(target, kernel) else _reading(kernel, channels)
         if planned is not None:
             method = get_method(planned.method)
             fitted = fit(target, pair.moment, method, planned.ranks)
@@ -154,6 +156,16 @@ def _put(module: nn.Module, layer: Layer, weights: Factors | Tensor) -> None:
 def _is_near(fitted: Tensor, kernel: Tensor) -> bool:
     """Whether a kernel fitted to images is still of this layer, also for inputs they do not show."""
     return bool((fitted - kernel).norm() <= ASTRAY * kernel.norm())
+
+
+def _reading(kernel: Tensor, channels: Sequence[int] | None) -> Tensor:
+    """A kernel that reads some of its channels."""
+    if channels is None:
+        return kernel
+    some = list(channels)
+    return torch.zeros_like(kernel).index_copy_(
+        2, torch.tensor(some, device=kernel.device), kernel[:, :, some]
+    )
 
 
 def _mean_output(kernel: Tensor, mean: Tensor) -> Tensor:

@@ -197,7 +197,9 @@ def _see_the_same_rows(before: Sequence[Captured], after: Sequence[Captured]) ->
     )
 
 
-def least_squares_kernel(kernel: Tensor, pair: Pair, ridge: float) -> Tensor:
+def least_squares_kernel(
+    kernel: Tensor, pair: Pair, ridge: float, channels: Sequence[int] | None = None
+) -> Tensor:
     """Kernel that gives, on the compressed network's inputs, what is nearest to the original outputs.
 
     ``W* = argmin E||W x - W* z||^2 + lambda ||W* - W||^2``, that is
@@ -209,8 +211,16 @@ def least_squares_kernel(kernel: Tensor, pair: Pair, ridge: float) -> Tensor:
         ``W[g, T, C, D1, ..., DN]``, float64.
     ridge
         ``lambda`` in units of the mean of the diagonal of ``E[z z^T]``, at least.
+    channels
+        Those of ``C`` that may be read; by default all. The kernel is zero for the others.
     """
-    matrix = kernel.flatten(2).mT
-    root, _ = ridged_root(pair.moment.patch.to(kernel.device), ridge)
-    change = torch.cholesky_solve((pair.cross - pair.gram).to(kernel.device) @ matrix, root)
-    return (matrix + change).mT.reshape(kernel.shape)
+    whole = kernel.flatten(2).mT
+    rows = torch.arange(whole.shape[1], device=kernel.device)
+    if channels is not None:
+        rows = rows.reshape(kernel.shape[2], -1)[list(channels)].flatten()
+    matrix, cross = whole[:, rows], pair.cross.to(kernel.device)[:, rows]
+    gram, moment = (x.to(kernel.device)[:, rows][:, :, rows] for x in (pair.gram, pair.moment.patch))
+    root, _ = ridged_root(moment, ridge)
+    change = torch.cholesky_solve(cross @ whole - gram @ matrix, root)
+    found = torch.zeros_like(whole).index_copy_(1, rows, matrix + change)
+    return found.mT.reshape(kernel.shape)

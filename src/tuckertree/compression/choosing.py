@@ -20,6 +20,7 @@ from tuckertree.measure import ExampleInputs
 from tuckertree.planning import (
     DENSE,
     Budget,
+    Candidates,
     Energy,
     Inventory,
     NetworkRule,
@@ -94,19 +95,24 @@ class Choosing:
                 target = network.target(rule)
                 inventory, timer = target.measure(inventory, options, tick=tick)
                 stopwatch.lap("times")
+            hidden = network.hidden(inventory, options) if images is not None and timer is None else []
             candidates, objective = survey_network(
-                dense, inventory, options, self.objective, images, timer=timer, tick=tick
+                dense, inventory, options, self.objective, images, hidden=hidden, timer=timer, tick=tick
             )
             if target is not None:
                 plan = target.plan(inventory, candidates, options, tick=tick)
             else:
                 plan = make_plan(inventory, candidates, rule, options)
             plan = replace(plan, rule={**plan.rule, **objective.describe()})
-            spectra = None if objective.weighs else {name: x.spectra for name, x in candidates.items()}
+            spectra = (
+                None
+                if objective.weighs
+                else {name: x.spectra for name, x in candidates.items() if isinstance(x, Candidates)}
+            )
         else:
             spectra = survey(dense, inventory, options, tick=tick)
             plan = make_plan(inventory, spectra, rule, options)
-        if not plan.compressed:
+        if not plan.changes:
             raise UnreachableTargetError(_nothing_to_compress(plan))
         stopwatch.lap("plan")
         return plan, inventory, spectra

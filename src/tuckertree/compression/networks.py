@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -20,6 +21,7 @@ from tuckertree.latency import LatencyTarget, fuse_as_planned
 from tuckertree.latency.files import FileBenchmark, count_as_run, layer_benchmark, onnx_runtime_of
 from tuckertree.measure import ExampleInputs, preserved
 from tuckertree.measure.snapshot import Snapshot
+from tuckertree.network.hidden import find_hidden, may_go
 from tuckertree.network.onnx.files import read_onnx
 from tuckertree.network.onnx.functions import inlined
 from tuckertree.network.onnx.graph import Graph
@@ -27,9 +29,10 @@ from tuckertree.network.onnx.inputs import Array, Feed, Sizes, Values
 from tuckertree.network.onnx.layers import OnnxInventory, round_as_stored, take_onnx_inventory
 from tuckertree.network.onnx.module import OnnxModule
 from tuckertree.network.onnx.writing import check_onnx_output, data_file
-from tuckertree.network.probing import check_result, probe
+from tuckertree.network.probing import check_hidden, check_result, probe
 from tuckertree.network.surgery import is_compressed, to_dense
 from tuckertree.planning import Budget, Inventory, Layer, Options, Plan, check_model, take_inventory
+from tuckertree.planning.channels import HiddenChannels
 
 
 class Network(ABC):
@@ -64,6 +67,10 @@ class Network(ABC):
     def probed(self, inventory: Inventory, options: Options) -> Inventory:  # noqa: ARG002
         """The inventory, with skip reasons found by trying."""
         return inventory
+
+    def hidden(self, inventory: Inventory, options: Options) -> list[HiddenChannels]:  # noqa: ARG002
+        """Hidden channels of which some may go."""
+        return []
 
     def settle(self) -> None:  # noqa: B027  (a file has no state)
         """Put it back as it was when it was opened."""
@@ -133,6 +140,13 @@ class TorchNetwork(Network):
     def probed(self, inventory: Inventory, options: Options | None = None) -> Inventory:
         """As :meth:`Network.probed`."""
         return probe(self._model, inventory, self._inputs, options, state=self._state)
+
+    def hidden(self, inventory: Inventory, options: Options) -> list[HiddenChannels]:
+        """As :meth:`Network.hidden`."""
+        found = find_hidden(self._model, inventory, self._inputs)
+        found = check_hidden(self._model, may_go(self._model, found, inventory, options), self._inputs)
+        self.settle()
+        return found
 
     def settle(self) -> None:
         """As :meth:`Network.settle`."""
@@ -225,6 +239,15 @@ class OnnxNetwork(Network):
     def inventory(self) -> Inventory:
         """As :meth:`Network.inventory`."""
         return self._open(None).inventory
+
+    def hidden(self, inventory: Inventory, options: Options) -> list[HiddenChannels]:
+        """As :meth:`Network.hidden`; of a norm a file counts the statistics, too."""
+        module, example = self._onnx_module(), cast("Mapping[str, object]", self._example)
+        found = may_go(module, find_hidden(module, inventory, example), inventory, options)
+        return [
+            replace(each, beside=each.beside + 2 * len(module.norms.keys() & {*each.between}))
+            for each in check_hidden(module, found, example)
+        ]
 
     def check_images(self, images: Calibration) -> None:
         """As :meth:`Network.check_images`; and that torch computes what ONNX Runtime does."""

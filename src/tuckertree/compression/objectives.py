@@ -20,11 +20,14 @@ from tuckertree.calibration import (
     collect_metrics,
     measure_sensitivity,
 )
+from tuckertree.compression.hidden import hidden_groups
 from tuckertree.compression.networks import Network, network_of
+from tuckertree.core.layers import weight_of
 from tuckertree.measure import ExampleInputs
 from tuckertree.planning import (
     DENSE,
     Candidates,
+    Group,
     Inventory,
     Layer,
     NetworkRule,
@@ -32,9 +35,11 @@ from tuckertree.planning import (
     Rule,
     Timer,
     TradeOff,
+    layer_candidates,
     survey_candidates,
     trade_off,
 )
+from tuckertree.planning.channels import HiddenChannels
 
 AnyRule = Rule | NetworkRule
 
@@ -201,12 +206,14 @@ def survey_network(
     objective: Objective,
     images: Calibration | None = None,
     *,
+    hidden: Sequence[HiddenChannels] = (),
     timer: Timer | None = None,
     tick: ProgressCallback = no_progress,
-) -> tuple[dict[str, Candidates], Objective]:
-    """Candidates of all layers by name with their losses, and the objective that these are of.
+) -> tuple[dict[str, Candidates | Group], Objective]:
+    """Candidates of all layers by name and of groups with their losses, and the objective that these are of.
 
-    It is the one given, or :attr:`Objective.instead`. A ``timer`` is for a budget of latency.
+    It is the one given, or :attr:`Objective.instead`. A ``timer`` is for a budget of latency. ``hidden`` channels may go
+    where the objective weighs errors.
 
     Raises
     ------
@@ -229,7 +236,9 @@ def survey_network(
             raise
         said, instead = str(error).rpartition(";")[0], objective.instead
         warn(f"{said}; the objective is {instead.name} instead", CalibrationWarning, stacklevel=3)
-        return survey_network(model, inventory, options, instead, images, timer=timer, tick=tick)
+        return survey_network(
+            model, inventory, options, instead, images, hidden=hidden, timer=timer, tick=tick
+        )
 
     candidates = survey_candidates(
         model,
@@ -242,7 +251,18 @@ def survey_network(
     found = objective.losses(known, candidates, metrics)
     if missing := sorted(candidates.keys() - found.keys()):
         raise UsageError(f"the objective {objective.name} gives no losses for {', '.join(missing[:3])}")
-    return {name: found[name] for name in candidates}, objective
+    decisions: dict[str, Candidates | Group] = {name: found[name] for name in candidates}
+    if objective.weighs and hidden:
+        by_name = {layer.name: layer for layer in inventory.layers}
+        groups = hidden_groups(
+            model, inventory.layers, hidden, found, metrics, round_to=options.round_to or 1
+        )
+        for name in {name for group in groups.values() for name in group.layers} - found.keys():
+            layer = by_name[name]
+            kernel = layer.spec.kernel(weight_of(model.get_submodule(name)))
+            decisions[name] = layer_candidates(layer, kernel, methods=())
+        decisions |= groups
+    return decisions, objective
 
 
 def trade_off_curve(

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from math import floor
 
-from torch import nn
+from torch import Tensor, nn
 
 from tuckertree._base.errors import UnreachableTargetError
 from tuckertree._base.progress import ProgressCallback, no_progress
 from tuckertree.latency.network import NetworkBenchmark, PlanBenchmark
 from tuckertree.latency.time_model import LayerBenchmark, RuntimeBenchmark, TimeModel
 from tuckertree.measure import ExampleInputs, Timing
-from tuckertree.planning import DENSE, Budget, Candidates, Inventory, Latency, Options, Plan, make_plan
+from tuckertree.planning import DENSE, Budget, Decisions, Inventory, Latency, Options, Plan, make_plan
+from tuckertree.planning.groups import PER_SECOND, units
 from tuckertree.runtimes import Runtime, find_runtime, get_runtime
 
 ROUNDS = 5
@@ -69,7 +70,7 @@ class LatencyTarget:
     def plan(
         self,
         inventory: Inventory,
-        candidates: Mapping[str, Candidates],
+        candidates: Decisions,
         options: Options,
         *,
         tick: ProgressCallback = no_progress,
@@ -106,7 +107,7 @@ def runtime_of(rule: Budget, model: nn.Module) -> Runtime:
 
 def meet_target(
     inventory: Inventory,
-    candidates: Mapping[str, Candidates],
+    candidates: Decisions,
     rule: Budget,
     options: Options,
     measure: Callable[[Plan], Timing],
@@ -135,7 +136,8 @@ def meet_target(
     assert inventory.seconds is not None
     assert rule.latency is not None
     target = float(rule.latency)
-    least = 1 - sum(_largest_saving(layer) for layer in candidates.values()) / inventory.seconds
+    saved = sum(float(costs.max() - costs.min()) for costs in _times(candidates)) / PER_SECOND
+    least = 1 - saved / inventory.seconds
     # The budget counts whole nanoseconds, and rounds each layer's time: in a small network they add up.
     least = max(least, 0.0) + _HAIR + (len(candidates) + 2) * 1e-9 / inventory.seconds
     share, found = target, list[Plan]()
@@ -144,7 +146,7 @@ def meet_target(
         plan = make_plan(inventory, candidates, replace(rule, latency=min(share, 1.0)), options)
         plan = replace(plan, rule=rule.describe())
         predicted = predicted_share(plan, inventory)
-        measured = measure(plan) if plan.compressed else Timing(1.0, 1.0, 1.0)
+        measured = measure(plan) if plan.changes else Timing(1.0, 1.0, 1.0)
         fastest = 1 - predicted >= _ALL * (1 - least)
         latency = _latency(inventory, target, predicted, measured, number, fastest=fastest)
         found.append(replace(plan, latency=latency))
@@ -181,9 +183,9 @@ def _corrected(found: list[Plan], target: float) -> float:
     return kept[0] + (target - kept[1]) * (too_slow[0] - kept[0]) / (too_slow[1] - kept[1])
 
 
-def _largest_saving(layer: Candidates) -> float:
-    assert layer.seconds is not None
-    return float(layer.seconds.max() - layer.seconds.min())
+def _times(candidates: Decisions) -> Iterator[Tensor]:
+    """Times of the choices that can be made apart, in nanoseconds."""
+    return (part.front.costs[:, 0] for part in units(candidates, ["latency"]))
 
 
 def _latency(

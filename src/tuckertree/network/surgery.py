@@ -11,6 +11,7 @@ from tuckertree._base.progress import ProgressCallback, no_progress, parallel_ma
 from tuckertree.core.decomposition import Spectra
 from tuckertree.core.layers import DENSE_TYPES, Chain, LayerSpec, densify, empty_chain, factorize, weight_of
 from tuckertree.measure import copy_model
+from tuckertree.network.channels import prune
 from tuckertree.planning import LayerPlan, Plan
 
 
@@ -56,9 +57,10 @@ def apply(
             raise TuckertreeError(f"{layer.name}: {error}") from error
 
     chains = parallel_map(work, plan.compressed, doing="factors", tick=tick, size=lambda p: p.parameters[0])
-    return copy_model(
+    result = copy_model(
         model, {layers[p.name]: chain for p, chain in zip(plan.compressed, chains, strict=True)}
     )
+    return prune(result, plan.pruned)
 
 
 def build_structure(model: nn.Module, plan: Plan) -> nn.Module:
@@ -80,7 +82,7 @@ def build_structure(model: nn.Module, plan: Plan) -> nn.Module:
         except TuckertreeError as error:
             raise TuckertreeError(f"{layer.name}: {error}") from error
         chains[dense] = chain.train(dense.training)
-    return copy_model(model, chains)
+    return prune(copy_model(model, chains), plan.pruned)
 
 
 def to_dense(model: nn.Module) -> nn.Module:

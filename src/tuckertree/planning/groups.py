@@ -17,6 +17,7 @@ from torch import Tensor
 
 from tuckertree._base.errors import UsageError
 from tuckertree.planning.candidates import Candidates
+from tuckertree.planning.channels import Pruning
 from tuckertree.planning.fronts import pareto_front
 from tuckertree.planning.knapsack import Front
 from tuckertree.planning.plan import LayerPlan
@@ -37,11 +38,14 @@ class Group:
         For each candidate what becomes of each layer; its costs are the sums of theirs.
     loss
         What a rule minimises ``[n]``, float64.
+    pruned
+        For each candidate the hidden channels of which some go, where there are any.
     """
 
     layers: tuple[str, ...]
     plans: tuple[tuple[LayerPlan, ...], ...]
     loss: Tensor
+    pruned: tuple[tuple[Pruning, ...], ...] = ()
 
     def __post_init__(self) -> None:
         if len(self.layers) < 2 or len(self.loss) != len(self.plans) or not self.plans:

@@ -17,6 +17,8 @@ from tuckertree.measure import ExampleInputs, count_macs, count_parameters, watc
 from tuckertree.measure.reach import overlapping
 from tuckertree.planning.accepted import check_model, peculiarity
 
+DEPTHWISE = "depthwise: no channel mode to compress"
+
 
 @dataclass(frozen=True)
 class Call:
@@ -117,7 +119,7 @@ def take_inventory(model: nn.Module, example_inputs: ExampleInputs) -> Inventory
     dense = {module: places for module, places in names.items() if isinstance(module, DENSE_TYPES)}
     with _recording(dense) as calls:
         macs = count_macs(model, example_inputs)
-    uses = _uses(names)
+    uses = count_uses(names)
     first = next((module for module in calls if not isinstance(module, nn.Linear)), None)
     order = [*calls, *(module for module in dense if module not in calls)]
     layers = tuple(
@@ -143,7 +145,7 @@ def _names_by_module(model: nn.Module) -> dict[nn.Module, list[str]]:
     return names
 
 
-def _uses(modules: Iterable[nn.Module]) -> Counter[int]:
+def count_uses(modules: Iterable[nn.Module]) -> Counter[int]:
     """How many modules hold each parameter, or another in the same memory; by its id."""
     own = [parameter for module in modules for parameter in module.parameters(recurse=False)]
     uses = Counter(map(id, own))
@@ -201,7 +203,7 @@ def _skip_reason(module: nn.Module, uses: Counter[int], *, is_called: bool) -> s
     if not is_called:
         return "not called on the example input"
     if LayerSpec.of(module).groups > 1 and LayerSpec.of(module).kernel_shape[1] == 1:
-        return "depthwise: no channel mode to compress"
+        return DEPTHWISE
     return ""
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from tuckertree._base.errors import TuckertreeError, UsageError
 from tuckertree._base.reading import read_as
 from tuckertree.core.layers import LayerSpec, get_method, known_methods
+from tuckertree.planning.channels import Pruning
 
 DENSE = "dense"
 EXCLUDED, NOT_INCLUDED = "excluded", "not included"
@@ -194,6 +195,8 @@ class Plan:
         Certificate of a rule that chose for the whole network at once; other rules give none.
     latency
         What was measured for a budget of latency.
+    pruned
+        Hidden channels of which some go.
 
     Examples
     --------
@@ -213,6 +216,7 @@ class Plan:
     macs: tuple[int, int]
     optimality: Optimality | None = None
     latency: Latency | None = None
+    pruned: tuple[Pruning, ...] = ()
 
     def __post_init__(self) -> None:
         _check_sizes(self.parameters, self.macs)
@@ -221,6 +225,11 @@ class Plan:
     def compressed(self) -> tuple[LayerPlan, ...]:
         """The layers that become chains."""
         return tuple(layer for layer in self.layers if layer.method != DENSE)
+
+    @property
+    def changes(self) -> bool:
+        """Whether anything becomes smaller."""
+        return bool(self.compressed or self.pruned)
 
     def noted(self, notes: Mapping[str, str]) -> Plan:
         """The same plan with more in the reasons of some layers, by name."""
@@ -236,6 +245,8 @@ class Plan:
         for layer in data["layers"]:
             if layer["group"] is None:
                 del layer["group"]
+        if not self.pruned:
+            del data["pruned"]
         return data
 
     @classmethod

@@ -15,6 +15,7 @@ from tuckertree.core.decomposition import Spectra, kernel_spectra
 from tuckertree.core.decomposition.matricization import mode_sizes
 from tuckertree.core.layers import METHODS, chain_parameters, get_method, weight_of
 from tuckertree.planning.candidates import Candidates, layer_candidates
+from tuckertree.planning.channels import Pruning
 from tuckertree.planning.groups import Decisions, Group
 from tuckertree.planning.inventory import Inventory, Layer
 from tuckertree.planning.patterns import fits
@@ -233,6 +234,7 @@ def make_plan(
     """
     options = (options or Options()).among(inventory.layers)
     optimality = None
+    pruned: tuple[Pruning, ...] = ()
     if isinstance(rule, NetworkRule):
         allocation = rule.choose(inventory, surveyed)
         optimality = allocation.optimality
@@ -241,6 +243,7 @@ def make_plan(
         for name, pick in allocation.picks.items():
             if isinstance(decision := surveyed[name], Group):
                 plans |= {plan.name: replace(plan, group=decision.layers) for plan in decision.plans[pick]}
+                pruned += decision.pruned[pick] if decision.pruned else ()
             else:
                 plans[name] = _plan_candidate(by_name[name], decision, pick, options)
         layers = tuple(
@@ -254,6 +257,7 @@ def make_plan(
             _plan_layer(layer, surveyed.get(layer.name), chosen, options) for layer in inventory.layers
         )
     saved_parameters = sum(layer.parameters[0] - layer.parameters[1] for layer in layers)
+    saved_parameters += sum((each.hidden.channels - len(each.kept)) * each.hidden.beside for each in pruned)
     saved_macs = sum(layer.macs[0] - layer.macs[1] for layer in layers)
     return Plan(
         layers=layers,
@@ -261,6 +265,7 @@ def make_plan(
         parameters=(inventory.parameters, inventory.parameters - saved_parameters),
         macs=(inventory.macs, inventory.macs - saved_macs),
         optimality=optimality,
+        pruned=pruned,
     )
 
 
@@ -294,6 +299,8 @@ def _plan_candidate(layer: Layer, candidates: Candidates, pick: int, options: Op
     method, parameters = candidates.methods[pick], int(candidates.parameters[pick])
     seconds = None if candidates.seconds is None else candidates.seconds.tolist()
     before = max(seconds) if seconds else 0.0  # nothing slower than the dense layer is a candidate
+    if method == DENSE and layer.skip_reason:  # it is there for the groups that it belongs to
+        return _leave_dense(layer, layer.skip_reason)
     if method == DENSE:
         fits = any(get_method(name).applies(layer.spec) for name in options.methods)
         reason = (

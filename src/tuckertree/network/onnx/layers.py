@@ -33,6 +33,7 @@ from tuckertree.network.onnx.nodes import (
 )
 from tuckertree.network.onnx.runtime import constant_of, shapes_of
 from tuckertree.planning import Inventory, Layer
+from tuckertree.planning.inventory import DEPTHWISE
 
 if TYPE_CHECKING:
     from onnx import NodeProto, TensorProto
@@ -54,7 +55,7 @@ class OnnxLayer:
     layer
         What it is to the planner.
     weight
-        Its weight; None if it cannot be compressed.
+        Its weight; None if it is no module of its own, and stays as it is.
     bias
         Where the mean of its output can be corrected, if there is such a constant.
     origin
@@ -141,7 +142,7 @@ def layer_module(file: OnnxFile, layer: OnnxLayer, padding: tuple[int, ...]) -> 
 def round_as_stored(layers: Mapping[str, OnnxLayer], compressed: nn.Module) -> None:
     """Round chains to the types that the file holds their layers' weights in, where it computes in another."""
     for name, found in layers.items():
-        chain = None if found.layer.skip_reason else compressed.get_submodule(name)
+        chain = None if found.weight is None else compressed.get_submodule(name)
         for stage in chain if isinstance(chain, Chain) else ():
             weight = weight_of(stage)
             rounded = weight.to(found.stored)
@@ -184,7 +185,7 @@ def _read_layer(
     else:
         skip_reason = _skip_reason(node, spec, place, origin, graph)
     layer = Layer(name, (), spec, (call,), skip_reason, is_first)
-    if skip_reason:
+    if skip_reason and skip_reason != DEPTHWISE:
         return OnnxLayer(node, layer)
     weight = constant_of(file, graph.values, value)
     if weight.data_type not in FLOATS:
@@ -224,5 +225,5 @@ def _skip_reason(node: NodeProto, spec: LayerSpec, place: int, origin: Origin, g
     if not given.get("alpha", 1.0):
         return "alpha is 0"
     if spec.groups > 1 and spec.kernel_shape[1] == 1:
-        return "depthwise: no channel mode to compress"
+        return DEPTHWISE
     return ""

@@ -37,7 +37,7 @@ class OnnxModule(nn.Module):
     file, graph
         The model.
     layers
-        Its layers by name; those with a skip reason are functions like other nodes.
+        Its layers by name; those without a weight of their own are functions like other nodes.
     """
 
     def __init__(self, file: OnnxFile, graph: Graph, layers: Mapping[str, OnnxLayer]) -> None:

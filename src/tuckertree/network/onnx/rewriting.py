@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from tuckertree._base.extras import require_extra
-from tuckertree.core.layers import Chain, Stage, weight_of
+from tuckertree.core.layers import Chain, LayerSpec, Stage, weight_of
 from tuckertree.network.onnx.constants import set_value, value_of
 from tuckertree.network.onnx.graph import FLOATS, INPUTS_LISTED, Graph, used_values
 from tuckertree.network.onnx.layers import OnnxLayer
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def rewrite(
     graph: Graph, layers: Mapping[str, OnnxLayer], before: OnnxModule, after: nn.Module
 ) -> ModelProto:
-    """Copy a model with what has changed in its module: chains, weights, biases, norms.
+    """Copy a model with what has changed in its module: chains, weights, biases, norms, numbers of channels.
 
     Parameters
     ----------
@@ -41,7 +41,7 @@ def rewrite(
     writers: dict[str, _Writer] = {}
     values: dict[str, TensorProto] = {}
     for name, found in layers.items():
-        if found.layer.skip_reason:
+        if found.weight is None:
             continue
         old, new = before.get_submodule(name), after.get_submodule(name)
         if isinstance(new, Chain) or not _same(old.weight, new.weight):
@@ -74,6 +74,8 @@ def rewrite(
         )
     _drop_unused(proto, [writer.layer for writer in writers.values()])
     _set_values(proto, values)
+    if any(writer.is_narrower for writer in writers.values()):
+        del proto.graph.value_info[:]  # it tells of the sizes that were
     return proto
 
 
@@ -82,9 +84,10 @@ def _same(old: object, new: object) -> bool:
 
 
 def _like(tensor: TensorProto, values: Tensor) -> TensorProto:
-    """Values in the shape and type of a constant."""
+    """Values in the type of a constant, along the axis that it has."""
     numpy_helper = require_extra("onnx.numpy_helper", extra="onnx")
-    array = values.reshape(tuple(tensor.dims)).to(getattr(torch, FLOATS[tensor.data_type]))
+    shape = [size if size == 1 else len(values) for size in tensor.dims]
+    array = values.reshape(shape).to(getattr(torch, FLOATS[tensor.data_type]))
     made: TensorProto = numpy_helper.from_array(array.numpy(force=True))
     return made
 
@@ -98,6 +101,17 @@ class _Writer:
         self._node = layer.node
         self._given = attributes_of(layer.node)
 
+    @property
+    def is_narrower(self) -> bool:
+        """Whether the layer has fewer channels than it had."""
+        if isinstance(self._module, Chain):
+            return False
+        spec = LayerSpec.of(self._module)
+        return (spec.kernel_shape, spec.groups) != (
+            self.layer.layer.spec.kernel_shape,
+            self.layer.layer.spec.groups,
+        )
+
     def nodes(self) -> Iterator[NodeProto]:
         """The nodes in their order; their tensors are in ``tensors`` afterwards."""
         if isinstance(self._module, Chain):
@@ -108,6 +122,9 @@ class _Writer:
         weight = weight_of(self._module)
         is_row = bool(self.layer.layer.spec.order) or is_row_major(self._node)
         node.input[1] = self._tensor(f"{self.layer.layer.name}/weight", weight if is_row else weight.T)
+        for attribute in node.attribute:
+            if attribute.name == "group":
+                attribute.i = LayerSpec.of(self._module).groups
         yield from self._casts
         yield node
 

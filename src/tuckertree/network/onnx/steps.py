@@ -113,7 +113,7 @@ class Steps:
         self.norms: dict[str, NormConstants] = {}
         self.steps: list[Step] = []
         self._file, self._graph, self._taken = file, graph, layers.keys()
-        own = {found.node.output[0]: found for found in layers.values() if not found.layer.skip_reason}
+        own = {found.node.output[0]: found for found in layers.values() if found.weight is not None}
         absorbed = dict(_absorbed(graph, own.values()))
         skipped = {node.output[0] for node in absorbed.values()}
         for node in graph.nodes:

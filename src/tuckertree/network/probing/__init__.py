@@ -7,5 +7,6 @@ that copy does something else, one with chains would, too.
 """
 
 from tuckertree.network.probing.probe import ProbeWarning, check_result, probe
+from tuckertree.network.probing.pruned import check_hidden
 
-__all__ = ["ProbeWarning", "check_result", "probe"]
+__all__ = ["ProbeWarning", "check_hidden", "check_result", "probe"]

@@ -1,0 +1,203 @@
+"""Hidden channels are found where nothing mixes or keeps them, and pruning them is exact."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from tuckertree import TuckertreeError
+from tuckertree.network.channels import prune, silence
+from tuckertree.network.hidden import find_hidden, may_go
+from tuckertree.network.probing import check_hidden
+from tuckertree.planning import Options, take_inventory
+from tuckertree.planning.channels import HiddenChannels, Pruning
+
+IMAGE = torch.randn(2, 3, 12, 12, generator=torch.Generator().manual_seed(0))
+
+
+class Gate(nn.Module):
+    """Squeeze and excitation."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.down, self.up = nn.Conv2d(channels, 8, 1), nn.Conv2d(8, channels, 1)
+
+    def forward(self, x):
+        return x * self.up(self.down(x.mean((2, 3), keepdim=True)).relu()).sigmoid()
+
+
+class Block(nn.Module):
+    """An inverted residual."""
+
+    def __init__(self, channels, hidden, gate=True):
+        super().__init__()
+        self.expand, self.norm = nn.Conv2d(channels, hidden, 1, bias=False), nn.BatchNorm2d(hidden)
+        self.mid, self.norm2 = nn.Conv2d(hidden, hidden, 3, padding=1, groups=hidden), nn.BatchNorm2d(hidden)
+        self.gate = Gate(hidden) if gate else nn.Identity()
+        self.act, self.project = nn.PReLU(hidden), nn.Conv2d(hidden, channels, 1)
+
+    def forward(self, x):
+        y = self.norm2(self.mid(functional.silu(self.norm(self.expand(x)))))
+        return x + self.project(self.act(self.gate(y)))
+
+
+class Concatenates(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.one, self.two, self.last = nn.Conv2d(3, 8, 1), nn.Conv2d(3, 8, 1), nn.Conv2d(16, 4, 1)
+
+    def forward(self, x):
+        return self.last(torch.cat([self.one(x), self.two(x)], 1))
+
+
+class Returns(nn.Module):
+    """Gives its hidden channels away, too."""
+
+    def __init__(self):
+        super().__init__()
+        self.one, self.two = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 4, 1)
+
+    def forward(self, x):
+        y = self.one(x)
+        return self.two(y), y
+
+
+class Elsewhere(Returns):
+    """Uses them in a function with a weight of its own."""
+
+    def forward(self, x):
+        y = self.one(x)
+        return self.two(y).mean() + functional.conv2d(y, torch.ones(1, 8, 1, 1)).mean()
+
+
+class Counts(Returns):
+    """Knows how many they are."""
+
+    def forward(self, x):
+        y = self.one(x)
+        return self.two(y) * y.shape[1]
+
+
+class Mixes(nn.Module):
+    def __init__(self, mix):
+        super().__init__()
+        self.one, self.mix, self.two = nn.Conv2d(3, 8, 1), mix, nn.Conv2d(8, 4, 1)
+
+    def forward(self, x):
+        return self.two(self.mix(self.one(x)))
+
+
+class Sorts(nn.Module):
+    def forward(self, x):
+        return x.sort(1).values
+
+
+class Twice(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.one, self.same, self.last = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 1), nn.Conv2d(8, 4, 1)
+
+    def forward(self, x):
+        return self.last(self.same(self.same(self.one(x))))
+
+
+def plain(*middle, channels=8):
+    return nn.Sequential(nn.Conv2d(3, channels, 3, padding=1), *middle, nn.Conv2d(channels, 4, 3))
+
+
+NETWORKS = {  # with the producers of the hidden channels
+    "plain": (plain(nn.BatchNorm2d(8), nn.ReLU(inplace=True), nn.MaxPool2d(2)), {("0",)}),
+    "dropout": (plain(nn.Dropout2d(0.5), nn.Hardswish()), {("0",)}),
+    "instance norm": (plain(nn.InstanceNorm2d(8, affine=True)), {("0",)}),
+    "three": (nn.Sequential(nn.Conv2d(3, 8, 1), nn.ReLU(), nn.Conv2d(8, 9, 3), nn.GELU(), nn.Conv2d(9, 4, 1)),
+              {("0",), ("2",)}),
+    "inverted": (nn.Sequential(nn.Conv2d(3, 8, 1), Block(8, 24, gate=False), Block(8, 16, gate=False)),
+                 {("1.expand",), ("2.expand",)}),
+    "gated": (nn.Sequential(nn.Conv2d(3, 8, 1), Block(8, 24)), {("1.expand", "1.gate.up"), ("1.gate.down",)}),
+    "transposed": (nn.Sequential(nn.ConvTranspose2d(3, 8, 2, 2), nn.ReLU(), nn.ConvTranspose2d(8, 4, 2, 2)), {("0",)}),
+    "linear": (nn.Sequential(nn.Flatten(), nn.Linear(432, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 4)), {("1",)}),
+    "to linear": (nn.Sequential(nn.Conv2d(3, 8, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4)), {("0",)}),
+    "concatenates": (Concatenates(), set()),
+    "returns": (Returns(), set()),
+    "elsewhere": (Elsewhere(), set()),
+    "counts": (Counts(), set()),
+    "group norm": (Mixes(nn.GroupNorm(2, 8)), set()),
+    "layer norm": (Mixes(nn.LayerNorm((8, 12, 12))), set()),
+    "softmax": (Mixes(nn.Softmax(1)), set()),
+    "sorts": (Mixes(Sorts()), set()),
+    "shuffles": (Mixes(nn.ChannelShuffle(2)), set()),
+    "grouped": (Mixes(nn.Conv2d(8, 8, 3, groups=4)), set()),
+    "multiplies": (Mixes(nn.Conv2d(8, 8, 3, groups=8)), {("one",)}),
+    "twice": (Twice(), set()),
+}  # fmt: skip
+
+
+def hidden_of(network):
+    inventory = take_inventory(network, IMAGE)
+    return check_hidden(network, find_hidden(network, inventory, IMAGE), IMAGE)
+
+
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_hidden_channels_are_those_that_can_go(kind):
+    network, producers = copy.deepcopy(NETWORKS[kind])
+    network.eval()
+    before = copy.deepcopy(network.state_dict())
+    found = hidden_of(network)
+    assert {each.producers for each in found} == producers
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    for each in found:  # one, and all but one
+        for kept in ((1,), tuple(range(1, each.channels))):
+            silenced, some = copy.deepcopy(network), [Pruning(each, kept)]
+            silence(silenced, some)
+            pruned = prune(network, some)
+            torch.testing.assert_close(pruned(IMAGE), silenced(IMAGE))
+            gone = sum(p.numel() for p in network.parameters()) - sum(p.numel() for p in pruned.parameters())
+            weights = sum(network.get_submodule(name).weight.numel() // each.channels
+                          for name in each.modules if hasattr(network.get_submodule(name), "in_channels")
+                          or hasattr(network.get_submodule(name), "in_features"))  # fmt: skip
+            assert gone == (each.channels - len(kept)) * (weights + each.beside)
+
+
+def test_pruning_several_at_once_is_pruning_one_after_the_other():
+    network = NETWORKS["three"][0].eval()
+    first, second = (Pruning(each, (0, 3, 5)) for each in hidden_of(network))
+    torch.testing.assert_close(prune(network, [first, second])(IMAGE), prune(prune(network, [first]), [second])(IMAGE))
+
+
+def test_layers_left_out_and_frozen_ones_keep_their_channels():
+    network = copy.deepcopy(NETWORKS["three"][0])
+    inventory = take_inventory(network, IMAGE)
+    found = find_hidden(network, inventory, IMAGE)
+    left = may_go(network, found, inventory, Options(exclude=("4",)).among(inventory.layers))
+    assert [each.producers for each in left] == [("0",)]
+    network[0].bias.requires_grad_(False)
+    assert [e.producers for e in may_go(network, found, inventory, Options())] == [("2",)]
+
+
+@pytest.mark.parametrize("tie", ["shared", "weight norm", "parametrized"])
+def test_weights_that_are_not_a_layers_own_stay(tie):
+    network = nn.Sequential(nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 1), nn.Conv2d(8, 8, 1), nn.Conv2d(8, 4, 1))
+    if tie == "shared":
+        network[2].weight = network[1].weight
+    elif tie == "weight norm":
+        network[1] = nn.utils.parametrizations.weight_norm(network[1])
+    else:
+        nn.utils.parametrizations.orthogonal(network[1])
+    assert all(not {"1", "2"} & {*each.modules} for each in hidden_of(network.eval())) or tie != "shared"
+    found = hidden_of(network)
+    assert all("1" not in each.modules for each in found)
+
+
+@pytest.mark.parametrize("change", [
+    lambda net: net.pop(-1) and net,
+    lambda net: nn.Sequential(nn.Conv2d(3, 6, 1), nn.ReLU(), nn.Conv2d(6, 9, 3)),
+    lambda net: nn.Sequential(nn.ReLU(), nn.ReLU(), nn.Conv2d(8, 9, 3)),
+    lambda net: nn.Sequential(nn.Conv2d(4, 8, 1, groups=2), nn.ReLU(), nn.Conv2d(8, 9, 3)),
+])  # fmt: skip
+def test_a_plan_for_another_network_is_refused(change):
+    network = nn.Sequential(nn.Conv2d(3, 8, 1), nn.ReLU(), nn.Conv2d(8, 9, 3))
+    pruned = [Pruning(HiddenChannels(8, ("0",), (), ("2",)), (1, 2))]
+    with pytest.raises(TuckertreeError, match=r"^(the plan names|0 |0 has|2 )"):
+        prune(change(network), pruned)

@@ -163,7 +163,9 @@ def test_hidden_channels_are_those_that_can_go(kind):
 def test_pruning_several_at_once_is_pruning_one_after_the_other():
     network = NETWORKS["three"][0].eval()
     first, second = (Pruning(each, (0, 3, 5)) for each in hidden_of(network))
-    torch.testing.assert_close(prune(network, [first, second])(IMAGE), prune(prune(network, [first]), [second])(IMAGE))
+    torch.testing.assert_close(
+        prune(network, [first, second])(IMAGE), prune(prune(network, [first]), [second])(IMAGE)
+    )
 
 
 def test_layers_left_out_and_frozen_ones_keep_their_channels():

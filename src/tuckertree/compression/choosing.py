@@ -15,7 +15,6 @@ from tuckertree.compression.measures import Stopwatch
 from tuckertree.compression.networks import Network, network_of
 from tuckertree.compression.objectives import AnyRule, Objective, find_objective, survey_network
 from tuckertree.core.decomposition import Spectra
-from tuckertree.core.layers import METHODS
 from tuckertree.measure import ExampleInputs
 from tuckertree.planning import (
     DENSE,
@@ -30,6 +29,7 @@ from tuckertree.planning import (
     make_plan,
     survey,
 )
+from tuckertree.planning.channels import CHANNELS, DEFAULT_METHODS
 from tuckertree.planning.plan import list_reasons
 from tuckertree.planning.planner import Choice
 
@@ -57,7 +57,7 @@ class Choosing:
         exclude: str | Sequence[str] | Choice = (),
         first: str = "svd",
         round_to: int | None = None,
-        methods: Sequence[str] = METHODS,
+        methods: Sequence[str] = DEFAULT_METHODS,
         calibration: CalibrationData | None = None,
         objective: str | Objective | None = None,
     ) -> Choosing:
@@ -95,7 +95,8 @@ class Choosing:
                 target = network.target(rule)
                 inventory, timer = target.measure(inventory, options, tick=tick)
                 stopwatch.lap("times")
-            hidden = network.hidden(inventory, options) if images is not None and timer is None else []
+            may_prune = CHANNELS in options.methods and images is not None and timer is None
+            hidden = network.hidden(inventory, options) if may_prune else []
             candidates, objective = survey_network(
                 dense, inventory, options, self.objective, images, hidden=hidden, timer=timer, tick=tick
             )

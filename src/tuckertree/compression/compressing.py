@@ -27,10 +27,10 @@ from tuckertree.compression.measures import measure_errors
 from tuckertree.compression.networks import Network
 from tuckertree.compression.objectives import AnyRule, Objective
 from tuckertree.compression.result import CompressionResult
-from tuckertree.core.layers import METHODS
 from tuckertree.measure import ExampleInputs
 from tuckertree.network.surgery import apply
 from tuckertree.planning import Plan
+from tuckertree.planning.channels import DEFAULT_METHODS
 from tuckertree.planning.planner import Choice
 
 
@@ -44,7 +44,7 @@ def compress(
     exclude: str | Sequence[str] | Choice = (),
     first: str = "svd",
     round_to: int | None = None,
-    methods: Sequence[str] = METHODS,
+    methods: Sequence[str] = DEFAULT_METHODS,
     calibration: CalibrationData | None = None,
     objective: str | Objective | None = None,
     tune: str | int | None = None,
@@ -78,7 +78,8 @@ def compress(
         latency 16, 8 or 4 by the width of the layer.
     methods
         Names of the methods that a budget chooses among, such as ``("ht2", "svd")`` or ``("cp",)``; by default HT-2,
-        Tucker-2, the spatial SVD and the SVD. Other rules use ``ht2`` and ``svd``, which must be among them.
+        Tucker-2, the spatial SVD, the SVD and, with calibration, ``channels``: fewer hidden channels between layers. Other
+        rules use ``ht2`` and ``svd``, which must be among them.
     calibration
         A few hundred unlabelled inputs (a tensor or array, a data set, a DataLoader, a list of batches or of single
         images), in the form of the example: factors are then fitted to the layers' outputs on them, layer after

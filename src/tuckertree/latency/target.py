@@ -63,7 +63,7 @@ class LatencyTarget:
         self, inventory: Inventory, options: Options, *, tick: ProgressCallback = no_progress
     ) -> tuple[Inventory, TimeModel]:
         """The inventory with the time of the network, and the times of the layers that may be compressed."""
-        model = TimeModel(self._layers, (self._network.batch, self._network.example_batch), options.methods)
+        model = TimeModel(self._layers, (self._network.batch, self._network.example_batch), options.of_layers)
         model.measure([x for x in inventory.layers if options.method(x)[0] != DENSE], tick=tick)
         return replace(inventory, seconds=self._network.seconds()), model
 

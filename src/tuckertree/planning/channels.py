@@ -5,6 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tuckertree._base.errors import UsageError
+from tuckertree.core.layers import METHODS
+
+CHANNELS = "channels"
+"""Name of the method that lets hidden channels go; all others are about one layer."""
+DEFAULT_METHODS = (*METHODS, CHANNELS)
 
 
 @dataclass(frozen=True)

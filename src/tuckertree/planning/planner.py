@@ -13,9 +13,9 @@ from tuckertree._base.errors import TuckertreeError, UsageError
 from tuckertree._base.progress import ProgressCallback, no_progress, parallel_map
 from tuckertree.core.decomposition import Spectra, kernel_spectra
 from tuckertree.core.decomposition.matricization import mode_sizes
-from tuckertree.core.layers import METHODS, chain_parameters, get_method, weight_of
+from tuckertree.core.layers import chain_parameters, get_method, weight_of
 from tuckertree.planning.candidates import Candidates, layer_candidates
-from tuckertree.planning.channels import Pruning
+from tuckertree.planning.channels import CHANNELS, DEFAULT_METHODS, Pruning
 from tuckertree.planning.groups import Decisions, Group
 from tuckertree.planning.inventory import Inventory, Layer
 from tuckertree.planning.patterns import fits
@@ -45,8 +45,8 @@ class Options:
         Ranks are rounded up to a multiple of this where there is room. None leaves it to the width of each
         layer (:func:`~tuckertree.planning.timing.rank_step`), for a budget.
     methods
-        Names of the methods that a budget chooses among. Other rules have HT-2, and the SVD for the first
-        convolution, pointwise and linear layers (the paper).
+        Names of the methods that a budget chooses among; ``channels`` among them lets hidden channels go. Other rules
+        have HT-2, and the SVD for the first convolution, pointwise and linear layers (the paper).
 
     Raises
     ------
@@ -58,7 +58,7 @@ class Options:
     exclude: Sequence[str] | Choice = ()
     first: str = "svd"
     round_to: int | None = 1
-    methods: Sequence[str] = METHODS
+    methods: Sequence[str] = DEFAULT_METHODS
 
     def __post_init__(self) -> None:
         if self.first not in FIRST_LAYER:
@@ -67,8 +67,13 @@ class Options:
             raise UsageError(f"ranks can be rounded to a multiple of 1 or more, not {self.round_to}")
         if isinstance(self.methods, str) or not self.methods:
             raise UsageError(f"methods are several names, such as ('ht2', 'svd'), not {self.methods!r}")
-        for name in self.methods:
+        for name in self.of_layers:
             get_method(name)
+
+    @property
+    def of_layers(self) -> tuple[str, ...]:
+        """The methods that are about one layer."""
+        return tuple(name for name in self.methods if name != CHANNELS)
 
     def for_rule(self, rule: Rule | NetworkRule) -> Options:
         """The same, where the methods are such as the rule can use.
@@ -166,7 +171,7 @@ def survey_candidates(
     def candidates(layer: Layer, kernel: Tensor) -> Candidates:
         kernel = metric(layer, kernel) if metric else kernel
         return layer_candidates(
-            layer, kernel, round_to=options.round_to, methods=options.methods, timer=timer
+            layer, kernel, round_to=options.round_to, methods=options.of_layers, timer=timer
         )
 
     return _each_kernel(model, inventory, options, candidates, doing="candidates", tick=tick)
@@ -302,7 +307,7 @@ def _plan_candidate(layer: Layer, candidates: Candidates, pick: int, options: Op
     if method == DENSE and layer.skip_reason:  # it is there for the groups that it belongs to
         return _leave_dense(layer, layer.skip_reason)
     if method == DENSE:
-        fits = any(get_method(name).applies(layer.spec) for name in options.methods)
+        fits = any(get_method(name).applies(layer.spec) for name in options.of_layers)
         reason = (
             "best left as it is" if fits else f"none of the methods {', '.join(options.methods)} is for it"
         )

@@ -85,7 +85,9 @@ def compress(
     ] = None,
     methods: Annotated[
         str | None,
-        typer.Option(help="Methods that a budget chooses among: ht2,tucker2,spatial,svd (default), cp."),
+        typer.Option(
+            help="Methods that a budget chooses among: ht2,tucker2,spatial,svd,channels (default), cp."
+        ),
     ] = None,
     weights: Weights = None,
     architecture: BuiltBy = None,
@@ -106,8 +108,8 @@ def compress(
     """
     import tuckertree
     from tuckertree.compression.networks import OnnxNetwork
-    from tuckertree.core.layers import METHODS
     from tuckertree.io import check_output
+    from tuckertree.planning.channels import DEFAULT_METHODS
 
     images_as: dict[str, Any] = {"mean": mean, "std": std, "scale": scale, "channels": channels}
     if calibration is None:
@@ -116,7 +118,7 @@ def compress(
         )
     timing = {"runtime": runtime, "threads": threads, "batch": batch, "best_effort": best_effort or None}
     rule = _rule(energy, error, params, macs, latency, timing)
-    among = METHODS if methods is None else tuple(name.strip() for name in methods.split(","))
+    among = DEFAULT_METHODS if methods is None else tuple(name.strip() for name in methods.split(","))
     if not is_onnx(model):
         if output.suffix.lower() == ".onnx":
             raise UsageError(

@@ -69,6 +69,8 @@ class Choosing:
         timed = isinstance(rule, Budget) and rule.latency is not None
         round_to = 1 if round_to is None and not timed else round_to
         options = Options(_patterns(include), _patterns(exclude), first, round_to, methods).for_rule(rule)
+        if not options.of_layers and calibration is None:
+            raise UsageError("the method channels needs images to choose by: give calibration, or other methods too")
         found = find_objective(objective, rule, calibrated=calibration is not None)
         stopwatch = Stopwatch()
         network = network_of(model, example_inputs)

@@ -19,7 +19,6 @@ from tuckertree.planning.channels import HiddenChannels, Pruning
 _WIDTHS = 32
 """Numbers of channels tried of one layer's, at equal distances; of two layers' together the square root of ten times as many."""
 _WIDTHS_OF_TWO = 16
-_LEAST = 1 / 8
 
 
 def hidden_groups(
@@ -92,7 +91,7 @@ def _runs(hidden: Sequence[HiddenChannels]) -> Iterator[list[HiddenChannels]]:
 
 def _widths(channels: int, count: int, round_to: int) -> list[int]:
     step = max(ceil(channels / count / round_to), 1) * round_to
-    return [width for width in range(channels - 1, 0, -1) if width % step == 0 and width >= _LEAST * channels]
+    return [width for width in range(channels - 1, 0, -1) if width % step == 0]
 
 
 def _path(

@@ -88,6 +88,16 @@ def test_a_folder_is_loaded_without_a_search(network, result, tmp_path):
     assert torch.equal(loaded(IMAGES), result.model(IMAGES))
 
 
+def test_what_was_pruned_can_be_compressed_further(network, result, tmp_path):
+    first = tt.load(result.save(tmp_path / "first"), into=network)
+    second = tt.compress(first, IMAGES[:1], tt.Budget(params=0.8), calibration=IMAGES)
+    assert second.plan.parameters[0] == result.plan.parameters[1]
+    loaded = tt.load(second.save(tmp_path / "second"), into=network)
+    assert torch.equal(loaded(IMAGES), second.model(IMAGES))
+    third = tt.compress(loaded, IMAGES[:1], tt.Budget(macs=0.9), calibration=IMAGES)
+    assert torch.equal(tt.load(third.save(tmp_path / "third"), into=network)(IMAGES), third.model(IMAGES))
+
+
 def test_a_plan_that_was_edited_is_applied_as_it_says(network, result):
     first, *rest = result.plan.pruned
     edited = dataclasses.replace(result.plan, pruned=(Pruning(first.hidden, first.kept[:3]), *rest))
@@ -113,7 +123,7 @@ def test_what_is_left_out_or_frozen_keeps_its_channels(network):
 
 
 def test_without_images_there_is_nothing_to_go_by(network):
-    with pytest.raises(tt.UsageError, match="channels.*calibration"):
+    with pytest.raises(tt.UsageError, match=r"channels .*calibration"):
         tt.compress(network, IMAGES[:1], tt.Budget(macs=0.6), methods=(CHANNELS,))
 
 
@@ -140,7 +150,11 @@ def test_tuning_goes_on_from_fewer_channels(network, result):
 def test_channels_that_share_layers_are_chosen_together_or_apart():
     torch.manual_seed(0)
     model = nn.Sequential(
-        *(m for c in ((3, 8), (8, 24), (24, 16), (16, 8), (8, 4)) for m in (nn.Conv2d(*c, 3, padding=1), nn.ReLU()))
+        *(
+            m
+            for c in ((3, 8), (8, 24), (24, 16), (16, 8), (8, 4))
+            for m in (nn.Conv2d(*c, 3, padding=1), nn.ReLU())
+        )
     )
     result = tt.compress(model, IMAGES[:1], tt.Budget(macs=0.4), calibration=IMAGES, methods=(CHANNELS,))
     shared = [each.hidden for each in result.plan.pruned]

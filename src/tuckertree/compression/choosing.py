@@ -16,6 +16,7 @@ from tuckertree.compression.networks import Network, network_of
 from tuckertree.compression.objectives import AnyRule, Objective, find_objective, survey_network
 from tuckertree.core.decomposition import Spectra
 from tuckertree.measure import ExampleInputs
+from tuckertree.network.channels import gone_from
 from tuckertree.planning import (
     DENSE,
     Budget,
@@ -70,7 +71,9 @@ class Choosing:
         round_to = 1 if round_to is None and not timed else round_to
         options = Options(_patterns(include), _patterns(exclude), first, round_to, methods).for_rule(rule)
         if not options.of_layers and calibration is None:
-            raise UsageError("the method channels needs images to choose by: give calibration, or other methods too")
+            raise UsageError(
+                "the method channels needs images to choose by: give calibration, or other methods too"
+            )
         found = find_objective(objective, rule, calibrated=calibration is not None)
         stopwatch = Stopwatch()
         network = network_of(model, example_inputs)
@@ -118,7 +121,7 @@ class Choosing:
         if not plan.changes:
             raise UnreachableTargetError(_nothing_to_compress(plan))
         stopwatch.lap("plan")
-        return plan, inventory, spectra
+        return replace(plan, before=gone_from(dense)), inventory, spectra
 
 
 def _patterns(wanted: str | Sequence[str] | Choice) -> Sequence[str] | Choice:

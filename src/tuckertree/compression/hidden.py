@@ -1,8 +1,9 @@
-"""Hidden channels as candidates: which go first, and what the network's outputs lose by it."""
+"""Hidden channels as candidates: which of them go first, and what the network's outputs lose by it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import product
 from math import ceil
 
@@ -16,9 +17,10 @@ from tuckertree.core.layers import weight_of
 from tuckertree.planning import DENSE, Candidates, Group, Layer, LayerPlan
 from tuckertree.planning.channels import HiddenChannels, Pruning
 
-_WIDTHS = 32
-"""Numbers of channels tried of one layer's, at equal distances; of two layers' together the square root of ten times as many."""
-_WIDTHS_OF_TWO = 16
+_WIDTHS = {1: 32, 2: 16}
+"""Numbers of channels that are tried, at equal distances: of one layer alone, and of each of two that share a layer."""
+_SMALL = 1e-3
+"""Squared relative error up to which a loss is taken to be linear."""
 
 
 def hidden_groups(
@@ -38,55 +40,44 @@ def hidden_groups(
     Parameters
     ----------
     layers
-        All layers that the hidden channels are between.
+        All layers of the model.
     hidden
-        Of the model; of those that share layers as many are taken as can be chosen apart, or two and two together.
+        Its hidden channels. Where some share layers, at most two are taken together; of more, those of the widest layers.
     candidates, metrics
-        Of the consumers, by name.
+        Of the layers that may be compressed, by name; where a consumer is none of them, the channels stay.
     round_to
         Widths are multiples of this.
     """
     by_name = {layer.name: layer for layer in layers}
     found = {}
     for run in _runs([each for each in hidden if {*each.consumers} <= metrics.keys()]):
-        count = _WIDTHS if len(run) == 1 else _WIDTHS_OF_TWO
-        paths = [
-            _path(model, each, by_name, candidates, metrics, _widths(each.channels, count, round_to))
-            for each in run
-        ]
         names = tuple(name for name in by_name if any(name in each.modules for each in run))
-        prunings, losses = [], []
-        for steps in product(*([None, *range(len(path.widths))] for path, _ in paths)):
-            chosen = [
-                (each, path, loss, step)
-                for each, (path, loss), step in zip(run, paths, steps, strict=True)
-                if step is not None
-            ]
-            if chosen:
-                prunings.append(
-                    tuple(Pruning(each, path.kept(path.widths[step])) for each, path, _, step in chosen)
-                )
-                losses.append(sum(float(loss[step]) for _, _, loss, step in chosen))
-        if prunings:
-            plans = tuple(tuple(_plan(by_name[name], some) for name in names) for some in prunings)
-            loss = torch.tensor(losses, dtype=torch.float64)
-            found[f"channels of {' and '.join(run[0].producers[:1] + run[-1].consumers[-1:])}"] = Group(
-                names, plans, loss, tuple(prunings)
+        widths = [_widths(each.channels, _WIDTHS[len(run)], round_to) for each in run]
+        paths = [
+            _Path.of(model, each, some, by_name, candidates, metrics)
+            for each, some in zip(run, widths, strict=True)
+        ]
+        every = [_Choice.of(steps) for steps in product(*(path.steps() for path in paths))]
+        some = [choice for choice in every if choice.pruned]
+        if some:
+            found[f"channels of {', '.join(each.producers[0] for each in run)}"] = Group(
+                layers=names,
+                plans=tuple(tuple(_plan(by_name[name], choice.pruned) for name in names) for choice in some),
+                loss=torch.tensor([choice.loss for choice in some], dtype=torch.float64),
+                pruned=tuple(choice.pruned for choice in some),
             )
     return found
 
 
-def _runs(hidden: Sequence[HiddenChannels]) -> Iterator[list[HiddenChannels]]:
-    """Channels that share layers, at most two and two; of more those of the widest layers."""
+def _runs(hidden: Sequence[HiddenChannels]) -> list[list[HiddenChannels]]:
+    """Channels that share layers, at most two and two, in the order of the forward pass; the widest first come first."""
     runs: list[list[HiddenChannels]] = []
     for each in sorted(hidden, key=lambda each: -each.channels):
         touched = [run for run in runs if any({*each.modules} & {*other.modules} for other in run)]
-        if sum(map(len, touched)) < 2:
-            runs = [run for run in runs if run not in touched] + [
-                [each, *(other for run in touched for other in run)]
-            ]
-    order = {each.modules: number for number, each in enumerate(hidden)}
-    yield from (sorted(run, key=lambda each: order[each.modules]) for run in runs)
+        if sum(map(len, touched)) < len(_WIDTHS):
+            runs = [run for run in runs if run not in touched]
+            runs.append([each, *(other for run in touched for other in run)])
+    return [sorted(run, key=hidden.index) for run in runs]
 
 
 def _widths(channels: int, count: int, round_to: int) -> list[int]:
@@ -94,42 +85,62 @@ def _widths(channels: int, count: int, round_to: int) -> list[int]:
     return [width for width in range(channels - 1, 0, -1) if width % step == 0]
 
 
-def _path(
-    model: nn.Module,
-    hidden: HiddenChannels,
-    layers: Mapping[str, Layer],
-    candidates: Mapping[str, Candidates],
-    metrics: Mapping[str, KroneckerMetric],
-    widths: Sequence[int],
-) -> tuple[Elimination, Tensor]:
-    """Which channels go, and the loss at each width."""
-    moments, grams, norms, slopes = [], [], [], []
-    for name in hidden.consumers:
-        kernel = layers[name].spec.kernel(weight_of(model.get_submodule(name)))
-        moment, gram = _moment_and_gram(metrics[name], kernel)
-        known = candidates[name]
-        norm = float((moment * gram).sum())
-        moments.append(moment)
-        norms.append(norm or 1.0)
-        slopes.append(
-            float(interpolated(torch.tensor([_SMALL], dtype=torch.float64), _curve(known))[0]) / _SMALL
-        )
-        grams.append(gram * slopes[-1] / norms[-1])
-    path = eliminate(torch.stack(moments), torch.stack(grams), widths)
-    loss = torch.zeros(len(path.widths), dtype=torch.float64)
-    for place, name in enumerate(hidden.consumers):
-        error = path.loss[:, place] / slopes[place] if slopes[place] else path.loss[:, place]
-        loss += interpolated(error, _curve(candidates[name]))
-    return path, loss
+@dataclass(frozen=True)
+class _Choice:
+    """Channels that go, of one layer or two, and what is lost by it."""
+
+    pruned: tuple[Pruning, ...]
+    loss: float
+
+    @classmethod
+    def of(cls, steps: Sequence[tuple[Pruning | None, float]]) -> _Choice:
+        return cls(tuple(pruning for pruning, _ in steps if pruning), sum(loss for _, loss in steps))
 
 
-_SMALL = 1e-3
+@dataclass(frozen=True)
+class _Path:
+    """Fewer and fewer of some hidden channels, and the loss at each width."""
+
+    hidden: HiddenChannels
+    elimination: Elimination
+    loss: Tensor
+
+    @classmethod
+    def of(
+        cls,
+        model: nn.Module,
+        hidden: HiddenChannels,
+        widths: Sequence[int],
+        layers: Mapping[str, Layer],
+        candidates: Mapping[str, Candidates],
+        metrics: Mapping[str, KroneckerMetric],
+    ) -> _Path:
+        curves = [_curve(candidates[name]) for name in hidden.consumers]
+        slopes = [float(interpolated(torch.tensor([_SMALL]), curve)) / _SMALL for curve in curves]
+        moments, grams = [], []
+        for name, slope in zip(hidden.consumers, slopes, strict=True):
+            kernel = layers[name].spec.kernel(weight_of(model.get_submodule(name)))
+            moment, gram = _moment_and_gram(metrics[name], kernel)
+            whole = float((moment * gram).sum())
+            moments.append(moment)
+            grams.append(gram * (slope / whole if whole > 0 else 0.0))
+        path = eliminate(torch.stack(moments), torch.stack(grams), widths)
+        loss = torch.zeros(len(widths), dtype=torch.float64)
+        for lost, slope, curve in zip(path.loss.T, slopes, curves, strict=True):
+            loss += interpolated(lost / slope, curve) if slope > 0 else 0.0
+        return cls(hidden, path, loss)
+
+    def steps(self) -> list[tuple[Pruning | None, float]]:
+        """All channels, and then fewer and fewer, each with its loss."""
+        path = self.elimination
+        prunings = [Pruning(self.hidden, path.kept(width)) for width in path.widths]
+        return [(None, 0.0), *zip(prunings, self.loss.tolist(), strict=True)]
 
 
 def _curve(candidates: Candidates) -> list[tuple[float, float]]:
     """A layer's loss by its squared relative error, as its candidates have it."""
-    points = sorted({(0.0, 0.0), *zip(candidates.error.tolist(), candidates.loss.tolist(), strict=True)})
-    return list(dict(points).items())
+    known = dict(sorted(zip(candidates.error.tolist(), candidates.loss.tolist(), strict=True)))
+    return list(({0.0: 0.0} | known).items())
 
 
 def _moment_and_gram(metric: KroneckerMetric, kernel: Tensor) -> tuple[Tensor, Tensor]:
@@ -138,26 +149,19 @@ def _moment_and_gram(metric: KroneckerMetric, kernel: Tensor) -> tuple[Tensor, T
     others = KroneckerMetric((metric.roots[0], None, *metric.roots[2:]))
     columns = others.of(kernel)[0].movedim(1, 0).flatten(1)
     gram = columns @ columns.T
-    if root is None:
-        return torch.eye(len(gram)).to(gram), gram
-    root = root[0].to(gram)
-    return (root * root * torch.eye(len(gram)).to(gram) if len(root) == 1 else root.T @ root), gram
+    root = torch.ones(1, 1).to(gram) if root is None else root[0].to(gram)
+    return (root.square() * torch.eye(len(gram)).to(gram) if len(root) == 1 else root.T @ root), gram
 
 
 def _plan(layer: Layer, pruned: Sequence[Pruning]) -> LayerPlan:
-    """What becomes of a layer."""
+    """What becomes of a layer between which and others channels go."""
     weights, macs, said = layer.spec.weights, layer.macs, []
     for each in pruned:
         hidden, width = each.hidden, len(each.kept)
         if layer.name in hidden.modules:
             weights, macs = weights // hidden.channels * width, macs // hidden.channels * width
-            side = (
-                "inputs"
-                if layer.name in hidden.consumers
-                else "outputs"
-                if layer.name in hidden.producers
-                else "channels"
-            )
+            sides = {"inputs": hidden.consumers, "outputs": hidden.producers, "channels": hidden.between}
+            side = next(side for side, names in sides.items() if layer.name in names)
             said.append(f"{width} of {hidden.channels} {side}")
     return LayerPlan(
         name=layer.name,
@@ -169,5 +173,5 @@ def _plan(layer: Layer, pruned: Sequence[Pruning]) -> LayerPlan:
         parameters=(layer.spec.weights, weights),
         macs=(layer.macs, macs),
         bound=0.0,
-        reason=f"budget: {', '.join(said)}" if said else "budget: best left as it is",
+        reason=f"budget: {', '.join(said) or 'best left as it is'}",
     )

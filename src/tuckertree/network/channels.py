@@ -21,6 +21,8 @@ BETWEEN: tuple[type[nn.Module], ...] = (_NormBase, _ConvNd, nn.PReLU)
 def prune(model: nn.Module, pruned: Sequence[Pruning]) -> nn.Module:
     """Copy a model without the hidden channels that go; it computes what :func:`silence` makes it compute.
 
+    What has gone from it, now and before, is in its attribute ``pruned_channels``.
+
     Raises
     ------
     TuckertreeError
@@ -41,7 +43,15 @@ def prune(model: nn.Module, pruned: Sequence[Pruning]) -> nn.Module:
             _slice_layer(part(name), index, hidden.channels, name, outputs=False)
         for name in hidden.between:
             _slice_between(part(name), index, hidden.channels, name)
-    return copy_model(model, {_find(model, name): module for name, module in replaced.items()})
+    result = copy_model(model, {_find(model, name): module for name, module in replaced.items()})
+    vars(result)["pruned_channels"] = (*gone_from(model), *pruned)
+    return result
+
+
+def gone_from(model: nn.Module) -> tuple[Pruning, ...]:
+    """What has been pruned from a model, in this order."""
+    found = vars(model).get("pruned_channels", ())
+    return tuple(found)
 
 
 @torch.no_grad()

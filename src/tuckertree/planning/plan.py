@@ -197,6 +197,8 @@ class Plan:
         What was measured for a budget of latency.
     pruned
         Hidden channels of which some go.
+    before
+        Those that had gone when the plan was made: of a network that is compressed in stages.
 
     Examples
     --------
@@ -217,6 +219,7 @@ class Plan:
     optimality: Optimality | None = None
     latency: Latency | None = None
     pruned: tuple[Pruning, ...] = ()
+    before: tuple[Pruning, ...] = ()
 
     def __post_init__(self) -> None:
         _check_sizes(self.parameters, self.macs)
@@ -245,8 +248,9 @@ class Plan:
         for layer in data["layers"]:
             if layer["group"] is None:
                 del layer["group"]
-        if not self.pruned:
-            del data["pruned"]
+        for name in ("pruned", "before"):
+            if not data[name]:
+                del data[name]
         return data
 
     @classmethod

@@ -17,7 +17,9 @@ def free_parts(
 ) -> tuple[list[nn.Parameter], list[nn.Module]]:
     """The parameters that may change, and the BatchNorms whose statistics may."""
     plan = plan or Plan((), {}, (0, 0), (0, 0))
-    for layer in plan.compressed:
+    for layer in (
+        () if plan.before else plan.compressed
+    ):  # made for a network with fewer channels than the original
         layer_for(original, layer)
     layers = take_inventory(original, first).layers
     free = changeable(original, plan, layers, first)

@@ -82,6 +82,15 @@ def test_more_layers_go_where_low_rank_costs_more(network):
     assert chosen.plan.optimality.loss <= without.plan.optimality.loss * (1 + 1e-9)
 
 
+@pytest.mark.parametrize("objective", ["outputs", "moments", "sensitivity"])
+@pytest.mark.parametrize("methods", [(CHANNELS,), (CHANNELS, "svd")])
+def test_every_objective_weighs_channels(network, objective, methods):
+    result = tt.compress(network, IMAGES[:1], tt.Budget(macs=0.7), calibration=IMAGES, methods=methods,
+                         objective=objective)  # fmt: skip
+    assert result.plan.macs[1] <= 0.7 * result.plan.macs[0]
+    assert distance(result.model, network) < 0.1
+
+
 def test_a_folder_is_loaded_without_a_search(network, result, tmp_path):
     result.save(tmp_path / "net")
     loaded = tt.load(tmp_path / "net", into=network)

@@ -100,7 +100,7 @@ class Choosing:
                 target = network.target(rule)
                 inventory, timer = target.measure(inventory, options, tick=tick)
                 stopwatch.lap("times")
-            may_prune = CHANNELS in options.methods and images is not None and timer is None
+            may_prune = CHANNELS in options.methods and images is not None
             hidden = network.hidden(inventory, options) if may_prune else []
             candidates, objective = survey_network(
                 dense, inventory, options, self.objective, images, hidden=hidden, timer=timer, tick=tick

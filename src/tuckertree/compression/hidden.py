@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from math import ceil
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from tuckertree.calibration import KroneckerMetric
 from tuckertree.calibration.sensitivity import interpolated
 from tuckertree.core.decomposition.elimination import Elimination, eliminate
-from tuckertree.core.layers import weight_of
-from tuckertree.planning import DENSE, Candidates, Group, Layer, LayerPlan
+from tuckertree.core.layers import LayerSpec, weight_of
+from tuckertree.planning import DENSE, Candidates, Group, Layer, LayerPlan, Timer
 from tuckertree.planning.channels import HiddenChannels, Pruning
+from tuckertree.planning.timing import channel_step
 
 _WIDTHS = {1: 32, 2: 16}
 """Numbers of channels that are tried, at equal distances: of one layer alone, and of each of two that share a layer."""
 _SMALL = 1e-3
 """Squared relative error up to which a loss is taken to be linear."""
+_TIMED = (0.25, 0.5, 0.75)
+"""Shares of the channels with which a layer is timed; the times between are taken to be linear."""
 
 
 def hidden_groups(
@@ -30,7 +34,8 @@ def hidden_groups(
     candidates: Mapping[str, Candidates],
     metrics: Mapping[str, KroneckerMetric],
     *,
-    round_to: int = 1,
+    round_to: int | None = 1,
+    timer: Timer | None = None,
 ) -> dict[str, Group]:
     """Groups of layers with fewer channels between them, by names of their own.
 
@@ -44,14 +49,17 @@ def hidden_groups(
     hidden
         Its hidden channels. Where some share layers, at most two are taken together; of more, those of the widest layers.
     candidates, metrics
-        Of the layers that may be compressed, by name; where a consumer is none of them, the channels stay.
+        Of the layers that may be compressed, by name; where a consumer is none of them, or has no candidates with an
+        error, by which to know what one means, the channels stay.
     round_to
-        Widths are multiples of this.
+        Widths are multiples of this. None: of what suits a CPU's vectors.
+    timer
+        Knows times: for a budget of latency.
     """
     by_name = {layer.name: layer for layer in layers}
     found = {}
-    for run in _runs([each for each in hidden if {*each.consumers} <= metrics.keys()]):
-        names = tuple(name for name in by_name if any(name in each.modules for each in run))
+    known = {name for name, each in candidates.items() if name in metrics and each.error.any()}
+    for run in _runs([each for each in hidden if {*each.consumers} <= known]):
         widths = [_widths(each.channels, _WIDTHS[len(run)], round_to) for each in run]
         paths = [
             _Path.of(model, each, some, by_name, candidates, metrics)
@@ -60,9 +68,14 @@ def hidden_groups(
         every = [_Choice.of(steps) for steps in product(*(path.steps() for path in paths))]
         some = [choice for choice in every if choice.pruned]
         if some:
+            concerned = [
+                _Concerned(layer, run, timer)
+                for layer in layers
+                if any(layer.name in each.modules for each in run)
+            ]
             found[f"channels of {', '.join(each.producers[0] for each in run)}"] = Group(
-                layers=names,
-                plans=tuple(tuple(_plan(by_name[name], choice.pruned) for name in names) for choice in some),
+                layers=tuple(each.layer.name for each in concerned),
+                plans=tuple(tuple(each.plan(choice.pruned) for each in concerned) for choice in some),
                 loss=torch.tensor([choice.loss for choice in some], dtype=torch.float64),
                 pruned=tuple(choice.pruned for choice in some),
             )
@@ -80,7 +93,8 @@ def _runs(hidden: Sequence[HiddenChannels]) -> list[list[HiddenChannels]]:
     return [sorted(run, key=hidden.index) for run in runs]
 
 
-def _widths(channels: int, count: int, round_to: int) -> list[int]:
+def _widths(channels: int, count: int, round_to: int | None) -> list[int]:
+    round_to = channel_step(channels) if round_to is None else round_to
     step = max(ceil(channels / count / round_to), 1) * round_to
     return [width for width in range(channels - 1, 0, -1) if width % step == 0]
 
@@ -153,25 +167,58 @@ def _moment_and_gram(metric: KroneckerMetric, kernel: Tensor) -> tuple[Tensor, T
     return (root.square() * torch.eye(len(gram)).to(gram) if len(root) == 1 else root.T @ root), gram
 
 
-def _plan(layer: Layer, pruned: Sequence[Pruning]) -> LayerPlan:
-    """What becomes of a layer between which and others channels go."""
-    weights, macs, said = layer.spec.weights, layer.macs, []
-    for each in pruned:
-        hidden, width = each.hidden, len(each.kept)
-        if layer.name in hidden.modules:
-            weights, macs = weights // hidden.channels * width, macs // hidden.channels * width
-            sides = {"inputs": hidden.consumers, "outputs": hidden.producers, "channels": hidden.between}
-            side = next(side for side, names in sides.items() if layer.name in names)
-            said.append(f"{width} of {hidden.channels} {side}")
-    return LayerPlan(
-        name=layer.name,
-        kind=layer.spec.kind,
-        kernel=layer.spec.kernel_shape,
-        groups=layer.spec.groups,
-        method=DENSE,
-        ranks=(),
-        parameters=(layer.spec.weights, weights),
-        macs=(layer.macs, macs),
-        bound=0.0,
-        reason=f"budget: {', '.join(said) or 'best left as it is'}",
-    )
+class _Concerned:
+    """A layer that hidden channels are before, behind, or of."""
+
+    def __init__(self, layer: Layer, run: Sequence[HiddenChannels], timer: Timer | None) -> None:
+        self.layer = layer
+        self._times = {}
+        if timer is not None:
+            own = [each for each in run if layer.name in each.modules]
+            self._times = {each: _times(layer, each, timer) for each in own}
+
+    def plan(self, pruned: Sequence[Pruning]) -> LayerPlan:
+        """What becomes of it where some channels go."""
+        layer, spec, said, share = self.layer, self.layer.spec, [], 1.0
+        for each in pruned:
+            hidden, width = each.hidden, len(each.kept)
+            if layer.name in hidden.modules:
+                spec, side = _narrowed(spec, layer.name, hidden, width)
+                said.append(f"{width} of {hidden.channels} {side}")
+                share *= float(np.interp(width, *self._times[hidden][1])) if self._times else 1.0
+        seconds = next((dense for dense, _ in self._times.values()), None)
+        return LayerPlan(
+            name=layer.name,
+            kind=layer.spec.kind,
+            kernel=layer.spec.kernel_shape,
+            groups=layer.spec.groups,
+            method=DENSE,
+            ranks=(),
+            parameters=(layer.spec.weights, spec.weights),
+            macs=(layer.macs, replace(layer, spec=spec).macs),
+            bound=0.0,
+            reason=f"budget: {', '.join(said) or 'best left as it is'}",
+            seconds=None if seconds is None else (seconds, seconds * share),
+        )
+
+
+def _narrowed(spec: LayerSpec, name: str, hidden: HiddenChannels, width: int) -> tuple[LayerSpec, str]:
+    """A layer's structure with so many of some channels, and what these are to it."""
+    if name in hidden.producers:
+        return replace(spec, out_channels=width), "outputs"
+    if name in hidden.consumers:
+        return replace(spec, in_channels=width), "inputs"
+    return replace(spec, in_channels=width, out_channels=width, groups=width), "channels"
+
+
+def _times(layer: Layer, hidden: HiddenChannels, timer: Timer) -> tuple[float, tuple[list[int], list[float]]]:
+    """Time of a dense layer, and the share of it that it takes with fewer channels: the widths and the shares."""
+
+    def seconds(width: int) -> float:
+        spec, _ = _narrowed(layer.spec, layer.name, hidden, width)
+        return float(timer.seconds(replace(layer, spec=spec), None, torch.ones(1, 0)))
+
+    channels, step = hidden.channels, channel_step(hidden.channels)
+    widths = sorted({max(int(part * channels) // step * step, 1) for part in _TIMED} | {channels})
+    times = [seconds(width) for width in widths]
+    return times[-1], (widths, [each / times[-1] for each in times])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from warnings import warn
 
@@ -39,6 +39,7 @@ from tuckertree.planning import (
     survey_candidates,
     trade_off,
 )
+from tuckertree.planning.candidates import sample_candidates
 from tuckertree.planning.channels import HiddenChannels
 
 AnyRule = Rule | NetworkRule
@@ -253,16 +254,41 @@ def survey_network(
         raise UsageError(f"the objective {objective.name} gives no losses for {', '.join(missing[:3])}")
     decisions: dict[str, Candidates | Group] = {name: found[name] for name in candidates}
     if objective.weighs and hidden:
-        by_name = {layer.name: layer for layer in inventory.layers}
-        groups = hidden_groups(
-            model, inventory.layers, hidden, found, metrics, round_to=options.round_to or 1
-        )
-        for name in {name for group in groups.values() for name in group.layers} - found.keys():
-            layer = by_name[name]
-            kernel = layer.spec.kernel(weight_of(model.get_submodule(name)))
-            decisions[name] = layer_candidates(layer, kernel, methods=())
-        decisions |= groups
+        decisions |= _of_hidden(known, inventory, options, objective, hidden, found, metrics, timer)
     return decisions, objective
+
+
+def _of_hidden(
+    known: Survey,
+    inventory: Inventory,
+    options: Options,
+    objective: Objective,
+    hidden: Sequence[HiddenChannels],
+    candidates: Mapping[str, Candidates],
+    metrics: Mapping[str, KroneckerMetric],
+    timer: Timer | None,
+) -> dict[str, Candidates | Group]:
+    """Groups of layers with hidden channels between them, and the layers of these that have no other choice."""
+    by_name = {layer.name: layer for layer in inventory.layers}
+    kernels = {
+        name: by_name[name].spec.kernel(weight_of(known.model.get_submodule(name)))
+        for each in hidden
+        for name in each.modules
+        if name in by_name
+    }
+    consumers = {name for each in hidden for name in each.consumers if name in metrics}
+    alone = {name for name in consumers if len(candidates[name]) == 1}
+    samples = {name: sample_candidates(by_name[name], metrics[name].of(kernels[name])) for name in alone}
+    if samples:
+        looked_at = replace(known, layers=[by_name[name] for name in samples])
+        candidates = {**candidates, **objective.losses(looked_at, samples, metrics)}
+    groups = hidden_groups(
+        known.model, inventory.layers, hidden, candidates, metrics, round_to=options.round_to, timer=timer
+    )
+    rest = {name for group in groups.values() for name in group.layers} - candidates.keys()
+    return groups | {
+        name: layer_candidates(by_name[name], kernels[name], methods=(), timer=timer) for name in rest
+    }
 
 
 def trade_off_curve(

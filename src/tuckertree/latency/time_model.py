@@ -54,6 +54,7 @@ class TimeModel:
     ) -> None:
         self._benchmark, self._batch, self._methods = benchmark, batch, methods
         self._fitted: dict[tuple[LayerSpec, Call], _Fitted] = {}
+        self._dense: dict[tuple[LayerSpec, Call], float] = {}
 
     def measure(self, layers: Sequence[Layer], *, tick: ProgressCallback = no_progress) -> None:
         """Time all distinct layers now."""
@@ -66,10 +67,21 @@ class TimeModel:
         """As :meth:`Timer.seconds <tuckertree.planning.Timer.seconds>`."""
         total = torch.zeros(len(ranks), dtype=torch.float64)
         for call in map(self._now, layer.calls):
+            if stages is None:
+                total += self._dense_seconds(layer.spec, call)
+                continue
             fitted = self._fit(layer.spec, call, rank_step(layer))
-            share = work(layer.spec, call, stages, ranks) @ fitted.coefficients if stages else 1.0
-            total += fitted.dense * share
+            total += fitted.dense * (work(layer.spec, call, stages, ranks) @ fitted.coefficients)
         return total
+
+    def _dense_seconds(self, spec: LayerSpec, call: Call) -> float:
+        """Of a dense layer, timed alone where it has not been with its variants."""
+        if (spec, call) in self._fitted:
+            return self._fitted[spec, call].dense
+        if (spec, call) not in self._dense:
+            alone = [FusionVariant((), chain_stages(spec, (), ()))]
+            self._dense[spec, call] = self._benchmark(input_shape(spec, call), alone)[0].seconds
+        return self._dense[spec, call]
 
     def _now(self, call: Call) -> Call:
         now, then = self._batch

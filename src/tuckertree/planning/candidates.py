@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from tuckertree._base.errors import UsageError
-from tuckertree.core.decomposition import Spectra, Truncations
-from tuckertree.core.layers import METHODS, LayerSpec, Method, get_method, stage_macs
+from tuckertree.core.decomposition import Spectra, Truncations, kernel_spectra
+from tuckertree.core.layers import METHODS, LayerSpec, Method, chain_parameters, get_method, stage_macs
 from tuckertree.planning.fronts import pareto_front
 from tuckertree.planning.inventory import Layer
 from tuckertree.planning.plan import DENSE
@@ -129,6 +129,25 @@ def layer_candidates(
         _Grid.of(layer, method, truncations, round_to) for method in distinct_methods(layer.spec, methods)
     ]
     return _front(layer, grids, spectra, timer)
+
+
+def sample_candidates(layer: Layer, kernel: Tensor) -> Candidates:
+    """The dense layer and its SVD at half the rank, whatever that costs: to see what an error of the layer means."""
+    how, shape = get_method("svd"), layer.spec.nontrivial_shape
+    spectra = kernel_spectra(kernel, how.cuts(layer.spec))
+    ranks = how.feasible(shape, [max(bond.full_rank // 2, 1) for bond in spectra.bonds.values()])
+    error = spectra.bound(dict(zip(spectra.bonds, ranks, strict=True))) ** 2
+    stages = how.stages(layer.spec, ranks)
+    errors = torch.tensor([0.0, error], dtype=torch.float64)
+    return Candidates(
+        methods=(DENSE, how.name),
+        ranks=((), tuple(ranks)),
+        error=errors,
+        parameters=torch.tensor([layer.spec.weights, chain_parameters(stages)]),
+        macs=torch.tensor([layer.macs, layer.chain_macs(stages)]),
+        loss=errors,
+        spectra=spectra,
+    )
 
 
 def distinct_methods(spec: LayerSpec, names: Sequence[str]) -> list[Method]:

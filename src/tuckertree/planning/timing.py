@@ -85,5 +85,9 @@ def rank_step(layer: Layer) -> int:
     Runtimes compute channels in blocks of the CPU's vectors (16 numbers of single precision with
     AVX-512, 8 with AVX2): what a rank lies above a multiple costs the whole block.
     """
-    channels = min(layer.spec.kernel_shape[:2])
+    return channel_step(min(layer.spec.kernel_shape[:2]))
+
+
+def channel_step(channels: int) -> int:
+    """The same for one number of channels."""
     return 16 if channels >= 64 else 8 if channels >= 32 else 4

@@ -1,18 +1,21 @@
 """A budget may let hidden channels go, of torch models and of ONNX files, and all that follows knows of it."""
 
 import copy
-import dataclasses
 import warnings
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 
 import tuckertree as tt
-from tuckertree.calibration import CalibrationWarning
+from tuckertree.calibration import Calibration, CalibrationWarning
 from tuckertree.compression import OnnxNetwork
 from tuckertree.compression.hidden import hidden_groups
+from tuckertree.compression.objectives import Outputs, survey_network
 from tuckertree.measure import count_macs, count_parameters
+from tuckertree.network.hidden import find_hidden
+from tuckertree.planning import Budget, Group, Options, make_plan, take_inventory
 from tuckertree.planning.channels import CHANNELS, HiddenChannels, Pruning
 
 IMAGES = torch.randn(24, 3, 12, 12, generator=torch.Generator().manual_seed(1))
@@ -109,7 +112,7 @@ def test_what_was_pruned_can_be_compressed_further(network, result, tmp_path):
 
 def test_a_plan_that_was_edited_is_applied_as_it_says(network, result):
     first, *rest = result.plan.pruned
-    edited = dataclasses.replace(result.plan, pruned=(Pruning(first.hidden, first.kept[:3]), *rest))
+    edited = replace(result.plan, pruned=(Pruning(first.hidden, first.kept[:3]), *rest))
     assert tt.apply(network, edited).get_submodule(first.hidden.producers[0]).out_channels == 3
 
 
@@ -174,3 +177,34 @@ def test_channels_that_share_layers_are_chosen_together_or_apart():
 def test_groups_need_the_consumers_metrics():
     hidden = HiddenChannels(8, ("0",), (), ("1",))
     assert hidden_groups(nn.Sequential(), [], [hidden], {}, {}) == {}
+
+
+class Proportional:
+    """A machine on which a layer takes as long as it has work to do."""
+
+    def seconds(self, layer, stages, ranks):
+        assert stages is None
+        return torch.full((len(ranks),), layer.macs * 1e-9, dtype=torch.float64)
+
+
+def test_narrower_layers_are_timed_and_their_widths_suit_the_machine(network):
+    inventory = take_inventory(network, IMAGES[:1])
+    hidden = find_hidden(network, inventory, IMAGES[:1])
+    options = Options(methods=(CHANNELS,), round_to=None)
+    found, _ = survey_network(
+        network, inventory, options, Outputs(), Calibration(IMAGES), hidden=hidden, timer=Proportional()
+    )
+    groups = [each for each in found.values() if isinstance(each, Group)]
+    assert len(groups) == 2
+    for group in groups:
+        widths = [len(pruning.kept) for (pruning,) in group.pruned]
+        assert widths
+        assert all(width % 8 == 0 for width in widths)
+        seconds = [sum(layer.seconds[1] for layer in plan) for plan in group.plans]
+        macs = [sum(layer.macs[1] for layer in plan) for plan in group.plans]
+        assert seconds[:-1] == pytest.approx([1e-9 * each for each in macs[:-1]])
+        assert seconds[-1] >= 1e-9 * macs[-1] * (1 - 1e-9)  # below a quarter nothing is timed
+    timed = replace(inventory, seconds=1e-9 * inventory.macs)
+    plan = make_plan(timed, found, Budget(latency=0.7), options)
+    assert plan.pruned
+    assert sum(layer.seconds[0] - layer.seconds[1] for layer in plan.layers) >= 0.3e-9 * inventory.macs

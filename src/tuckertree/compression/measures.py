@@ -36,8 +36,10 @@ def measure_errors(
         if peculiarity(model.get_submodule(layer.name)):
             return None, 0.0  # no tensor of numbers: it stays as it is, and has no norm here
         weight = weight_of(model.get_submodule(layer.name)).detach()
-        norm = float(torch.linalg.vector_norm(weight.to(torch.promote_types(weight.dtype, torch.float32))))
         chain = compressed.get_submodule(layer.name)
+        if not isinstance(chain, Chain) and weight_of(chain).shape != weight.shape:
+            return None, 0.0  # it has other channels
+        norm = float(torch.linalg.vector_norm(weight.to(torch.promote_types(weight.dtype, torch.float32))))
         if not isinstance(chain, Chain):
             return None, norm
         return chain.factors().relative_error(LayerSpec.kernel(chain.dense, weight)), norm

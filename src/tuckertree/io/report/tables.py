@@ -11,6 +11,7 @@ from tuckertree.core.layers import FusionVariant, LayerSpec, get_method
 from tuckertree.io.report.fitting import FittingTable
 from tuckertree.io.report.verdict import Compressed, bounds_hold, is_fitted, is_weighted, warnings_of
 from tuckertree.planning import DENSE, Inventory, LayerPlan, Plan, TradeOff
+from tuckertree.planning.channels import CHANNELS
 
 
 def result_text(result: Compressed) -> str:
@@ -24,13 +25,24 @@ def totals(result: Compressed, *, warned: bool = True) -> list[str]:
     return [
         f"parameters  {ratio(plan.parameters)}",
         f"MACs        {ratio(plan.macs)}",
-        f"error       {result.relative_error:.4f} of the norm of all layers' weights",
+        *_channels(plan),
+        f"error       {result.relative_error:.4f} of the norm of all layers' weights"
+        f"{', but for those with fewer channels' if plan.pruned else ''}",
         *_optimality(plan),
         *_planned(result),
         *_latency(plan),
         f"time        {sum(result.seconds.values()):.2f} s",
         *(f"warning     {warning}" for warning in warnings_of(result) if warned),
     ]
+
+
+def _channels(plan: Plan) -> list[str]:
+    if not plan.pruned:
+        return []
+    left, whole = (
+        sum(sizes) for sizes in zip(*((len(x.kept), x.hidden.channels) for x in plan.pruned), strict=True)
+    )
+    return [f"channels    {left} of {whole} hidden ones stay"]
 
 
 def _optimality(plan: Plan) -> list[str]:
@@ -85,18 +97,18 @@ def plan_table(result: Compressed) -> FittingTable:
     )
     rows: list[tuple[str, ...]] = []
     for layer in plan.layers:
-        dense = layer.method == DENSE
+        same = layer.parameters[0] == layer.parameters[1]
         rows.append(
             (
                 layer.name,
                 layer.kind,
                 kernel_text(layer),
-                layer.method,
+                layer.method if same or layer.method != DENSE else CHANNELS,
                 "/".join(map(str, layer.ranks)),
-                short(layer.parameters[0]) if dense else change(layer.parameters),
-                short(layer.macs[0]) if dense else change(layer.macs),
+                short(layer.parameters[0]) if same else change(layer.parameters),
+                short(layer.macs[0]) if same else change(layer.macs),
                 f"{result.errors[layer.name]:.3f}" if layer.name in result.errors else "",
-                "" if dense else f"{layer.bound:.3f}",
+                "" if layer.method == DENSE else f"{layer.bound:.3f}",
                 layer.reason,
             )
         )
@@ -121,7 +133,7 @@ def _times(layer: LayerPlan) -> str:
     if layer.seconds is None:
         return ""
     before, after = (f"{seconds * 1e3:.3g}" for seconds in layer.seconds)
-    return before if layer.method == DENSE else f"{before} > {after}"
+    return before if layer.seconds[0] == layer.seconds[1] else f"{before} > {after}"
 
 
 def inventory_table(inventory: Inventory) -> FittingTable:

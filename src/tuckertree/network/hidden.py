@@ -1,7 +1,7 @@
 """Finding hidden channels by what the network does: numbers are marked where layers give them, and looked for where others read.
 
 NaN is the mark: whatever treats each channel by itself passes it on in its channel, and whatever mixes channels spreads
-it over all. Each layer answers with its own result, marked in some channels of its own choice; where another reads
+it over all. Each layer answers with a constant, marked in some channels of its own choice; where another reads
 exactly these, nothing between the two has mixed them. That nothing else depends on them is tried afterwards
 (:func:`~tuckertree.network.probing.check_hidden`), on the pruned model itself.
 """
@@ -30,6 +30,7 @@ _MOST_PRODUCERS = 2
 """A gate and what it is multiplied with. Where more layers give the same channels these are a stream that many blocks
 add to and read, and no part of one block."""
 _FEWEST = 8
+_ANSWER = 0.5
 Marks = Mapping[str, Tensor]
 
 
@@ -62,13 +63,9 @@ def find_hidden(
     generator = torch.Generator().manual_seed(0)
     own, seen = [], []
     try:
-        clean = _outputs(model, layers, example_inputs)
         for _ in range(_ROUNDS):
-            marks = {
-                n: torch.rand(count, generator=generator) < 0.5 for n, count in counts.items() if n in clean
-            }
-            own.append(marks)
-            seen.append(_seen(model, readers, clean, marks, example_inputs))
+            own.append({n: torch.rand(count, generator=generator) < 0.5 for n, count in counts.items()})
+            seen.append(_seen(model, readers, own[-1], example_inputs))
     except TuckertreeError:  # values that are no numbers lead it elsewhere
         return []
     sources = {
@@ -130,28 +127,9 @@ def _axis(module: nn.Module) -> int:
     return -1 if isinstance(module, nn.Linear) else 1
 
 
-def _outputs(model: nn.Module, layers: Mapping[str, nn.Module], inputs: ExampleInputs) -> dict[str, Tensor]:
-    """What each layer gives at its one call."""
-    found: dict[str, Tensor] = {}
-
-    def keep(name: str) -> Callable[..., None]:
-        def hook(module: nn.Module, args: object, output: object) -> None:  # noqa: ARG001
-            if isinstance(output, Tensor) and output.ndim > 1 and output.is_floating_point():
-                found[name] = output.detach().clone()
-
-        return hook
-
-    with ExitStack() as ending:
-        for name, module in layers.items():
-            ending.callback(module.register_forward_hook(keep(name)).remove)
-        run(model, inputs)
-    return found
-
-
 def _seen(
     model: nn.Module,
     readers: Mapping[str, nn.Module],
-    clean: Mapping[str, Tensor],
     marks: Marks,
     inputs: ExampleInputs,
 ) -> dict[str, Tensor | None]:
@@ -167,11 +145,13 @@ def _seen(
 
         return see
 
-    def answer(name: str) -> Callable[..., Tensor]:
-        def hook(module: nn.Module, args: object, output: object) -> Tensor:  # noqa: ARG001
-            given = clean[name].clone()
-            return given.index_fill_(
-                _axis(module) % given.ndim, marks[name].nonzero().flatten().to(given.device), torch.nan
+    def answer(name: str) -> Callable[..., object]:
+        def hook(module: nn.Module, args: object, output: object) -> object:  # noqa: ARG001
+            if not isinstance(output, Tensor) or output.ndim < 2 or not output.is_floating_point():
+                return output
+            marked = marks[name].nonzero().flatten().to(output.device)
+            return torch.full_like(output, _ANSWER).index_fill_(
+                _axis(module) % output.ndim, marked, torch.nan
             )
 
         return hook
@@ -179,7 +159,7 @@ def _seen(
     with ExitStack() as ending:
         for name, module in readers.items():
             ending.callback(watch_input(module, look(name, module)).remove)
-            if name in clean:
+            if name in marks:
                 ending.callback(module.register_forward_hook(answer(name)).remove)
         run(model, inputs)
     return found

@@ -190,12 +190,15 @@ class Captured(NamedTuple):
         Spatial sizes of its output; for a linear layer the number of positions.
     control_flow
         Digest of the control flow of the forward pass so far (:mod:`~tuckertree.measure.control_flow`); 0 if nobody asked.
+    continues
+        Whether it is a further part of the batch that the call before is of.
     """
 
     name: str
     x: Tensor
     size_out: tuple[int, ...]
     control_flow: int = 0
+    continues: bool = False
 
 
 def captured_inputs(

@@ -153,6 +153,7 @@ class PairSum:
         self._layer, self._alone = layer, alone
         self._own, self._cross = MomentSum(layer.spec), MomentSum(layer.spec)
         self._choice = PositionChoice(layer.name, positions, seed)
+        self._positions = torch.empty(0, dtype=torch.long)
         self._trouble = ""
 
     def add(self, before: Sequence[Captured], after: Sequence[Captured]) -> None:
@@ -168,9 +169,10 @@ class PairSum:
             self._trouble = str(error).removeprefix(f"{self._layer.name}: ") if self._alone else APART
 
     def _add(self, one: Captured, other: Captured) -> None:
-        chosen = self._choice.choose(one.size_out)
+        if not one.continues:
+            self._positions = self._choice.choose(one.size_out)
         inputs = (one.x,) if self._alone else (one.x, other.x)
-        for patches in patch_blocks(inputs, self._layer.spec, one.size_out, chosen):
+        for patches in patch_blocks(inputs, self._layer.spec, one.size_out, self._positions):
             self._own.add(patches[-1], one.name)
             if not self._alone:
                 self._cross.add(patches[0], one.name, patches[1])

@@ -26,6 +26,19 @@ from tuckertree.measure.control_flow import ControlFlow, control_flow_here, foll
 from tuckertree.planning import Layer
 
 _ROUNDING = 1e-3
+_KEPT = 2**25
+"""Memory of more bytes at a time goes back to the system when it is freed, which clears it for the next layer: two
+thirds of the time of EfficientNet-B0 in batches of 64."""
+
+
+def images_at_once(layers: Sequence[Layer]) -> int:
+    """How many images may run together so that no layer's input or output is of more than :data:`_KEPT` bytes."""
+    numbers = [
+        max(layer.spec.in_channels * prod(use.size_in), layer.spec.out_channels * prod(use.size_out))
+        for layer in layers
+        for use in layer.calls
+    ]
+    return max(1, _KEPT // (4 * max(numbers, default=1)))
 
 
 def live_bytes(layers: Sequence[Layer], images: int) -> int:
@@ -40,7 +53,15 @@ def live_bytes(layers: Sequence[Layer], images: int) -> int:
 
 
 class SuspendedForward(Thread):
-    """One forward of one batch."""
+    """One forward of one batch.
+
+    Attributes
+    ----------
+    returned
+        What the network returned.
+    """
+
+    returned: object = None
 
     def __init__(self, model: nn.Module, inputs: ExampleInputs) -> None:
         super().__init__(daemon=True)
@@ -60,6 +81,13 @@ class SuspendedForward(Thread):
             raise self._error
         return self._captured
 
+    def finish(self) -> object:
+        """Go on to the end, and take what the network returned."""
+        while self.advance() is not None:
+            pass
+        returned, self.returned = self.returned, None
+        return returned
+
     def end(self) -> None:
         """End the forward pass where it is."""
         self._stop_wanted = True
@@ -72,7 +100,7 @@ class SuspendedForward(Thread):
         try:
             if not self._stop_wanted:
                 with torch.no_grad(), ControlFlow():
-                    call(self._model, to_model(self._inputs, self._model), "the calibration images")
+                    self.returned = call(self._model, to_model(self._inputs, self._model), "the calibration images")
         except _StopError:
             pass
         except BaseException as error:  # raised again where the forward pass is advanced

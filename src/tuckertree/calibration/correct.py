@@ -23,12 +23,12 @@ from tuckertree.calibration.fitting import Fitter, default_ridge, let_answer
 from tuckertree.calibration.kept import Changeable, changeable
 from tuckertree.calibration.moments import MEMORY, POSITIONS, chunks_within, warn_of_few
 from tuckertree.calibration.pairs import collect_pairs, gather_pairs
+from tuckertree.calibration.parts import images_at_once
 from tuckertree.calibration.sources import Calibration, CalibrationData, to_model
 from tuckertree.calibration.suspended import (
     OtherWayError,
     advance,
     can_suspend,
-    images_at_once,
     live_bytes,
     suspended,
 )
@@ -139,7 +139,9 @@ def calibrate(
     fitting = [layer for chunk in chunks_within(layers, memory, copies) for layer in chunk]
     planned = [layer.name for layer in plan.compressed]
     following = list(dict.fromkeys([*planned, *(layer.name for layer in fitting)]))
-    comparison = Comparison(model, images, at_once=images_at_once(inventory.layers), cut=held_out(len(images)))
+    comparison = Comparison(
+        model, images, at_once=images_at_once(model, inventory.layers, images), cut=held_out(len(images))
+    )
     in_one_pass = correction and _has_room(fitting, len(images), layers_per_pass, activations)
     left: Sequence[Layer] = fitting
     if in_one_pass and can_suspend(model, fitting, [*images.part(0, images.batch_size)]):

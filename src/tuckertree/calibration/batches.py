@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from math import ceil
 from typing import Any, TypeGuard
 
 import numpy as np
@@ -149,6 +151,21 @@ def batch_size(inputs: ExampleInputs) -> int:
             f"the tensors of a calibration batch must share their first size, the images{found}"
         )
     return sizes[0]
+
+
+def divided(inputs: ExampleInputs, size: int | None, cut: int = 0) -> list[ExampleInputs]:
+    """A batch in parts of at most so many images, none across the image ``cut``.
+
+    It stays whole without a size, and unless its images surely lie along the first axis of every input.
+    """
+    if size is None or not (isinstance(inputs, Tensor) or (isinstance(inputs, Batch) and inputs.is_free)):
+        return [inputs]
+    count = batch_size(inputs)
+    if count <= size and not 0 < cut < count:
+        return [inputs]
+    size = ceil(count / ceil(count / size))
+    ends = sorted({*range(size, count, size), count} | ({cut} if 0 < cut < count else set()))
+    return [narrow(inputs, start, end - start) for start, end in pairwise([0, *ends])]
 
 
 def narrow(inputs: ExampleInputs, start: int, length: int) -> ExampleInputs:

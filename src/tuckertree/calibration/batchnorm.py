@@ -10,11 +10,16 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from tuckertree._base.errors import TuckertreeError
 from tuckertree.calibration.batches import batch_size
-from tuckertree.calibration.distances import output_distances
+from tuckertree.calibration.distances import Comparison
 from tuckertree.calibration.sources import Calibration, CalibrationData, CalibrationWarning, to_model
 from tuckertree.measure import call, copy_model, evaluating
 
 HELD_OUT = 0.25
+
+
+def held_out(images: int) -> int:
+    """Number of the first of the last images, which are kept for comparisons."""
+    return images - max(1, round(HELD_OUT * images))
 
 
 def reestimate(
@@ -60,12 +65,7 @@ def reestimate(
 
 
 def reestimate_if_better(
-    model: nn.Module,
-    reference: nn.Module,
-    images: CalibrationData | Calibration,
-    *,
-    held_out: float = HELD_OUT,
-    only: Collection[str] | None = None,
+    model: nn.Module, comparison: Comparison, *, only: Collection[str] | None = None
 ) -> nn.Module:
     """Re-estimate BatchNorm where that brings the outputs nearer to the original network's.
 
@@ -73,12 +73,8 @@ def reestimate_if_better(
     ----------
     model
         The compressed network; it is not changed.
-    reference
-        The original network.
-    images
-        Calibration images.
-    held_out
-        Share of them, the last ones, that is kept for the comparison.
+    comparison
+        With the original network, whose ``cut`` (:func:`held_out`) leaves images for the comparison.
     only
         Names of the BatchNorms whose statistics may change; by default all.
 
@@ -95,13 +91,11 @@ def reestimate_if_better(
     """
     if not _norms(model, only):
         return model
-    images = Calibration(images)
-    split = len(images) - max(1, round(held_out * len(images)))
-    if not split:
+    if not comparison.cut:
         return model
     try:
-        candidate = reestimate(model, images, stop=split, only=only)
-        before, after = output_distances(reference, (model, candidate), images, start=split)
+        candidate = reestimate(model, comparison.images, stop=comparison.cut, only=only)
+        before, after = comparison.distances((model, candidate), start=comparison.cut)
     except TuckertreeError as error:
         if "more than 1 value per channel" not in str(error):  # torch's words
             warn(f"BatchNorm statistics are not taken anew: {error}", CalibrationWarning, stacklevel=3)

@@ -17,14 +17,21 @@ from torch import nn
 
 from tuckertree._base.errors import TuckertreeError
 from tuckertree._base.progress import ProgressCallback, no_progress
-from tuckertree.calibration.batchnorm import reestimate_if_better
-from tuckertree.calibration.distances import NO_NEARER, nearer
+from tuckertree.calibration.batchnorm import held_out, reestimate_if_better
+from tuckertree.calibration.distances import NO_NEARER, Comparison, comparable, nearer
 from tuckertree.calibration.fitting import Fitter, default_ridge, let_answer
 from tuckertree.calibration.kept import Changeable, changeable
 from tuckertree.calibration.moments import MEMORY, POSITIONS, chunks_within, warn_of_few
 from tuckertree.calibration.pairs import collect_pairs, gather_pairs
+from tuckertree.calibration.parts import images_at_once
 from tuckertree.calibration.sources import Calibration, CalibrationData, to_model
-from tuckertree.calibration.suspended import OtherWayError, advance, can_suspend, live_bytes, suspended
+from tuckertree.calibration.suspended import (
+    OtherWayError,
+    advance,
+    can_suspend,
+    live_bytes,
+    suspended,
+)
 from tuckertree.measure import ExampleInputs, copy_model
 from tuckertree.network.channels import prune, silence
 from tuckertree.network.surgery import apply
@@ -135,11 +142,13 @@ def calibrate(
     fitting = [layer for chunk in chunks_within(layers, memory, copies) for layer in chunk]
     planned = _changed(plan)
     following = list(dict.fromkeys([*planned, *(layer.name for layer in fitting)]))
+    comparison = Comparison(
+        model, images, at_once=images_at_once(model, inventory.layers, images), cut=held_out(len(images))
+    )
     in_one_pass = correction and _has_room(fitting, len(images), layers_per_pass, activations)
-    batches = list(images) if in_one_pass else []
     left: Sequence[Layer] = fitting
-    if in_one_pass and can_suspend(model, fitting, batches):
-        left = _fit_in_one_pass(model, result, fitting, batches, following, fitter, **options)
+    if in_one_pass and can_suspend(model, fitting, [*images.part(0, images.batch_size)]):
+        left = _fit_in_one_pass(comparison, result, fitting, following, fitter, **options)
     for layer in left if correction else ():
         let_answer(result.get_submodule(layer.name), model.get_submodule(layer.name))
     compressed = result if correction else None
@@ -150,8 +159,8 @@ def calibrate(
     fitter.check()
     warn_of_few(fitter.few)
     if batch_norm:
-        result = reestimate_if_better(result, model, images, only=free.norms)
-    nearest = nearer(model, plain, result, images)
+        result = reestimate_if_better(result, comparison, only=free.norms)
+    nearest = nearer(plain, result, comparison)
     if notes is not None:
         notes.update(_unfitted(plan, inventory.layers, fitting), **fitter.notes)
         if nearest is plain:
@@ -204,10 +213,9 @@ def _has_room(layers: Sequence[Layer], images: int, layers_per_pass: int, activa
 
 
 def _fit_in_one_pass(
-    model: nn.Module,
+    comparison: Comparison,
     result: nn.Module,
     layers: Sequence[Layer],
-    batches: Sequence[ExampleInputs],
     following: Sequence[str],
     fitter: Fitter,
     *,
@@ -216,9 +224,11 @@ def _fit_in_one_pass(
     tick: ProgressCallback,
 ) -> Sequence[Layer]:
     """Fit layers one after the other; those that are left where forward passes part are returned."""
+    model, parts = comparison.reference, list(comparison.parts())
+    inputs = [part.inputs for part in parts]
     with (
-        suspended(model, layers, batches, following) as ours,
-        suspended(result, layers, batches, following, changing=True) as theirs,
+        suspended(model, layers, inputs, following) as ours,
+        suspended(result, layers, inputs, following, changing=True) as theirs,
     ):
         for done, layer in enumerate(layers):
             try:
@@ -227,9 +237,14 @@ def _fit_in_one_pass(
             except OtherWayError:
                 return layers[done:]
             # Of inputs of one size a chain makes outputs of the size that its layer does.
-            seen = [([x], [z._replace(size_out=x.size_out)]) for x, z in zip(before, after, strict=True)]
+            seen = [
+                ([x._replace(continues=part.continues)], [z._replace(size_out=x.size_out)])
+                for x, z, part in zip(before, after, parts, strict=True)
+            ]
             fitter.fit(
                 [layer], gather_pairs([layer], lambda *_, seen=seen: seen, positions=positions, seed=seed)
             )
             tick("fitting", done + 1, len(layers))
+        for part, one, other in zip(parts, ours, theirs, strict=True):
+            comparison.note(part.place, comparable(one.finish()), result, comparable(other.finish()))
     return []

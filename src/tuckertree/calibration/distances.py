@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from math import inf, isfinite
 from warnings import warn
 
@@ -14,6 +16,7 @@ from tuckertree.calibration.sources import (
     Calibration,
     CalibrationData,
     CalibrationWarning,
+    Part,
     floating_outputs,
     to_model,
 )
@@ -29,7 +32,7 @@ class IncomparableError(TuckertreeError):
 
 def output_distances(
     reference: nn.Module,
-    models: tuple[nn.Module, ...],
+    models: Sequence[nn.Module],
     images: CalibrationData | Calibration,
     *,
     start: int = 0,
@@ -45,28 +48,79 @@ def output_distances(
     IncomparableError
         If outputs differ in number or size, or none is of floating-point numbers.
     """
-    images = Calibration(images)
-    lost, whole = [0.0] * len(models), 0.0
-    for inputs in images.part(start, len(images)):
-        wanted = _outputs(reference, inputs)
+    return Comparison(reference, images, in_units=in_units).distances(models, start=start)
+
+
+class Comparison:
+    """Networks compared with a reference on images; none runs twice on the same ones.
+
+    Parameters
+    ----------
+    reference, images, in_units
+        As of :func:`output_distances`.
+    at_once
+        So many images run at a time; by default batches as they are.
+    cut
+        Images from this one on may be compared alone.
+    """
+
+    def __init__(
+        self,
+        reference: nn.Module,
+        images: CalibrationData | Calibration,
+        *,
+        at_once: int | None = None,
+        cut: int = 0,
+        in_units: bool = False,
+    ) -> None:
+        self.reference, self.images, self.cut = reference, Calibration(images), cut
+        self._at_once, self._in_units = at_once, in_units
+        self._wanted: dict[tuple[int, int], list[Tensor]] = {}
+        self._squares: dict[tuple[nn.Module, tuple[int, int]], tuple[float, float]] = {}
+
+    def parts(self, start: int = 0) -> Iterator[Part]:
+        """The images from one on, as networks run on them."""
+        return self.images.parts(self._at_once, start=start, cut=self.cut)
+
+    def note(
+        self, place: tuple[int, int], wanted: list[Tensor], model: nn.Module, found: list[Tensor]
+    ) -> None:
+        """Take outputs of the reference and of a model on a part that need not be computed again."""
+        self._wanted[place] = wanted
+        with suppress(IncomparableError):  # it is raised again where the distance is asked for
+            self._squares[model, place] = self._compare(wanted, found)
+
+    def distances(self, models: Sequence[nn.Module], *, start: int = 0) -> list[float]:
+        """As :func:`output_distances`."""
+        lost, whole = [0.0] * len(models), 0.0
+        for inputs, place, _ in self.parts(start):
+            new = [model for model in models if (model, place) not in self._squares]
+            wanted = self._wanted.get(place) or _outputs(self.reference, inputs) if new else []
+            for model in new:
+                self._squares[model, place] = self._compare(wanted, _outputs(model, inputs))
+            squares = [self._squares[model, place] for model in models]
+            lost = [total + square for total, (square, _) in zip(lost, squares, strict=True)]
+            whole += squares[0][1]
+        distances = [(value / whole) ** 0.5 if whole else value for value in lost]
+        return [value if isfinite(value) else inf for value in distances]
+
+    def _compare(self, wanted: list[Tensor], found: list[Tensor]) -> tuple[float, float]:
+        """Squared distance of outputs, and the square of those of the reference."""
         if not wanted:
             raise IncomparableError("no output is of floating-point numbers")
+        if [y.shape for y in found] != [y.shape for y in wanted]:
+            raise IncomparableError("the sizes of the outputs depend on their values")
         usual = [y.where(y.isfinite(), 0.0) for y in wanted]
-        units = [units_of(y) if in_units else y.new_ones(()) for y in usual]
-        whole += sum(float((y * unit).square().sum()) for y, unit in zip(usual, units, strict=True))
-        for i, model in enumerate(models):
-            found = _outputs(model, inputs)
-            if [y.shape for y in found] != [y.shape for y in wanted]:
-                raise IncomparableError("the sizes of the outputs depend on their values")
-            lost[i] += sum(
-                float(((y - z) * unit)[y.isfinite()].square().sum())
-                for y, z, unit in zip(wanted, found, units, strict=True)
-            )
-    distances = [(value / whole) ** 0.5 if whole else value for value in lost]
-    return [value if isfinite(value) else inf for value in distances]
+        units = [units_of(y) if self._in_units else y.new_ones(()) for y in usual]
+        lost = (
+            float(((y - z) * unit)[y.isfinite()].square().sum())
+            for y, z, unit in zip(wanted, found, units, strict=True)
+        )
+        whole = (float((y * unit).square().sum()) for y, unit in zip(usual, units, strict=True))
+        return sum(lost), sum(whole)
 
 
-def nearer(model: nn.Module, plain: nn.Module, fitted: nn.Module, images: Calibration) -> nn.Module:
+def nearer(plain: nn.Module, fitted: nn.Module, comparison: Comparison) -> nn.Module:
     """Of two networks the one whose outputs are nearer to the original's; the fitted one if that cannot be seen.
 
     Warns
@@ -75,7 +129,7 @@ def nearer(model: nn.Module, plain: nn.Module, fitted: nn.Module, images: Calibr
         If that is the plain one, by more than rounding.
     """
     try:
-        before, after = output_distances(model, (plain, fitted), images)
+        before, after = comparison.distances((plain, fitted))
     except IncomparableError:
         return fitted
     if after <= before:
@@ -85,6 +139,10 @@ def nearer(model: nn.Module, plain: nn.Module, fitted: nn.Module, images: Calibr
     return plain
 
 
+def comparable(returned: object) -> list[Tensor]:
+    """Of what a network returns, what is compared."""
+    return [output.to(torch.float32) for output in floating_outputs(returned)]
+
+
 def _outputs(model: nn.Module, inputs: ExampleInputs) -> list[Tensor]:
-    outputs = floating_outputs(run(model, to_model(inputs, model), "the calibration images"))
-    return [output.to(torch.float32) for output in outputs]
+    return comparable(run(model, to_model(inputs, model), "the calibration images"))

@@ -70,16 +70,18 @@ class InputSecondMoment:
 
     def centred(self) -> InputSecondMoment:
         """The covariance: right where the mean of the output is corrected by itself (a bias)."""
-        outer = _outer(self.mean, self.mean)
-        return replace(self, patch=self.patch - outer, mean=torch.zeros_like(self.mean))
+        patch = _plus_outer(self.patch, -self.mean, self.mean)
+        return replace(self, patch=patch, mean=torch.zeros_like(self.mean))
 
     def above_rounding(self, whole: InputSecondMoment) -> InputSecondMoment:
         """A trace of the identity added, above what rounding leaves of ``whole`` once the mean is taken away.
 
         It is nothing beside what varies, and where nothing does, all directions count the same.
         """
-        level = ROUNDING * whole.patch.diagonal(dim1=1, dim2=2).mean(1)[:, None, None]
-        return replace(self, patch=self.patch + level * torch.eye(self.patch.shape[-1]).to(level))
+        patch = self.patch.clone()
+        diagonal = patch.diagonal(dim1=1, dim2=2)
+        diagonal += ROUNDING * whole.patch.diagonal(dim1=1, dim2=2).mean(1, keepdim=True)
+        return replace(self, patch=patch)
 
     def shrunk(self) -> InputSecondMoment:
         """Shrink towards the channel moment at every tap, as far as the number of patches asks for.
@@ -87,13 +89,15 @@ class InputSecondMoment:
         ``(1 - rho) Sigma + rho (Sigma_C x I)`` with the intensity of :func:`shrinkage`, and then a little
         towards the identity.
         """
-        size = self.patch.shape[-1]
-        trace = self.patch.diagonal(dim1=1, dim2=2).sum(1)
+        groups, size, _ = self.patch.shape
         rho = shrinkage(self.patch, self.samples)[:, None, None]
-        eye = torch.eye(self.taps, dtype=self.patch.dtype, device=self.patch.device)
-        target = torch.einsum("gcd,kl->gckdl", self.channel, eye).reshape(self.patch.shape)
-        target = (1 - rho) * target + rho * (trace / size)[:, None, None] * torch.eye(size).to(target)
-        return replace(self, patch=(1 - rho) * self.patch + rho * target)
+        level = self.patch.diagonal(dim1=1, dim2=2).mean(1, keepdim=True)
+        patch = ((1 - rho) * self.patch).contiguous()
+        blocks = patch.view(groups, *(size // self.taps, self.taps) * 2).diagonal(dim1=2, dim2=4)
+        blocks += (rho * (1 - rho) * self.channel).unsqueeze(-1)
+        diagonal = patch.diagonal(dim1=1, dim2=2)
+        diagonal += rho[:, 0] ** 2 * level
+        return replace(self, patch=patch)
 
 
 def shrinkage(gram: Tensor, samples: int) -> Tensor:
@@ -175,14 +179,14 @@ class MomentSum:
         deviations = [total / self._samples for total in self._totals]
         means = [shift + deviation for shift, deviation in zip(shifts, deviations, strict=True)]
         products = mirrored(self._products) if len(means) == 1 else self._products
-        covariance = products / self._samples - _outer(deviations[-1], deviations[0])
-        patch = covariance + _outer(means[-1], means[0])
+        covariance = _plus_outer(products / self._samples, -deviations[-1], deviations[0])
+        patch = _plus_outer(covariance, means[-1], means[0])
         patch = channels_first(channels_first(patch, taps, 1), taps, 2)
         return InputSecondMoment(patch, channels_first(means[0], taps, 1), taps, self._samples)
 
 
-def _outer(rows: Tensor, columns: Tensor) -> Tensor:
-    return rows.unsqueeze(2) * columns.unsqueeze(1)
+def _plus_outer(matrix: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    return torch.baddbmm(matrix, rows.unsqueeze(2), columns.unsqueeze(1))
 
 
 def _in_sum_precision(patches: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from tuckertree._base.errors import TuckertreeError
 from tuckertree._base.progress import ProgressCallback, no_progress
 from tuckertree.calibration.moment import InputSecondMoment, MomentSum
 from tuckertree.calibration.moments import (
+    BLOCK,
     POSITIONS,
     Captured,
     PositionChoice,
@@ -153,6 +154,8 @@ class PairSum:
         self._layer, self._alone = layer, alone
         self._own, self._cross = MomentSum(layer.spec), MomentSum(layer.spec)
         self._choice = PositionChoice(layer.name, positions, seed)
+        self._held: list[list[Tensor]] = []
+        self._positions = torch.empty(0, dtype=torch.long)
         self._trouble = ""
 
     def add(self, before: Sequence[Captured], after: Sequence[Captured]) -> None:
@@ -168,17 +171,28 @@ class PairSum:
             self._trouble = str(error).removeprefix(f"{self._layer.name}: ") if self._alone else APART
 
     def _add(self, one: Captured, other: Captured) -> None:
-        chosen = self._choice.choose(one.size_out)
+        if not one.continues:
+            self._positions = self._choice.choose(one.size_out)
         inputs = (one.x,) if self._alone else (one.x, other.x)
-        for patches in patch_blocks(inputs, self._layer.spec, one.size_out, chosen):
-            self._own.add(patches[-1], one.name)
-            if not self._alone:
-                self._cross.add(patches[0], one.name, patches[1])
+        for patches in patch_blocks(inputs, self._layer.spec, one.size_out, self._positions):
+            if patches[0].numel() + sum(held[0].numel() for held in self._held) > BLOCK:
+                self._sum_up()
+            self._held.append(patches)
+
+    def _sum_up(self) -> None:
+        """Add the patches that are held: a few large products take less time than many small ones."""
+        patches = [torch.cat(blocks, 1) for blocks in zip(*self._held, strict=True)]
+        self._held = []
+        if patches:
+            self._own.add(patches[-1], self._layer.name)
+        if len(patches) == 2:
+            self._cross.add(patches[0], self._layer.name, patches[1])
 
     def result(self) -> Pair | str:
         """The means, or why there are none; :data:`APART` if the original's alone can be had."""
         name = self._layer.name
         try:
+            self._sum_up()
             if not self._trouble and self._alone:
                 return Pair.alike(self._own.result(name))
             if not self._trouble:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from math import ceil
-from typing import Any
+from typing import Any, NamedTuple
 from warnings import warn
 
 import numpy as np
@@ -13,7 +13,15 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, default_collate
 
 from tuckertree._base.errors import TuckertreeError, UsageError, first_line
-from tuckertree.calibration.batches import as_inputs, batch_size, is_single, join, narrow, same_form
+from tuckertree.calibration.batches import (
+    as_inputs,
+    batch_size,
+    divided,
+    is_single,
+    join,
+    narrow,
+    same_form,
+)
 from tuckertree.measure import ExampleInputs
 from tuckertree.measure.nested import each_leaf, results
 
@@ -137,6 +145,14 @@ class Calibration:
                 yield narrow(inputs, begin, end - begin)
             first += size
 
+    def parts(self, size: int | None, *, start: int = 0, cut: int = 0) -> Iterator[Part]:
+        """Go through the images from ``start`` on in parts of batches, none across the image ``cut``."""
+        for inputs in self.part(start, len(self)):
+            for number, some in enumerate(divided(inputs, size, cut - start)):
+                count = batch_size(some)
+                yield Part(some, (start, count), number > 0)
+                start += count
+
     def whole(self) -> Iterator[ExampleInputs]:
         """Inputs as the source has them; single images of one form are put together."""
         held: list[ExampleInputs] = []
@@ -175,6 +191,24 @@ class Calibration:
                 yield batch
         if isinstance(readable, _Readable):
             readable.warn()
+
+
+class Part(NamedTuple):
+    """Some images of a batch.
+
+    Attributes
+    ----------
+    inputs
+        The images.
+    place
+        Number of the first of them, and how many they are.
+    continues
+        Whether the same batch has images before them.
+    """
+
+    inputs: ExampleInputs
+    place: tuple[int, int]
+    continues: bool
 
 
 class _Readable(Dataset[object]):

@@ -40,7 +40,15 @@ def live_bytes(layers: Sequence[Layer], images: int) -> int:
 
 
 class SuspendedForward(Thread):
-    """One forward of one batch."""
+    """One forward of one batch.
+
+    Attributes
+    ----------
+    returned
+        What the network returned.
+    """
+
+    returned: object = None
 
     def __init__(self, model: nn.Module, inputs: ExampleInputs) -> None:
         super().__init__(daemon=True)
@@ -60,6 +68,13 @@ class SuspendedForward(Thread):
             raise self._error
         return self._captured
 
+    def finish(self) -> object:
+        """Go on to the end, and take what the network returned."""
+        while self.advance() is not None:
+            pass
+        returned, self.returned = self.returned, None
+        return returned
+
     def end(self) -> None:
         """End the forward pass where it is."""
         self._stop_wanted = True
@@ -72,7 +87,9 @@ class SuspendedForward(Thread):
         try:
             if not self._stop_wanted:
                 with torch.no_grad(), ControlFlow():
-                    call(self._model, to_model(self._inputs, self._model), "the calibration images")
+                    self.returned = call(
+                        self._model, to_model(self._inputs, self._model), "the calibration images"
+                    )
         except _StopError:
             pass
         except BaseException as error:  # raised again where the forward pass is advanced

@@ -14,7 +14,8 @@ from tuckertree.calibration.distances import Comparison
 from tuckertree.calibration.sources import Calibration, CalibrationData, CalibrationWarning, to_model
 from tuckertree.measure import call, copy_model, evaluating
 
-HELD_OUT = 0.25
+HELD_OUT = 0.2
+"""As much as tuning holds out, so that what it begins with was not fitted to these images either."""
 
 
 def held_out(images: int) -> int:

@@ -17,6 +17,8 @@ from tuckertree.measure import ExampleInputs, count_macs, count_parameters, watc
 from tuckertree.measure.reach import overlapping
 from tuckertree.planning.accepted import check_model, peculiarity
 
+DEPTHWISE = "depthwise: no channel mode to compress"
+
 
 @dataclass(frozen=True)
 class Call:
@@ -201,7 +203,7 @@ def _skip_reason(module: nn.Module, uses: Counter[int], *, is_called: bool) -> s
     if not is_called:
         return "not called on the example input"
     if LayerSpec.of(module).groups > 1 and LayerSpec.of(module).kernel_shape[1] == 1:
-        return "depthwise: no channel mode to compress"
+        return DEPTHWISE
     return ""
 
 

@@ -32,7 +32,7 @@ from tuckertree.network.onnx.nodes import (
     weight_place,
 )
 from tuckertree.network.onnx.runtime import constant_of, shapes_of
-from tuckertree.planning import Inventory, Layer
+from tuckertree.planning import DEPTHWISE, Inventory, Layer
 
 if TYPE_CHECKING:
     from onnx import NodeProto, TensorProto
@@ -224,5 +224,5 @@ def _skip_reason(node: NodeProto, spec: LayerSpec, place: int, origin: Origin, g
     if not given.get("alpha", 1.0):
         return "alpha is 0"
     if spec.groups > 1 and spec.kernel_shape[1] == 1:
-        return "depthwise: no channel mode to compress"
+        return DEPTHWISE
     return ""

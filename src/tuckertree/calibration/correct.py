@@ -162,7 +162,8 @@ def calibrate(
             folds = folds_within(some, memory, copies)
             parts = partial(_fitted_parts, comparison)
             fitter.fit(
-                some, collect_pairs(model, compressed, some, parts, following=following, folds=folds, **options)
+                some,
+                collect_pairs(model, compressed, some, parts, following=following, folds=folds, **options),
             )
     fitter.check()
     warn_of_few(fitter.few)
@@ -193,7 +194,9 @@ def _to_fit(layers: Sequence[Layer], plan: Plan, free: Changeable, *, dense: boo
     planned = {layer.name for layer in plan.compressed}
     chosen: list[Layer] = []
     for layer in layers:
-        is_alone = layer.skip_reason in ("", DEPTHWISE) and len(layer.calls) == 1 and layer.name in free.kernels
+        is_alone = (
+            layer.skip_reason in ("", DEPTHWISE) and len(layer.calls) == 1 and layer.name in free.kernels
+        )
         if layer.calls and (layer.name in planned or (dense and chosen and is_alone)):
             chosen.append(layer)
     return chosen

@@ -82,7 +82,9 @@ class Comparison:
         """The images from one on, as networks run on them."""
         return self.images.parts(self._at_once, start=start, cut=self.cut)
 
-    def note(self, place: tuple[int, int], wanted: list[Tensor], model: nn.Module, found: list[Tensor]) -> None:
+    def note(
+        self, place: tuple[int, int], wanted: list[Tensor], model: nn.Module, found: list[Tensor]
+    ) -> None:
         """Take outputs of the reference and of a model on a part that need not be computed again."""
         self._wanted[place] = wanted
         with suppress(IncomparableError):  # it is raised again where the distance is asked for
@@ -152,6 +154,8 @@ def distances_of(model: nn.Module, comparison: Comparison) -> dict[str, float]:
         (fitted,) = comparison.distances((model,), stop=cut)
         (held,) = comparison.distances((model,), start=cut)
     except IncomparableError:
+        return {}
+    if not (isfinite(fitted) and isfinite(held)):
         return {}
     return {"fitted": fitted, "held out": held, "images fitted": cut, "images held out": count - cut}
 

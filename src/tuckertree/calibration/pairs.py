@@ -75,8 +75,12 @@ class Pair:
             return first
 
         patch = mean(lambda fold: fold.gram)
-        moment = replace(folds[0].moment, patch=patch, mean=mean(lambda fold: fold.moment.mean), samples=total)
-        return cls(moment, mean(lambda fold: fold.cross), mean(lambda fold: fold.mean), patch, folds=tuple(folds))
+        moment = replace(
+            folds[0].moment, patch=patch, mean=mean(lambda fold: fold.moment.mean), samples=total
+        )
+        return cls(
+            moment, mean(lambda fold: fold.cross), mean(lambda fold: fold.mean), patch, folds=tuple(folds)
+        )
 
     def about(self, mean: Tensor, original: Tensor) -> Pair:
         """Second moments about other means of ``z`` and ``x``, such as those of other images."""
@@ -225,7 +229,9 @@ class PairSum:
         try:
             if not self._trouble:
                 seen = [self._sums[fold] for fold in sorted(self._sums) if self._sums[fold][0].samples]
-                return Pair.joined([self._pair(*sums) for sums in seen or [(MomentSum(self._layer.spec),) * 2]])
+                return Pair.joined(
+                    [self._pair(*sums) for sums in seen or [(MomentSum(self._layer.spec),) * 2]]
+                )
         except TuckertreeError as error:
             self._trouble = str(error).removeprefix(f"{name}: ") if self._alone else APART
         return self._trouble

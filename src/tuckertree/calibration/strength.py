@@ -69,7 +69,7 @@ def choose_strength(kernel: Tensor, folds: Sequence[Pair], *, centred: bool) -> 
     for place, fold in enumerate(folds):
         others = Pair.joined([*folds[:place], *folds[place + 1 :]])
         if centred:
-            fold, others = fold.about(others.moment.mean, others.mean), others.centred()  # noqa: PLW2901
+            fold, others = fold.about(others.moment.mean, others.mean), others.centred()
         samples = fold.moment.samples
         second = fold.gram.to(kernel.device)
         slope = (fold.cross - fold.gram).to(kernel.device) @ matrix

@@ -8,7 +8,17 @@ from torch import nn
 import tuckertree as tt
 from tests import networks
 from tests.calibration.cases import generator
-from tuckertree.calibration import calibrate, output_distances, reestimate, reestimate_if_better
+from tuckertree.calibration import (
+    Calibration,
+    calibrate,
+    output_distances,
+    parts,
+    reestimate,
+    reestimate_if_better,
+)
+from tuckertree.calibration.batchnorm import held_out
+from tuckertree.calibration.distances import Comparison
+from tuckertree.calibration.metrics import collect_metrics
 from tuckertree.calibration.suspended import can_suspend
 from tuckertree.planning import take_inventory
 
@@ -26,6 +36,10 @@ def with_norms() -> nn.Sequential:
 
 def distance(model, compressed) -> float:
     return output_distances(model, (compressed,), IMAGES)[0]
+
+
+def compared(model, images=IMAGES) -> Comparison:
+    return Comparison(model, images, cut=held_out(len(images)))
 
 
 @pytest.mark.parametrize("build", [with_norms, networks.small_cnn])
@@ -74,15 +88,59 @@ def test_transposed_layers_shared_modules_and_several_layers_a_pass(build):
     assert distance(model, corrected) < distance(model, plain)
 
 
+@pytest.mark.parametrize("kept", [1, 3 * 4 * 16 * 12 * 12])
+def test_it_is_nothing_to_the_result_how_many_images_run_at_once(kept, monkeypatch):
+    model = with_norms()
+    plan = tt.compress(model, IMAGES[:1], energy=0.6).plan
+    layers = take_inventory(model, IMAGES[:1]).layers
+    whole, metrics = calibrate(model, plan, IMAGES), collect_metrics(model, layers, IMAGES)
+    monkeypatch.setattr(parts, "_KEPT", kept)
+    divided, sizes = calibrate(model, plan, IMAGES), set()
+    model.register_forward_pre_hook(lambda _, args: sizes.add(len(args[0])))
+    others = collect_metrics(model, layers, IMAGES)
+    assert max(sizes) <= 3
+    torch.testing.assert_close(divided(IMAGES), whole(IMAGES), rtol=1e-3, atol=1e-3)
+    for name, metric in metrics.items():
+        torch.testing.assert_close(others[name].roots, metric.roots, rtol=1e-3, atol=1e-6)
+
+
+class Mixing(nn.Module):
+    """Gives for each image what is seen in all of a batch."""
+
+    def forward(self, x):
+        return x - x.mean(0)
+
+
+@pytest.mark.parametrize("first", [nn.Identity, Mixing])
+def test_only_images_that_stand_for_themselves_run_apart(first, monkeypatch):
+    model = nn.Sequential(first(), with_norms()).eval()
+    monkeypatch.setattr(parts, "_KEPT", 4 * 16 * 12 * 12)
+    layers, images = take_inventory(model, IMAGES[:2]).layers, Calibration(IMAGES)
+    assert parts.images_at_once(model, layers, images) == (1 if first is nn.Identity else None)
+
+
+def test_what_is_compared_runs_once():
+    model, runs = with_norms(), []
+    model.register_forward_hook(lambda *_: runs.append(1))
+    other = tt.apply(model, tt.compress(model, IMAGES[:1], energy=0.6).plan)
+    runs.clear()
+    comparison = Comparison(model, IMAGES, cut=64)
+    late = comparison.distances((other,), start=64)
+    assert (len(runs), late) == (2, output_distances(model, (other,), IMAGES[64:]))
+    runs.clear()
+    assert comparison.distances((other,)) == pytest.approx(output_distances(model, (other,), IMAGES))
+    assert len(runs) == 2 + 4
+
+
 def test_norms_are_re_estimated_only_where_that_helps():
     model = with_norms()
     off = copy.deepcopy(model)
     off[1].running_mean += 3
-    better = reestimate_if_better(off, model, IMAGES)
+    better = reestimate_if_better(off, compared(model))
     assert distance(model, better) < distance(model, off)
-    assert reestimate_if_better(model, model, IMAGES) is model
+    assert reestimate_if_better(model, compared(model)) is model
     without = networks.small_cnn()
-    assert reestimate_if_better(without, without, IMAGES) is without
+    assert reestimate_if_better(without, compared(without)) is without
     assert [m.momentum for m in better.modules() if isinstance(m, nn.BatchNorm2d)] == [0.1] * 3
     assert not any(m.training for m in better.modules())
 
@@ -115,7 +173,7 @@ def test_norms_of_single_values_are_estimated_from_the_batches_that_have_several
     model = with_a_norm_of_single_values()
     assert reestimate(model, IMAGES[:65])[2].num_batches_tracked == 1
     images = list(IMAGES[:8, None])
-    assert reestimate_if_better(model, model, images) is model
+    assert reestimate_if_better(model, compared(model, images)) is model
     with pytest.raises(tt.TuckertreeError, match="more than 1 value per channel"):
         reestimate(model, images)
 

@@ -10,8 +10,8 @@ import tuckertree as tt
 from tests import networks
 from tests.calibration.cases import generator
 from tests.calibration.test_calibrate import with_norms
-from tuckertree.calibration import Calibration, CalibrationWarning, calibrate, output_distances
-from tuckertree.calibration.distances import nearer
+from tuckertree.calibration import CalibrationWarning, calibrate, output_distances
+from tuckertree.calibration.distances import Comparison, nearer
 from tuckertree.calibration.fitting import ASTRAY
 from tuckertree.calibration.moment import MomentSum
 from tuckertree.core.layers import LayerSpec
@@ -126,7 +126,7 @@ def test_whatever_the_images_no_weight_goes_astray():
 def test_where_fitting_brings_the_outputs_no_nearer_the_plain_decomposition_is_given():
     model = networks.small_cnn()
     near, far = (tt.compress(model, RANDOM[:1], energy=energy).model for energy in (0.6, 0.3))
-    images = Calibration(RANDOM)
-    assert nearer(model, far, near, images) is near
+    comparison = Comparison(model, RANDOM)
+    assert nearer(far, near, comparison) is near
     with pytest.warns(CalibrationWarning, match="no.* nearer to the original's: left as decomposed"):
-        assert nearer(model, near, far, images) is near
+        assert nearer(near, far, comparison) is near

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from math import ceil
 from typing import Any, TypeGuard
 
 import numpy as np
@@ -152,16 +153,17 @@ def batch_size(inputs: ExampleInputs) -> int:
     return sizes[0]
 
 
-def divided(inputs: ExampleInputs, size: int, cut: int = 0) -> list[ExampleInputs]:
+def divided(inputs: ExampleInputs, size: int | None, cut: int = 0) -> list[ExampleInputs]:
     """A batch in parts of at most so many images, none across the image ``cut``.
 
-    It stays whole unless its images surely lie along the first axis of every input.
+    It stays whole without a size, and unless its images surely lie along the first axis of every input.
     """
-    if not (isinstance(inputs, Tensor) or (isinstance(inputs, Batch) and inputs.is_free)):
+    if size is None or not (isinstance(inputs, Tensor) or (isinstance(inputs, Batch) and inputs.is_free)):
         return [inputs]
     count = batch_size(inputs)
     if count <= size and not 0 < cut < count:
         return [inputs]
+    size = ceil(count / ceil(count / size))
     ends = sorted({*range(size, count, size), count} | ({cut} if 0 < cut < count else set()))
     return [narrow(inputs, start, end - start) for start, end in pairwise([0, *ends])]
 

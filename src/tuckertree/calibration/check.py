@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from warnings import warn
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from tuckertree._base.errors import TuckertreeError
+from tuckertree.calibration.moments import EnoughError
 from tuckertree.calibration.sources import Calibration, CalibrationWarning, to_model
 from tuckertree.core.layers import DENSE_TYPES
 from tuckertree.core.layers.product import is_transformed
@@ -73,10 +75,12 @@ def _looks_foreign(model: nn.Module, norm: _BatchNorm, inputs: ExampleInputs) ->
     def keep(x: Tensor) -> None:
         if not is_transformed():
             seen.append(x.detach().transpose(0, 1).flatten(1).to(torch.float64))
+            raise EnoughError
 
     handle = watch_input(norm, keep)
     try:
-        run(model, inputs, "the calibration images")
+        with suppress(EnoughError):
+            run(model, inputs, "the calibration images")
     finally:
         handle.remove()
     if not seen:

@@ -25,13 +25,13 @@ from tuckertree.calibration.fitting import Fitter, let_answer
 from tuckertree.calibration.kept import Changeable, changeable
 from tuckertree.calibration.moments import MEMORY, POSITIONS, chunks_within, warn_of_few
 from tuckertree.calibration.pairs import FOLDS, collect_pairs, gather_pairs
+from tuckertree.calibration.parts import images_at_once
 from tuckertree.calibration.sources import Calibration, CalibrationData, Part, to_model
 from tuckertree.calibration.strength import fold_of, folds_within
 from tuckertree.calibration.suspended import (
     OtherWayError,
     advance,
     can_suspend,
-    images_at_once,
     live_bytes,
     suspended,
 )
@@ -146,8 +146,9 @@ def calibrate(
     fitting = [layer for chunk in chunks_within(layers, memory, copies) for layer in chunk]
     planned = [layer.name for layer in plan.compressed]
     following = list(dict.fromkeys([*planned, *(layer.name for layer in fitting)]))
-    cut = held_out(len(images))
-    at_once = min(images_at_once(inventory.layers), ceil((cut or len(images)) / FOLDS))
+    cut, at_once = held_out(len(images)), images_at_once(model, inventory.layers, images)
+    if at_once is not None:  # so that there are folds of few images, too
+        at_once = min(at_once, ceil((cut or len(images)) / FOLDS))
     comparison = Comparison(model, images, at_once=at_once, cut=cut)
     in_one_pass = correction and _has_room(fitting, len(images), layers_per_pass, activations)
     left: Sequence[Layer] = fitting

@@ -59,7 +59,7 @@ class Comparison:
     reference, images, in_units
         As of :func:`output_distances`.
     at_once
-        So many images run at a time; by default a batch. ``in_units`` a batch is looked at as a whole.
+        So many images run at a time; by default batches as they are.
     cut
         Images from this one on may be compared alone.
     """
@@ -74,7 +74,7 @@ class Comparison:
         in_units: bool = False,
     ) -> None:
         self.reference, self.images, self.cut = reference, Calibration(images), cut
-        self._at_once, self._in_units = at_once or self.images.batch_size, in_units
+        self._at_once, self._in_units = at_once, in_units
         self._wanted: dict[tuple[int, int], list[Tensor]] = {}
         self._squares: dict[tuple[nn.Module, tuple[int, int]], tuple[float, float]] = {}
 

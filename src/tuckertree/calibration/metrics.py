@@ -28,8 +28,9 @@ from torch import Tensor, nn
 
 from tuckertree._base.errors import TuckertreeError, first_line
 from tuckertree._base.progress import ProgressCallback, no_progress, parallel_map
-from tuckertree.calibration.batches import batch_size
+from tuckertree.calibration.batches import batch_size, divided
 from tuckertree.calibration.moment import shrinkage
+from tuckertree.calibration.parts import images_at_once
 from tuckertree.calibration.sources import Calibration, CalibrationData, floating_outputs, to_model
 from tuckertree.core.decomposition.spectra import lower_gram, mirrored
 from tuckertree.core.layers import weight_of
@@ -116,7 +117,8 @@ def collect_metrics(
         return {}
     images = Calibration(images).in_batches(_BATCH)
     sums: dict[str, Any] = {layer.name: (GradientSum if gradients else InputSum)(layer) for layer in layers}
-    gather = _gradients(model, sums, seed) if gradients else _inputs(model, sums)
+    at_once = images_at_once(model, layers, images)
+    gather = _gradients(model, sums, seed, at_once) if gradients else _inputs(model, sums, at_once)
     # In evaluation mode cuDNN does not differentiate recurrent layers.
     recurrent = gradients and any(isinstance(module, nn.RNNBase) for module in model.modules())
     cudnn = torch.backends.cudnn.flags(enabled=False) if recurrent else nullcontext()
@@ -236,7 +238,9 @@ Step = Callable[[ExampleInputs], None]
 
 
 @contextmanager
-def _gradients(model: nn.Module, sums: Mapping[str, GradientSum], seed: int) -> Iterator[Step]:
+def _gradients(
+    model: nn.Module, sums: Mapping[str, GradientSum], seed: int, at_once: int | None
+) -> Iterator[Step]:
     """Send random directions back from the outputs to the weights; no parameter keeps a gradient."""
     generator = torch.Generator().manual_seed(seed)
     weights = [weight_of(model.get_submodule(name)) for name in sums]
@@ -244,8 +248,7 @@ def _gradients(model: nn.Module, sums: Mapping[str, GradientSum], seed: int) -> 
 
     @torch.enable_grad()
     def step(inputs: ExampleInputs) -> None:
-        returned = call(model, inputs, "the calibration images")
-        outputs = [y for y in floating_outputs(returned) if y.requires_grad]
+        outputs = [y for y in _outputs(model, inputs, at_once) if y.requires_grad]
         if not outputs:
             raise NotDifferentiableError(
                 "no derivative leads from the model's outputs to its weights; use the objective moments"
@@ -268,6 +271,18 @@ def _gradients(model: nn.Module, sums: Mapping[str, GradientSum], seed: int) -> 
     finally:
         for weight in frozen:
             weight.requires_grad_(False)
+
+
+def _outputs(model: nn.Module, inputs: ExampleInputs, at_once: int | None) -> list[Tensor]:
+    """Outputs for a batch, from so many images at a time where what comes of it can be put together."""
+    parts = divided(inputs, at_once)
+    found = [floating_outputs(call(model, part, "the calibration images")) for part in parts]
+    if len(parts) == 1:
+        return found[0]
+    shapes = [[(batch_size(part), *y.shape[1:]) for y in found[0]] for part in parts]
+    if [[tuple(y.shape) for y in outputs] for outputs in found] != shapes:
+        return floating_outputs(call(model, inputs, "the calibration images"))
+    return [torch.cat(outputs) for outputs in zip(*found, strict=True)]
 
 
 def _direction(output: Tensor, generator: torch.Generator) -> Tensor:
@@ -295,12 +310,13 @@ def units_of(output: Tensor) -> Tensor:
 
 
 @contextmanager
-def _inputs(model: nn.Module, sums: Mapping[str, InputSum]) -> Iterator[Step]:
+def _inputs(model: nn.Module, sums: Mapping[str, InputSum], at_once: int | None) -> Iterator[Step]:
     """Listen to what goes into the layers."""
 
     @torch.no_grad()
     def step(inputs: ExampleInputs) -> None:
-        call(model, inputs, "the calibration images")
+        for part in divided(inputs, at_once):
+            call(model, part, "the calibration images")
 
     handles = [watch_input(model.get_submodule(name), total.add) for name, total in sums.items()]
     try:

@@ -70,7 +70,7 @@ class InputSecondMoment:
 
     def centred(self) -> InputSecondMoment:
         """The covariance: right where the mean of the output is corrected by itself (a bias)."""
-        patch = self.patch - outer(self.mean, self.mean)
+        patch = plus_outer(self.patch, -self.mean, self.mean)
         return replace(self, patch=patch, mean=torch.zeros_like(self.mean))
 
     def above_rounding(self, whole: InputSecondMoment) -> InputSecondMoment:
@@ -78,8 +78,10 @@ class InputSecondMoment:
 
         It is nothing beside what varies, and where nothing does, all directions count the same.
         """
-        level = ROUNDING * whole.patch.diagonal(dim1=1, dim2=2).mean(1)[:, None, None]
-        return replace(self, patch=self.patch + level * torch.eye(self.patch.shape[-1]).to(level))
+        patch = self.patch.clone()
+        diagonal = patch.diagonal(dim1=1, dim2=2)
+        diagonal += ROUNDING * whole.patch.diagonal(dim1=1, dim2=2).mean(1, keepdim=True)
+        return replace(self, patch=patch)
 
     def shrunk(self) -> InputSecondMoment:
         """Shrink towards the channel moment at every tap, as far as the number of patches asks for.
@@ -87,13 +89,15 @@ class InputSecondMoment:
         ``(1 - rho) Sigma + rho (Sigma_C x I)`` with the intensity of :func:`shrinkage`, and then a little
         towards the identity.
         """
-        size = self.patch.shape[-1]
-        trace = self.patch.diagonal(dim1=1, dim2=2).sum(1)
+        groups, size, _ = self.patch.shape
         rho = shrinkage(self.patch, self.samples)[:, None, None]
-        eye = torch.eye(self.taps, dtype=self.patch.dtype, device=self.patch.device)
-        target = torch.einsum("gcd,kl->gckdl", self.channel, eye).reshape(self.patch.shape)
-        target = (1 - rho) * target + rho * (trace / size)[:, None, None] * torch.eye(size).to(target)
-        return replace(self, patch=(1 - rho) * self.patch + rho * target)
+        level = self.patch.diagonal(dim1=1, dim2=2).mean(1, keepdim=True)
+        patch = ((1 - rho) * self.patch).contiguous()
+        blocks = patch.view(groups, *(size // self.taps, self.taps) * 2).diagonal(dim1=2, dim2=4)
+        blocks += (rho * (1 - rho) * self.channel).unsqueeze(-1)
+        diagonal = patch.diagonal(dim1=1, dim2=2)
+        diagonal += rho[:, 0] ** 2 * level
+        return replace(self, patch=patch)
 
 
 def shrinkage(gram: Tensor, samples: int) -> Tensor:
@@ -177,15 +181,15 @@ class MomentSum:
         deviations = [total / self.samples for total in self._totals]
         means = [shift + deviation for shift, deviation in zip(shifts, deviations, strict=True)]
         products = mirrored(self._products) if len(means) == 1 else self._products
-        covariance = products / self.samples - outer(deviations[-1], deviations[0])
-        patch = covariance + outer(means[-1], means[0])
+        covariance = plus_outer(products / self.samples, -deviations[-1], deviations[0])
+        patch = plus_outer(covariance, means[-1], means[0])
         patch = channels_first(channels_first(patch, taps, 1), taps, 2)
         return InputSecondMoment(patch, channels_first(means[0], taps, 1), taps, self.samples)
 
 
-def outer(rows: Tensor, columns: Tensor) -> Tensor:
-    """Outer products ``[g, m, n]`` of ``[g, m]`` and ``[g, n]``."""
-    return rows.unsqueeze(2) * columns.unsqueeze(1)
+def plus_outer(matrix: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """``[g, m, n]`` and the outer products of ``[g, m]`` and ``[g, n]``."""
+    return torch.baddbmm(matrix, rows.unsqueeze(2), columns.unsqueeze(1))
 
 
 def _in_sum_precision(patches: Tensor) -> Tensor:

@@ -28,7 +28,7 @@ from tuckertree.planning import Layer
 
 MEMORY = 512 * 2**20
 POSITIONS = 64
-_BLOCK = 2**23  # patches are made at most so many numbers at a time: 32 MiB in float32
+BLOCK = 2**23  # patches are made at most so many numbers at a time: 32 MiB in float32
 
 
 def collect_moments(
@@ -172,7 +172,7 @@ def patch_blocks(
     if not inputs[0].numel():
         return  # no rows were chosen
     batched = [x if x.ndim > max(spec.order + 1, 1) else x.unsqueeze(0) for x in inputs]
-    images = max(1, _BLOCK // max(spec.in_channels * prod(spec.kernel_size) * len(positions), 1))
+    images = max(1, BLOCK // max(spec.in_channels * prod(spec.kernel_size) * len(positions), 1))
     for parts in zip(*(x.split(images) for x in batched), strict=True):
         yield [input_patches(part, spec, size_out, positions) for part in parts]
 
@@ -227,14 +227,14 @@ def captured_inputs(
             calls.append(Captured(layer.name, x, output_sizes(output, layer.spec), control_flow_here()))
             left[layer.name] -= 1
             if all(count <= 0 for count in left.values()):
-                raise _EnoughError
+                raise EnoughError
 
         return keep
 
     with ExitStack() as ending:
         for layer in layers:
             ending.callback(watch_call(model.get_submodule(layer.name), hook(layer)).remove)
-        ending.enter_context(suppress(_EnoughError))
+        ending.enter_context(suppress(EnoughError))
         if following:
             ending.enter_context(followed(model, following))
             ending.enter_context(ControlFlow())
@@ -242,5 +242,5 @@ def captured_inputs(
     return calls
 
 
-class _EnoughError(BaseException):
+class EnoughError(BaseException):
     """Ends a forward pass; no ``except Exception`` of the model's own may take it for a failure."""

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from tuckertree._base.errors import TuckertreeError
 from tuckertree._base.progress import ProgressCallback, no_progress
-from tuckertree.calibration.moment import InputSecondMoment, MomentSum, outer
+from tuckertree.calibration.moment import InputSecondMoment, MomentSum, plus_outer
 from tuckertree.calibration.moments import (
+    BLOCK,
     POSITIONS,
     Captured,
     PositionChoice,
@@ -86,13 +87,13 @@ class Pair:
         """Second moments about other means of ``z`` and ``x``, such as those of other images."""
         z, x = self.moment.mean - mean, self.mean - original
         own = self.moment.mean
-        gram = self.gram - outer(own, own) + outer(z, z)
-        cross = self.cross - outer(own, self.mean) + outer(z, x)
+        gram = plus_outer(plus_outer(self.gram, -own, own), z, z)
+        cross = plus_outer(plus_outer(self.cross, -own, self.mean), z, x)
         return Pair(replace(self.moment, patch=gram, mean=z), cross, x, gram)
 
     def centred(self) -> Pair:
         """Covariances in the place of second moments; the means stay, they are needed for the bias."""
-        cross = self.cross - outer(self.moment.mean, self.mean)
+        cross = plus_outer(self.cross, -self.moment.mean, self.mean)
         moment = self.moment.centred()
         return replace(self, moment=moment.above_rounding(self.moment), cross=cross, gram=moment.patch)
 
@@ -194,9 +195,10 @@ class PairSum:
         self, layer: Layer, positions: int, seed: int, folds: int = FOLDS, *, alone: bool = False
     ) -> None:
         self._layer, self._alone = layer, alone
-        self._folds, self._sums = folds, dict[int, tuple[MomentSum, MomentSum]]()
+        self._folds, self._fold, self._sums = folds, 0, dict[int, tuple[MomentSum, MomentSum]]()
         sparse = layer.skip_reason == DEPTHWISE
         self._choice = PositionChoice(layer.name, ceil(positions / _SPARSE) if sparse else positions, seed)
+        self._held: list[list[Tensor]] = []
         self._positions = torch.empty(0, dtype=torch.long)
         self._trouble = ""
 
@@ -216,22 +218,34 @@ class PairSum:
         if not one.continues:
             self._positions = self._choice.choose(one.size_out)
         inputs = (one.x,) if self._alone else (one.x, other.x)
+        if fold != self._fold:
+            self._sum_up()
+            self._fold = fold
+        for patches in patch_blocks(inputs, self._layer.spec, one.size_out, self._positions):
+            if patches[0].numel() + sum(held[0].numel() for held in self._held) > BLOCK:
+                self._sum_up()
+            self._held.append(patches)
+
+    def _sum_up(self) -> None:
+        """Add the patches that are held: a few large products take less time than many small ones."""
+        patches = [torch.cat(blocks, 1) for blocks in zip(*self._held, strict=True)]
+        self._held = []
+        if not patches:
+            return
         spec = self._layer.spec
-        own, cross = self._sums.setdefault(fold, (MomentSum(spec), MomentSum(spec)))
-        for patches in patch_blocks(inputs, spec, one.size_out, self._positions):
-            own.add(patches[-1], one.name)
-            if not self._alone:
-                cross.add(patches[0], one.name, patches[1])
+        own, cross = self._sums.setdefault(self._fold, (MomentSum(spec), MomentSum(spec)))
+        own.add(patches[-1], self._layer.name)
+        if not self._alone:
+            cross.add(patches[0], self._layer.name, patches[1])
 
     def result(self) -> Pair | str:
         """The means, or why there are none; :data:`APART` if the original's alone can be had."""
         name = self._layer.name
         try:
+            self._sum_up()
             if not self._trouble:
-                seen = [self._sums[fold] for fold in sorted(self._sums) if self._sums[fold][0].samples]
-                return Pair.joined(
-                    [self._pair(*sums) for sums in seen or [(MomentSum(self._layer.spec),) * 2]]
-                )
+                sums = self._sums or {0: (MomentSum(self._layer.spec),) * 2}
+                return Pair.joined([self._pair(*sums[fold]) for fold in sorted(sums)])
         except TuckertreeError as error:
             self._trouble = str(error).removeprefix(f"{name}: ") if self._alone else APART
         return self._trouble

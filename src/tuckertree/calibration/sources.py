@@ -145,7 +145,7 @@ class Calibration:
                 yield narrow(inputs, begin, end - begin)
             first += size
 
-    def parts(self, size: int, *, start: int = 0, cut: int = 0) -> Iterator[Part]:
+    def parts(self, size: int | None, *, start: int = 0, cut: int = 0) -> Iterator[Part]:
         """Go through the images from ``start`` on in parts of batches, none across the image ``cut``."""
         for inputs in self.part(start, len(self)):
             for number, some in enumerate(divided(inputs, size, cut - start)):

@@ -26,19 +26,6 @@ from tuckertree.measure.control_flow import ControlFlow, control_flow_here, foll
 from tuckertree.planning import Layer
 
 _ROUNDING = 1e-3
-_KEPT = 2**25
-"""Memory of more bytes at a time goes back to the system when it is freed, which clears it for the next layer: two
-thirds of the time of EfficientNet-B0 in batches of 64."""
-
-
-def images_at_once(layers: Sequence[Layer]) -> int:
-    """How many images may run together so that no layer's input or output is of more than :data:`_KEPT` bytes."""
-    numbers = [
-        max(layer.spec.in_channels * prod(use.size_in), layer.spec.out_channels * prod(use.size_out))
-        for layer in layers
-        for use in layer.calls
-    ]
-    return max(1, _KEPT // (4 * max(numbers, default=1)))
 
 
 def live_bytes(layers: Sequence[Layer], images: int) -> int:
@@ -100,7 +87,9 @@ class SuspendedForward(Thread):
         try:
             if not self._stop_wanted:
                 with torch.no_grad(), ControlFlow():
-                    self.returned = call(self._model, to_model(self._inputs, self._model), "the calibration images")
+                    self.returned = call(
+                        self._model, to_model(self._inputs, self._model), "the calibration images"
+                    )
         except _StopError:
             pass
         except BaseException as error:  # raised again where the forward pass is advanced

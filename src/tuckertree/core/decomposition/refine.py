@@ -320,8 +320,12 @@ def project_outputs(kernel: Tensor, sigma: Tensor, rank: int) -> tuple[Tensor, T
     Tensor, Tensor
         The filters ``[g, K, rank]`` and ``E[g, T, rank]``.
     """
-    seen = kernel.mT @ (sigma @ kernel) + 1e-9 * kernel.mT @ kernel
-    basis = torch.linalg.eigh(seen)[1].flip(-1)[..., :rank]
+    if kernel.shape[1] >= kernel.shape[2]:
+        seen = kernel.mT @ (sigma @ kernel) + 1e-9 * kernel.mT @ kernel
+        basis = torch.linalg.eigh(seen)[1].flip(-1)[..., :rank]
+    else:  # the moment of C^T W, with C C^T = Sigma, has the same eigenvalues but for zeros
+        rows = ridged_root(sigma, 1e-9)[0].mT @ kernel
+        basis = torch.linalg.qr(rows.mT @ torch.linalg.eigh(rows @ rows.mT)[1].flip(-1)[..., :rank])[0]
     return kernel @ basis, basis
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from math import isqrt
 from warnings import warn
 
 from torch import nn
@@ -14,12 +15,14 @@ from tuckertree.calibration.distances import Comparison
 from tuckertree.calibration.sources import Calibration, CalibrationData, CalibrationWarning, to_model
 from tuckertree.measure import call, copy_model, evaluating
 
-HELD_OUT = 0.25
-
 
 def held_out(images: int) -> int:
-    """Number of the first of the last images, which are kept for comparisons."""
-    return images - max(1, round(HELD_OUT * images))
+    """Number of the first of the last images, which are kept for comparisons: the root of their number.
+
+    It is enough to see where networks part, and every image that is held out is one less to fit to: for ResNet-20 a
+    fifth of 1,024 cost a point.
+    """
+    return images - isqrt(images)
 
 
 def reestimate(

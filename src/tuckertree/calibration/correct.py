@@ -9,8 +9,10 @@ BatchNorm that follows it. What is left out or frozen stays as it is (:mod:`tuck
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Iterator, MutableMapping, Sequence
 from dataclasses import replace
+from functools import partial
+from math import ceil
 from typing import Any
 
 from torch import nn
@@ -18,13 +20,14 @@ from torch import nn
 from tuckertree._base.errors import TuckertreeError
 from tuckertree._base.progress import ProgressCallback, no_progress
 from tuckertree.calibration.batchnorm import held_out, reestimate_if_better
-from tuckertree.calibration.distances import NO_NEARER, Comparison, comparable, nearer
-from tuckertree.calibration.fitting import Fitter, default_ridge, let_answer
+from tuckertree.calibration.distances import NO_NEARER, Comparison, comparable, distances_of, nearer
+from tuckertree.calibration.fitting import Fitter, let_answer
 from tuckertree.calibration.kept import Changeable, changeable
 from tuckertree.calibration.moments import MEMORY, POSITIONS, chunks_within, warn_of_few
-from tuckertree.calibration.pairs import collect_pairs, gather_pairs
+from tuckertree.calibration.pairs import FOLDS, collect_pairs, gather_pairs
 from tuckertree.calibration.parts import images_at_once
-from tuckertree.calibration.sources import Calibration, CalibrationData, to_model
+from tuckertree.calibration.sources import Calibration, CalibrationData, Part, to_model
+from tuckertree.calibration.strength import fold_of, folds_within
 from tuckertree.calibration.suspended import (
     OtherWayError,
     advance,
@@ -35,7 +38,7 @@ from tuckertree.calibration.suspended import (
 from tuckertree.measure import ExampleInputs, copy_model
 from tuckertree.network.channels import prune, silence
 from tuckertree.network.surgery import apply
-from tuckertree.planning import Inventory, Layer, Plan, take_inventory
+from tuckertree.planning import DEPTHWISE, Inventory, Layer, Plan, take_inventory
 
 LAYERS_PER_PASS = 1
 ACTIVATIONS = 4 * 2**30
@@ -57,6 +60,7 @@ def calibrate(
     positions: int = POSITIONS,
     seed: int = 0,
     notes: MutableMapping[str, str] | None = None,
+    distances: MutableMapping[str, float] | None = None,
     tick: ProgressCallback = no_progress,
 ) -> nn.Module:
     """Apply a plan with factors fitted to images.
@@ -64,7 +68,7 @@ def calibrate(
     A layer is fitted to what it sees in both networks if it is known that the same rows belong together there
     (:mod:`tuckertree.measure.control_flow`), and otherwise to what it sees in the original one. Where it sees nothing
     that can be used it stays as decomposed. If all this does not bring the network's outputs nearer to the
-    original's, the plain decomposition is given.
+    original's on images held out, the plain decomposition is given.
 
     Parameters
     ----------
@@ -79,8 +83,8 @@ def calibrate(
     means
         Keep the mean of each output, in the bias or in the BatchNorm that follows.
     batch_norm
-        Take BatchNorm statistics anew where that brings the outputs nearer to the original's on the last
-        quarter of the images.
+        Take BatchNorm statistics anew where that brings the outputs nearer to the original's on the last fifth of
+        the images, to which nothing is fitted.
     layers_per_pass
         With correction: how many layers, one after the other, are fitted between two passes over the images,
         where these are needed. One, the default, measures best.
@@ -91,10 +95,13 @@ def calibrate(
     dense
         With correction: fit the layers that stay dense, too, to the inputs they get.
     ridge
-        Of the correction, see :func:`~tuckertree.calibration.pairs.least_squares_kernel`; by default
-        :func:`~tuckertree.calibration.fitting.default_ridge`.
+        Of all corrections, see :func:`~tuckertree.calibration.pairs.least_squares_kernel`; by default each layer's
+        strength is chosen (:mod:`tuckertree.calibration.strength`).
     notes
         Takes up what there is to say of compressed layers that were not fitted as the others, by name.
+    distances
+        Takes up the relative distance of the outputs from the original's, ``"fitted"`` and ``"held out"``, and the
+        numbers of these images; nothing where outputs cannot be compared, or there is but one image.
     memory, positions, seed
         As :func:`~tuckertree.calibration.moments.collect_moments`.
 
@@ -136,31 +143,39 @@ def calibrate(
     free = changeable(model, plan, inventory.layers, first)
     layers = _to_fit(inventory.layers, plan, free, dense=dense and correction)
     free = free if means else replace(free, biases=frozenset(), behind={})
-    fitter = Fitter(model, result, plan, free, default_ridge(len(images)) if ridge is None else ridge)
+    fitter = Fitter(model, result, plan, free, ridge)
     options: dict[str, Any] = {"positions": positions, "seed": seed, "tick": tick}
     copies = 2 if correction else 1
     fitting = [layer for chunk in chunks_within(layers, memory, copies) for layer in chunk]
     planned = _changed(plan)
     following = list(dict.fromkeys([*planned, *(layer.name for layer in fitting)]))
-    comparison = Comparison(
-        model, images, at_once=images_at_once(model, inventory.layers, images), cut=held_out(len(images))
-    )
+    cut, at_once = held_out(len(images)), images_at_once(model, inventory.layers, images)
+    if at_once is not None:  # so that there are folds of few images, too
+        at_once = min(at_once, ceil((cut or len(images)) / FOLDS))
+    comparison = Comparison(model, images, at_once=at_once, cut=cut)
     in_one_pass = correction and _has_room(fitting, len(images), layers_per_pass, activations)
     left: Sequence[Layer] = fitting
     if in_one_pass and can_suspend(model, fitting, [*images.part(0, images.batch_size)]):
-        left = _fit_in_one_pass(comparison, result, fitting, following, fitter, **options)
+        left = _fit_in_one_pass(comparison, result, fitting, following, fitter, memory=memory, **options)
     for layer in left if correction else ():
         let_answer(result.get_submodule(layer.name), model.get_submodule(layer.name))
     compressed = result if correction else None
     for chunk in chunks_within(left, memory, copies):
         size = layers_per_pass if correction else len(chunk)
         for some in (chunk[start : start + size] for start in range(0, len(chunk), size)):
-            fitter.fit(some, collect_pairs(model, compressed, some, images, following=following, **options))
+            folds = folds_within(some, memory, copies)
+            parts = partial(_fitted_parts, comparison)
+            fitter.fit(
+                some,
+                collect_pairs(model, compressed, some, parts, following=following, folds=folds, **options),
+            )
     fitter.check()
     warn_of_few(fitter.few)
     if batch_norm:
         result = reestimate_if_better(result, comparison, only=free.norms)
     nearest = nearer(plain, result, comparison)
+    if distances is not None:
+        distances.update(distances_of(nearest, comparison))
     if notes is not None:
         notes.update(_unfitted(plan, inventory.layers, fitting), **fitter.notes)
         if nearest is plain:
@@ -183,7 +198,9 @@ def _to_fit(layers: Sequence[Layer], plan: Plan, free: Changeable, *, dense: boo
     planned = _changed(plan)
     chosen: list[Layer] = []
     for layer in layers:
-        is_alone = not layer.skip_reason and len(layer.calls) == 1 and layer.name in free.kernels
+        is_alone = (
+            layer.skip_reason in ("", DEPTHWISE) and len(layer.calls) == 1 and layer.name in free.kernels
+        )
         if layer.calls and (layer.name in planned or (dense and chosen and is_alone)):
             chosen.append(layer)
     return chosen
@@ -212,6 +229,14 @@ def _has_room(layers: Sequence[Layer], images: int, layers_per_pass: int, activa
     return once and layers_per_pass == 1 and live_bytes(layers, images) <= activations
 
 
+def _fitted_parts(comparison: Comparison) -> Iterator[tuple[int, Part]]:
+    """The images that are fitted to, and their folds."""
+    last = comparison.cut or len(comparison.images)
+    for part in comparison.parts():
+        if part.place[0] < last:
+            yield fold_of(part.place[0], last), part
+
+
 def _fit_in_one_pass(
     comparison: Comparison,
     result: nn.Module,
@@ -219,12 +244,14 @@ def _fit_in_one_pass(
     following: Sequence[str],
     fitter: Fitter,
     *,
+    memory: int,
     positions: int,
     seed: int,
     tick: ProgressCallback,
 ) -> Sequence[Layer]:
     """Fit layers one after the other; those that are left where forward passes part are returned."""
     model, parts = comparison.reference, list(comparison.parts())
+    last = comparison.cut or sum(part.place[1] for part in parts)
     inputs = [part.inputs for part in parts]
     with (
         suspended(model, layers, inputs, following) as ours,
@@ -238,12 +265,19 @@ def _fit_in_one_pass(
                 return layers[done:]
             # Of inputs of one size a chain makes outputs of the size that its layer does.
             seen = [
-                ([x._replace(continues=part.continues)], [z._replace(size_out=x.size_out)])
+                (
+                    fold_of(part.place[0], last),
+                    [x._replace(continues=part.continues)],
+                    [z._replace(size_out=x.size_out)],
+                )
                 for x, z, part in zip(before, after, parts, strict=True)
+                if part.place[0] < last
             ]
-            fitter.fit(
-                [layer], gather_pairs([layer], lambda *_, seen=seen: seen, positions=positions, seed=seed)
+            folds = folds_within([layer], memory, copies=2)
+            pairs = gather_pairs(
+                [layer], lambda *_, seen=seen: seen, folds=folds, positions=positions, seed=seed
             )
+            fitter.fit([layer], pairs)
             tick("fitting", done + 1, len(layers))
         for part, one, other in zip(parts, ours, theirs, strict=True):
             comparison.note(part.place, comparable(one.finish()), result, comparable(other.finish()))

@@ -90,10 +90,14 @@ class Comparison:
         with suppress(IncomparableError):  # it is raised again where the distance is asked for
             self._squares[model, place] = self._compare(wanted, found)
 
-    def distances(self, models: Sequence[nn.Module], *, start: int = 0) -> list[float]:
-        """As :func:`output_distances`."""
+    def distances(
+        self, models: Sequence[nn.Module], *, start: int = 0, stop: int | None = None
+    ) -> list[float]:
+        """As :func:`output_distances`, and to the image ``stop - 1``."""
         lost, whole = [0.0] * len(models), 0.0
         for inputs, place, _ in self.parts(start):
+            if stop is not None and place[0] >= stop:
+                break
             new = [model for model in models if (model, place) not in self._squares]
             wanted = self._wanted.get(place) or _outputs(self.reference, inputs) if new else []
             for model in new:
@@ -123,13 +127,15 @@ class Comparison:
 def nearer(plain: nn.Module, fitted: nn.Module, comparison: Comparison) -> nn.Module:
     """Of two networks the one whose outputs are nearer to the original's; the fitted one if that cannot be seen.
 
+    On the images that are held out, if there are any.
+
     Warns
     -----
     CalibrationWarning
         If that is the plain one, by more than rounding.
     """
     try:
-        before, after = comparison.distances((plain, fitted))
+        before, after = comparison.distances((plain, fitted), start=comparison.cut)
     except IncomparableError:
         return fitted
     if after <= before:
@@ -137,6 +143,21 @@ def nearer(plain: nn.Module, fitted: nn.Module, comparison: Comparison) -> nn.Mo
     if after > before + _ROUNDING:
         warn(f"{NO_NEARER}: left as decomposed", CalibrationWarning, stacklevel=3)
     return plain
+
+
+def distances_of(model: nn.Module, comparison: Comparison) -> dict[str, float]:
+    """How far a network's outputs are from the original's on images fitted to and on those held out, and their numbers."""
+    cut, count = comparison.cut, len(comparison.images)
+    if not cut:
+        return {}
+    try:
+        (fitted,) = comparison.distances((model,), stop=cut)
+        (held,) = comparison.distances((model,), start=cut)
+    except IncomparableError:
+        return {}
+    if not (isfinite(fitted) and isfinite(held)):
+        return {}
+    return {"fitted": fitted, "held out": held, "images fitted": cut, "images held out": count - cut}
 
 
 def comparable(returned: object) -> list[Tensor]:

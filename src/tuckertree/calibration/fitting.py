@@ -14,8 +14,9 @@ from tuckertree._base.progress import parallel_map
 from tuckertree.calibration.fit import fit
 from tuckertree.calibration.kept import Changeable
 from tuckertree.calibration.moment import NOT_CALLED
-from tuckertree.calibration.pairs import Pair, least_squares_kernel
+from tuckertree.calibration.pairs import Pair, reading
 from tuckertree.calibration.sources import CalibrationWarning
+from tuckertree.calibration.strength import Strength, choose_strength, shrunk_by_folds
 from tuckertree.core.decomposition import Factors
 from tuckertree.core.decomposition.spectra import in_working_precision
 from tuckertree.core.layers import Chain, bias_of, get_method, weight_of
@@ -27,15 +28,6 @@ parameters are up to 2.6 from it, and left out for that the network loses 0.8 po
 TOO_LITTLE = "the images show too little of its inputs"
 
 
-def default_ridge(images: int) -> float:
-    """Ridge of the correction for so many images: 0.01 for 1,024, and it falls as their square.
-
-    By the outputs' divergence on images that took no part: for ResNet-20 at 256 images, 0.16 was the best of 0.04,
-    0.16 and 0.6; for GoogLeNet at 188, where this gives 0.29, 0.21 was the best of 0.05, 0.21 and 0.85.
-    """
-    return 10240 / images**2
-
-
 @dataclass
 class Fitter:
     """Fits layers of a network and puts the factors and means in their places.
@@ -44,6 +36,8 @@ class Fitter:
     ----------
     model, result
         The original network and the compressed one, in which the layers have the same names.
+    ridge
+        Of every correction; None, the strength of each is chosen.
     few
         Layers that saw few patches.
     notes
@@ -54,7 +48,7 @@ class Fitter:
     result: nn.Module
     plan: Plan
     free: Changeable
-    ridge: float
+    ridge: float | None
     few: list[str] = field(default_factory=list)
     notes: dict[str, str] = field(default_factory=dict)
 
@@ -113,15 +107,20 @@ class Fitter:
         """Factors or kernel of a layer, and by how much the mean of its output must rise, ``[g * T]``."""
         weight = weight_of(self.model.get_submodule(layer.name))
         kernel = in_working_precision(layer.spec.kernel(weight))
-        mean_before, mean_after = pair.mean, pair.moment.mean
-        if layer.name in self.free.biases or layer.name in self.free.behind:
+        mean_before, mean_after, folds = pair.mean, pair.moment.mean, pair.folds
+        if centred := layer.name in self.free.biases or layer.name in self.free.behind:
             pair = pair.centred()
-        if pair.moment.few:
-            pair = replace(pair, moment=pair.moment.shrunk())
         channels = self._read.get(layer.name)
-        target = least_squares_kernel(kernel, pair, self.ridge, channels)
+        strength = (
+            Strength(self.ridge) if self.ridge else choose_strength(kernel, folds, channels, centred=centred)
+        )
+        target = strength.correct(kernel, pair, channels)
+        if len(folds) > 1:
+            pair = replace(pair, moment=shrunk_by_folds(pair.moment, folds, centred=centred))
+        elif pair.moment.few:
+            pair = replace(pair, moment=pair.moment.shrunk())
         planned = self._planned.get(layer.name)
-        fitted: Factors | Tensor = target if _is_near(target, kernel) else _reading(kernel, channels)
+        fitted: Factors | Tensor = target if _is_near(target, kernel) else reading(kernel, channels)
         if planned is not None:
             method = get_method(planned.method)
             fitted = fit(target, pair.moment, method, planned.ranks)
@@ -156,16 +155,6 @@ def _put(module: nn.Module, layer: Layer, weights: Factors | Tensor) -> None:
 def _is_near(fitted: Tensor, kernel: Tensor) -> bool:
     """Whether a kernel fitted to images is still of this layer, also for inputs they do not show."""
     return bool((fitted - kernel).norm() <= ASTRAY * kernel.norm())
-
-
-def _reading(kernel: Tensor, channels: Sequence[int] | None) -> Tensor:
-    """A kernel that reads some of its channels."""
-    if channels is None:
-        return kernel
-    some = list(channels)
-    return torch.zeros_like(kernel).index_copy_(
-        2, torch.tensor(some, device=kernel.device), kernel[:, :, some]
-    )
 
 
 def _mean_output(kernel: Tensor, mean: Tensor) -> Tensor:

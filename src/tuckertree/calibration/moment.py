@@ -70,7 +70,7 @@ class InputSecondMoment:
 
     def centred(self) -> InputSecondMoment:
         """The covariance: right where the mean of the output is corrected by itself (a bias)."""
-        patch = _plus_outer(self.patch, -self.mean, self.mean)
+        patch = plus_outer(self.patch, -self.mean, self.mean)
         return replace(self, patch=patch, mean=torch.zeros_like(self.mean))
 
     def above_rounding(self, whole: InputSecondMoment) -> InputSecondMoment:
@@ -128,6 +128,8 @@ class MomentSum:
     ----------
     spec
         The layer.
+    samples
+        Number of patches so far.
     """
 
     def __init__(self, spec: LayerSpec) -> None:
@@ -135,7 +137,7 @@ class MomentSum:
         self._products: Tensor | None = None
         self._shifts: list[Tensor] = []
         self._totals: list[Tensor] = []
-        self._samples = 0
+        self.samples = 0
 
     def add(self, patches: Tensor, name: str, other: Tensor | None = None) -> None:
         """Add a block ``[g, n, K]``: products with itself, or with ``other`` of the same patches' shape.
@@ -160,7 +162,7 @@ class MomentSum:
         self._products += products.to(device)
         for sum_, total in zip(self._totals, totals, strict=True):
             sum_ += total.to(device)
-        self._samples += patches.shape[1]
+        self.samples += patches.shape[1]
 
     def result(self, name: str) -> InputSecondMoment:
         """The means: ``E[z x^T]`` with the mean of ``x``, ``z`` the other one.
@@ -176,16 +178,17 @@ class MomentSum:
             raise TuckertreeError(f"{name}: its input is too large to be squared on the calibration images")
         taps = prod(self.spec.kernel_size)
         shifts = [shift[:, 0].to(self._products) for shift in self._shifts]
-        deviations = [total / self._samples for total in self._totals]
+        deviations = [total / self.samples for total in self._totals]
         means = [shift + deviation for shift, deviation in zip(shifts, deviations, strict=True)]
         products = mirrored(self._products) if len(means) == 1 else self._products
-        covariance = _plus_outer(products / self._samples, -deviations[-1], deviations[0])
-        patch = _plus_outer(covariance, means[-1], means[0])
+        covariance = plus_outer(products / self.samples, -deviations[-1], deviations[0])
+        patch = plus_outer(covariance, means[-1], means[0])
         patch = channels_first(channels_first(patch, taps, 1), taps, 2)
-        return InputSecondMoment(patch, channels_first(means[0], taps, 1), taps, self._samples)
+        return InputSecondMoment(patch, channels_first(means[0], taps, 1), taps, self.samples)
 
 
-def _plus_outer(matrix: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+def plus_outer(matrix: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """``[g, m, n]`` and the outer products of ``[g, m]`` and ``[g, n]``."""
     return torch.baddbmm(matrix, rows.unsqueeze(2), columns.unsqueeze(1))
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from math import ceil
 
 import torch
 from torch import Tensor, nn
 
 from tuckertree._base.errors import TuckertreeError
 from tuckertree._base.progress import ProgressCallback, no_progress
-from tuckertree.calibration.moment import InputSecondMoment, MomentSum
+from tuckertree.calibration.moment import InputSecondMoment, MomentSum, plus_outer
 from tuckertree.calibration.moments import (
     BLOCK,
     POSITIONS,
@@ -19,12 +20,15 @@ from tuckertree.calibration.moments import (
     captured_inputs,
     patch_blocks,
 )
-from tuckertree.calibration.sources import Calibration
+from tuckertree.calibration.sources import Part
 from tuckertree.core.decomposition.refine import ridged_root
-from tuckertree.planning import Layer
+from tuckertree.planning import DEPTHWISE, Layer
 
-Seen = tuple[Sequence[Captured], Sequence[Captured]]
-"""What layers saw of a batch in the original and in the compressed network, call by call."""
+FOLDS = 4
+Seen = tuple[int, Sequence[Captured], Sequence[Captured]]
+"""What layers saw of some images in the original and in the compressed network, call by call, and their fold."""
+_SPARSE = 8
+"""Depthwise layers see one of so many positions: few unknowns need few, and each is as much to gather as any layer's."""
 APART = "it does not see the same rows in both networks"
 
 
@@ -44,6 +48,8 @@ class Pair:
         ``E[z z^T]`` as it was seen.
     note
         What there is to say of it.
+    folds
+        The same of disjoint images, which together are all.
     """
 
     moment: InputSecondMoment
@@ -51,15 +57,43 @@ class Pair:
     mean: Tensor
     gram: Tensor
     note: str = ""
+    folds: tuple[Pair, ...] = ()
 
     @classmethod
     def alike(cls, moment: InputSecondMoment) -> Pair:
         """The pair where the two networks are one."""
         return cls(moment, moment.patch, moment.mean, moment.patch)
 
+    @classmethod
+    def joined(cls, folds: Sequence[Pair]) -> Pair:
+        """The pair of the images of all folds."""
+        total = sum(fold.moment.samples for fold in folds)
+
+        def mean(values: Callable[[Pair], Tensor]) -> Tensor:
+            first, *others = (fold.moment.samples / total * values(fold) for fold in folds)
+            for other in others:
+                first += other
+            return first
+
+        patch = mean(lambda fold: fold.gram)
+        moment = replace(
+            folds[0].moment, patch=patch, mean=mean(lambda fold: fold.moment.mean), samples=total
+        )
+        return cls(
+            moment, mean(lambda fold: fold.cross), mean(lambda fold: fold.mean), patch, folds=tuple(folds)
+        )
+
+    def about(self, mean: Tensor, original: Tensor) -> Pair:
+        """Second moments about other means of ``z`` and ``x``, such as those of other images."""
+        z, x = self.moment.mean - mean, self.mean - original
+        own = self.moment.mean
+        gram = plus_outer(plus_outer(self.gram, -own, own), z, z)
+        cross = plus_outer(plus_outer(self.cross, -own, self.mean), z, x)
+        return Pair(replace(self.moment, patch=gram, mean=z), cross, x, gram)
+
     def centred(self) -> Pair:
         """Covariances in the place of second moments; the means stay, they are needed for the bias."""
-        cross = self.cross - self.moment.mean.unsqueeze(2) * self.mean.unsqueeze(1)
+        cross = plus_outer(self.cross, -self.moment.mean, self.mean)
         moment = self.moment.centred()
         return replace(self, moment=moment.above_rounding(self.moment), cross=cross, gram=moment.patch)
 
@@ -68,9 +102,10 @@ def collect_pairs(
     original: nn.Module,
     compressed: nn.Module | None,
     layers: Sequence[Layer],
-    images: Calibration,
+    parts: Callable[[], Iterable[tuple[int, Part]]],
     *,
     following: Collection[str] = (),
+    folds: int = FOLDS,
     positions: int = POSITIONS,
     seed: int = 0,
     tick: ProgressCallback = no_progress,
@@ -83,6 +118,8 @@ def collect_pairs(
 
     Parameters
     ----------
+    parts
+        Iterates over the images, and the fold that they are in.
     original, compressed
         The second has modules of the same names in the place of the layers. Without it all pairs are of the first.
     following
@@ -100,13 +137,14 @@ def collect_pairs(
     """
 
     def look(layers: Sequence[Layer], alone: bool) -> Iterator[Seen]:
-        for done, inputs in enumerate(images):
-            before = captured_inputs(original, layers, inputs, () if alone else following)
+        for done, (fold, part) in enumerate(parts()):
+            before = captured_inputs(original, layers, part.inputs, () if alone else following)
             other = None if alone else compressed
-            yield before, captured_inputs(other, layers, inputs, following) if other else before
-            tick(doing, done + 1, images.batches)
+            after = captured_inputs(other, layers, part.inputs, following) if other else before
+            yield fold, [call._replace(continues=part.continues) for call in before], after
+            tick(doing, done + 1, 0)
 
-    return gather_pairs(layers, look, alone=compressed is None, positions=positions, seed=seed)
+    return gather_pairs(layers, look, alone=compressed is None, folds=folds, positions=positions, seed=seed)
 
 
 def gather_pairs(
@@ -114,6 +152,7 @@ def gather_pairs(
     look: Callable[[Sequence[Layer], bool], Iterable[Seen]],
     *,
     alone: bool = False,
+    folds: int = FOLDS,
     positions: int = POSITIONS,
     seed: int = 0,
 ) -> dict[str, Pair | str]:
@@ -125,16 +164,18 @@ def gather_pairs(
         Goes through the images: what these layers see of each batch in both networks, or in the original alone.
     alone
         Whether that one alone is to be looked at.
+    folds
+        Moments are kept for at most so many.
     """
-    sums = {layer.name: PairSum(layer, positions, seed, alone=alone) for layer in layers}
-    for before, after in look(layers, alone):
+    sums = {layer.name: PairSum(layer, positions, seed, folds, alone=alone) for layer in layers}
+    for fold, before, after in look(layers, alone):
         ours, theirs = _by_name(before), _by_name(after)
         for name, total in sums.items():
-            total.add(ours.get(name, []), theirs.get(name, []))
+            total.add(fold, ours.get(name, []), theirs.get(name, []))
     pairs = {name: sums.pop(name).result() for name in list(sums)}
     apart = [layer for layer in layers if pairs[layer.name] == APART]
     if apart:
-        again = gather_pairs(apart, look, alone=True, positions=positions, seed=seed)
+        again = gather_pairs(apart, look, alone=True, folds=folds, positions=positions, seed=seed)
         note = f"fitted to the original's inputs: {APART}"
         pairs |= {n: pair if isinstance(pair, str) else replace(pair, note=note) for n, pair in again.items()}
     return pairs
@@ -150,30 +191,36 @@ def _by_name(calls: Sequence[Captured]) -> dict[str, list[Captured]]:
 class PairSum:
     """Sums of a layer's pair over batches; ``alone``, of its inputs in the original network."""
 
-    def __init__(self, layer: Layer, positions: int, seed: int, *, alone: bool = False) -> None:
+    def __init__(
+        self, layer: Layer, positions: int, seed: int, folds: int = FOLDS, *, alone: bool = False
+    ) -> None:
         self._layer, self._alone = layer, alone
-        self._own, self._cross = MomentSum(layer.spec), MomentSum(layer.spec)
-        self._choice = PositionChoice(layer.name, positions, seed)
+        self._folds, self._fold, self._sums = folds, 0, dict[int, tuple[MomentSum, MomentSum]]()
+        sparse = layer.skip_reason == DEPTHWISE
+        self._choice = PositionChoice(layer.name, ceil(positions / _SPARSE) if sparse else positions, seed)
         self._held: list[list[Tensor]] = []
         self._positions = torch.empty(0, dtype=torch.long)
         self._trouble = ""
 
-    def add(self, before: Sequence[Captured], after: Sequence[Captured]) -> None:
-        """Add what the layer saw in the original and in the compressed network, at its calls for a batch."""
+    def add(self, fold: int, before: Sequence[Captured], after: Sequence[Captured]) -> None:
+        """Add what the layer saw in the original and in the compressed network, at its calls for some images."""
         if not self._alone and not _see_the_same_rows(before, after):
             self._trouble = APART
         if self._trouble:
             return
         try:
             for one, other in zip(before, before if self._alone else after, strict=True):
-                self._add(one, other)
+                self._add(fold % self._folds, one, other)
         except TuckertreeError as error:  # what the compressed network makes of it may be at fault
             self._trouble = str(error).removeprefix(f"{self._layer.name}: ") if self._alone else APART
 
-    def _add(self, one: Captured, other: Captured) -> None:
+    def _add(self, fold: int, one: Captured, other: Captured) -> None:
         if not one.continues:
             self._positions = self._choice.choose(one.size_out)
         inputs = (one.x,) if self._alone else (one.x, other.x)
+        if fold != self._fold:
+            self._sum_up()
+            self._fold = fold
         for patches in patch_blocks(inputs, self._layer.spec, one.size_out, self._positions):
             if patches[0].numel() + sum(held[0].numel() for held in self._held) > BLOCK:
                 self._sum_up()
@@ -183,24 +230,32 @@ class PairSum:
         """Add the patches that are held: a few large products take less time than many small ones."""
         patches = [torch.cat(blocks, 1) for blocks in zip(*self._held, strict=True)]
         self._held = []
-        if patches:
-            self._own.add(patches[-1], self._layer.name)
-        if len(patches) == 2:
-            self._cross.add(patches[0], self._layer.name, patches[1])
+        if not patches:
+            return
+        spec = self._layer.spec
+        own, cross = self._sums.setdefault(self._fold, (MomentSum(spec), MomentSum(spec)))
+        own.add(patches[-1], self._layer.name)
+        if not self._alone:
+            cross.add(patches[0], self._layer.name, patches[1])
 
     def result(self) -> Pair | str:
         """The means, or why there are none; :data:`APART` if the original's alone can be had."""
         name = self._layer.name
         try:
             self._sum_up()
-            if not self._trouble and self._alone:
-                return Pair.alike(self._own.result(name))
             if not self._trouble:
-                cross, moment = self._cross.result(name), self._own.result(name)
-                return Pair(moment, cross.patch, cross.mean, moment.patch)
+                sums = self._sums or {0: (MomentSum(self._layer.spec),) * 2}
+                return Pair.joined([self._pair(*sums[fold]) for fold in sorted(sums)])
         except TuckertreeError as error:
             self._trouble = str(error).removeprefix(f"{name}: ") if self._alone else APART
         return self._trouble
+
+    def _pair(self, own: MomentSum, cross: MomentSum) -> Pair:
+        moment = own.result(self._layer.name)
+        if self._alone:
+            return Pair.alike(moment)
+        other = cross.result(self._layer.name)
+        return Pair(moment, other.patch, other.mean, moment.patch)
 
 
 def _see_the_same_rows(before: Sequence[Captured], after: Sequence[Captured]) -> bool:
@@ -238,3 +293,11 @@ def least_squares_kernel(
     change = torch.cholesky_solve(cross @ whole - gram @ matrix, root)
     found = torch.zeros_like(whole).index_copy_(1, rows, matrix + change)
     return found.mT.reshape(kernel.shape)
+
+
+def reading(kernel: Tensor, channels: Sequence[int] | None) -> Tensor:
+    """A kernel that reads some of its channels ``C`` and has zeros for the others; None: all."""
+    if channels is None:
+        return kernel
+    some = torch.tensor(list(channels), device=kernel.device)
+    return torch.zeros_like(kernel).index_copy_(2, some, kernel.index_select(2, some))

@@ -145,6 +145,7 @@ def compress(
     if length is not None and images is None:
         raise UsageError("tuning needs images: give calibration too")
     tuning: Tuning | None = None
+    distances: dict[str, float] = {}
     with progress_bar(progress) as tick, network.opened(images):
         if length is not None and images is not None:
             check_tunable(network.module, images)
@@ -155,7 +156,7 @@ def compress(
             stopwatch.lap("factors")
         else:
             notes: dict[str, str] = {}
-            compressed = calibrate(network.module, plan, images, notes=notes, tick=tick)
+            compressed = calibrate(network.module, plan, images, notes=notes, distances=distances, tick=tick)
             plan = plan.noted(notes)
             stopwatch.lap("calibration")
             if length is not None:
@@ -175,6 +176,7 @@ def compress(
         input_size=network.input_size,
         output=network.output(compressed, plan, images),
         tuning=tuning,
+        distances=distances,
     )
 
 

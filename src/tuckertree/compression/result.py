@@ -42,6 +42,9 @@ class CompressionResult:
         What was compressed is an ONNX file: the file that is written, compared with it in ONNX Runtime.
     tuning
         What :func:`tuckertree.tune` did, or None.
+    distances
+        Relative distance of the outputs from the original's after calibration, ``"fitted"`` on the images that the
+        factors were fitted to and ``"held out"`` on the others, with their numbers; empty where there are none.
 
     Examples
     --------
@@ -67,6 +70,7 @@ class CompressionResult:
     input_size: Size | None = None
     output: OnnxOutput | None = None
     tuning: Tuning | None = None
+    distances: Mapping[str, float] = field(default_factory=dict)
 
     def __str__(self) -> str:
         """Table of the layers and the totals."""
@@ -77,15 +81,24 @@ class CompressionResult:
 
     def lines(self) -> list[str]:
         """What there is to say beside plan and totals."""
+        fitted = []
+        if found := self.distances:
+            fitted = [
+                f"distance    of the outputs from the original's: {found['fitted']:.1%} on the {found['images fitted']:.0f} "
+                f"images fitted to, {found['held out']:.1%} on {found['images held out']:.0f} held out"
+            ]
         tuned = [] if self.tuning is None else [f"tuned       {self.tuning}"]
-        return tuned + ([] if self.output is None else self.output.lines())
+        return fitted + tuned + ([] if self.output is None else self.output.lines())
 
     @property
     def warnings(self) -> list[str]:
         """Reasons to doubt that the network is of use, beside those that its plan gives."""
-        from tuckertree.io.report import is_fitted
+        from tuckertree.io.report import is_fitted, too_few_images
 
-        return [] if self.output is None else self.output.warnings(fitted=is_fitted(self))
+        return [
+            *too_few_images(self.distances),
+            *([] if self.output is None else self.output.warnings(fitted=is_fitted(self))),
+        ]
 
     def fused(self) -> nn.Module:
         """The network as it was measured, to be run, timed and exported; :attr:`model` is the one to train on.
@@ -135,6 +148,7 @@ class CompressionResult:
             "errors": dict(self.errors),
             "seconds": dict(self.seconds),
             **({"latency": asdict(self.plan.latency)} if self.plan.latency else {}),
+            **({"distances": dict(self.distances)} if self.distances else {}),
             **({"tuning": self.tuning.to_json()} if self.tuning else {}),
             **({} if self.output is None else self.output.summary()),
         }

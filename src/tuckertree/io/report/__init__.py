@@ -12,7 +12,7 @@ from tuckertree.io.report.tables import (
     short,
     totals,
 )
-from tuckertree.io.report.verdict import is_fitted, warnings_of
+from tuckertree.io.report.verdict import is_fitted, too_few_images, warnings_of
 
 __all__ = [
     "FittingTable",
@@ -26,6 +26,7 @@ __all__ = [
     "ratio",
     "result_text",
     "short",
+    "too_few_images",
     "totals",
     "warnings_of",
 ]

@@ -32,8 +32,7 @@ from tuckertree.network.onnx.nodes import (
     weight_place,
 )
 from tuckertree.network.onnx.runtime import constant_of, shapes_of
-from tuckertree.planning import Inventory, Layer
-from tuckertree.planning.inventory import DEPTHWISE
+from tuckertree.planning import DEPTHWISE, Inventory, Layer
 
 if TYPE_CHECKING:
     from onnx import NodeProto, TensorProto

@@ -1,0 +1,134 @@
+r"""How far a layer's fit may follow the images: chosen by images that the fit has not seen.
+
+The images are dealt out to a few folds, whose moments are kept apart and add up to those of all. A fit to the others,
+judged on a fold, costs a solve and no pass over images; the positions of one image, which are alike, are never on both
+sides. So nothing depends on how many patches or images there are but what they show.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from tuckertree.calibration.moment import InputSecondMoment, moment_bytes
+from tuckertree.calibration.pairs import FOLDS, Pair, least_squares_kernel, reading
+from tuckertree.planning import Layer
+
+RIDGES = (10.0, 1.0, 0.1, 0.01, 0.001)
+"""In this order; what is weaker than one that was worse than the one before is not tried."""
+
+
+@dataclass(frozen=True)
+class Strength:
+    """Of a layer's correction.
+
+    Attributes
+    ----------
+    ridge
+        See :func:`~tuckertree.calibration.pairs.least_squares_kernel`.
+    share
+        Of the way from the original kernel to the corrected one, 0 to 1.
+    """
+
+    ridge: float
+    share: float = 1.0
+
+    def correct(self, kernel: Tensor, pair: Pair, channels: Sequence[int] | None = None) -> Tensor:
+        """The kernel as far corrected as this says, reading some channels alone."""
+        start = reading(kernel, channels)
+        if not self.share:
+            return start
+        return start + self.share * (least_squares_kernel(kernel, pair, self.ridge, channels) - start)
+
+
+NONE = Strength(RIDGES[0], 0.0)
+
+
+def choose_strength(
+    kernel: Tensor, folds: Sequence[Pair], channels: Sequence[int] | None = None, *, centred: bool
+) -> Strength:
+    """Choose the ridge and the share with the least output error on images that a fit has not seen, or :data:`NONE`.
+
+    With ``D`` the change of the kernel that the other folds ask for, a fold's squared output error falls by
+    ``2 a <D, N> - a^2 <D, S D>``, ``N`` half of its slope there and ``S`` its second moment; summed over the folds the
+    best share ``a`` has a closed form.
+
+    Parameters
+    ----------
+    kernel
+        ``W[g, T, C, D1, ..., DN]``, float64.
+    folds
+        Pairs of disjoint images; of one alone nothing can be said.
+    channels
+        Those of ``C`` that may be read; by default all.
+    centred
+        Whether the mean of the output is corrected by itself.
+    """
+    if len(folds) < 2:
+        return NONE
+    start = reading(kernel, channels)
+    matrix, begun = (each.flatten(2).mT for each in (kernel, start))
+    judged: list[tuple[Pair, Tensor, Tensor]] = []
+    for place, fold in enumerate(folds):
+        others = Pair.joined([*folds[:place], *folds[place + 1 :]])
+        if centred:
+            fold, others = fold.about(others.moment.mean, others.mean), others.centred()
+        samples = fold.moment.samples
+        second = fold.gram.to(kernel.device)
+        slope = fold.cross.to(kernel.device) @ matrix - second @ begun
+        judged.append((others, samples * second, samples * slope))
+    best, most = NONE, 0.0
+    for ridge in RIDGES:
+        along, across = 0.0, 0.0
+        for others, second, slope in judged:
+            change = (least_squares_kernel(kernel, others, ridge, channels) - start).flatten(2).mT
+            along += float((change * slope).sum())
+            across += float((change * (second @ change)).sum())
+        share = min(max(along / across, 0.0), 1.0) if across > 0 else 0.0
+        gain = share * (2 * along - share * across)
+        if gain < most:
+            break
+        if gain > most:
+            best, most = Strength(ridge, share), gain
+    return best
+
+
+def shrunk_by_folds(moment: InputSecondMoment, folds: Sequence[Pair], *, centred: bool) -> InputSecondMoment:
+    """Shrink a moment towards the identity, as far as it differs between images.
+
+    Ledoit and Wolf's intensity (J. Multivariate Analysis 88, 2004) with folds as samples: the variance of the moment
+    over its squared distance from the identity.
+
+    Parameters
+    ----------
+    moment
+        Of all folds together; centred if they are to be.
+    folds
+        At least two.
+    """
+    total, count = sum(fold.moment.samples for fold in folds), len(folds)
+    scale = moment.patch.diagonal(dim1=1, dim2=2).mean(1)[:, None, None]
+    target = scale * torch.eye(moment.patch.shape[-1]).to(scale)
+    mean = Pair.joined(folds)
+    variance = torch.zeros_like(scale)
+    for fold in folds:
+        seen = fold.about(mean.moment.mean, mean.mean) if centred else fold
+        off = (seen.gram - moment.patch).square().sum((1, 2), keepdim=True)
+        variance += count / (count - 1) * (fold.moment.samples / total) ** 2 * off
+    distance = (moment.patch - target).square().sum((1, 2), keepdim=True)
+    rho = torch.where(distance > 0, variance / distance.clamp_min(1e-300), 1.0).clamp(max=1.0)
+    return replace(moment, patch=(1 - rho) * moment.patch + rho * target)
+
+
+def folds_within(layers: Sequence[Layer], memory: int, copies: int) -> int:
+    """Folds whose moments, ``copies`` of each layer, fit in the memory together; two, the least, may take twice as much."""
+    size = copies * sum(moment_bytes(layer.spec) for layer in layers)
+    return FOLDS if FOLDS * size <= memory else 2
+
+
+def fold_of(start: int, fitted: int) -> int:
+    """Number of the fold that an image is in, of the first ``fitted`` ones, which are fitted to."""
+    return min(start * FOLDS // fitted, FOLDS - 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Sequence
 from math import inf, isfinite
 from warnings import warn
 
@@ -47,23 +48,71 @@ def output_distances(
     """
     images = Calibration(images)
     lost, whole = [0.0] * len(models), 0.0
-    for inputs in images.part(start, len(images)):
-        wanted = _outputs(reference, inputs)
-        if not wanted:
-            raise IncomparableError("no output is of floating-point numbers")
-        usual = [y.where(y.isfinite(), 0.0) for y in wanted]
-        units = [units_of(y) if in_units else y.new_ones(()) for y in usual]
-        whole += sum(float((y * unit).square().sum()) for y, unit in zip(usual, units, strict=True))
-        for i, model in enumerate(models):
-            found = _outputs(model, inputs)
-            if [y.shape for y in found] != [y.shape for y in wanted]:
-                raise IncomparableError("the sizes of the outputs depend on their values")
-            lost[i] += sum(
-                float(((y - z) * unit)[y.isfinite()].square().sum())
-                for y, z, unit in zip(wanted, found, units, strict=True)
-            )
+    for norm, errors in squared_errors(reference, models, images.part(start, len(images)), in_units=in_units):
+        whole += norm
+        lost = [total + error for total, error in zip(lost, errors, strict=True)]
     distances = [(value / whole) ** 0.5 if whole else value for value in lost]
     return [value if isfinite(value) else inf for value in distances]
+
+
+def squared_errors(
+    reference: nn.Module,
+    models: tuple[nn.Module, ...],
+    batches: Iterable[ExampleInputs],
+    *,
+    in_units: bool = False,
+) -> Iterator[tuple[float, list[float]]]:
+    """For each batch the squared norm of the reference's outputs, and the squared error of each model's.
+
+    Units, what is not finite, and errors raised as of :func:`output_distances`.
+    """
+    for wanted, found in compared_outputs(reference, models, batches):
+        yield squared_error(wanted, found, in_units=in_units)
+
+
+def compared_outputs(
+    reference: nn.Module, models: tuple[nn.Module, ...], batches: Iterable[ExampleInputs]
+) -> Iterator[tuple[list[Tensor], list[list[Tensor]]]]:
+    """For each batch the floating-point outputs of the reference, and those of each model, of the same sizes.
+
+    Raises
+    ------
+    IncomparableError
+        As :func:`output_distances`.
+    """
+    for inputs in batches:
+        wanted = float_outputs(reference, inputs)
+        if not wanted:
+            raise IncomparableError("no output is of floating-point numbers")
+        found = [float_outputs(model, inputs) for model in models]
+        if any([y.shape for y in each] != [y.shape for y in wanted] for each in found):
+            raise IncomparableError("the sizes of the outputs depend on their values")
+        yield wanted, found
+
+
+def squared_error(
+    wanted: list[Tensor], found: list[list[Tensor]], *, in_units: bool = False
+) -> tuple[float, list[float]]:
+    """Squared norm of a batch's outputs, and the squared error of each model's; as :func:`squared_errors`."""
+    usual = [y.where(y.isfinite(), 0.0) for y in wanted]
+    units = [units_of(y) if in_units else y.new_ones(()) for y in usual]
+    norm = sum(float((y * unit).square().sum()) for y, unit in zip(usual, units, strict=True))
+    return norm, [
+        sum(
+            float(((y - z) * unit)[y.isfinite()].square().sum())
+            for y, z, unit in zip(wanted, each, units, strict=True)
+        )
+        for each in found
+    ]
+
+
+def answers_of(outputs: Sequence[Tensor]) -> Tensor | None:
+    """The classes that logits ``[images, classes]`` say, -1 where they hold NaN; None of what is no classifier's."""
+    if not outputs or outputs[0].ndim != 2 or outputs[0].shape[1] < 2:
+        return None
+    logits = outputs[0]
+    best = torch.where(logits.isnan().any(1), -1, logits.argmax(1))
+    return best.cpu()
 
 
 def nearer(model: nn.Module, plain: nn.Module, fitted: nn.Module, images: Calibration) -> nn.Module:
@@ -85,6 +134,7 @@ def nearer(model: nn.Module, plain: nn.Module, fitted: nn.Module, images: Calibr
     return plain
 
 
-def _outputs(model: nn.Module, inputs: ExampleInputs) -> list[Tensor]:
+def float_outputs(model: nn.Module, inputs: ExampleInputs) -> list[Tensor]:
+    """All floating-point outputs of a model on a batch, in float32."""
     outputs = floating_outputs(run(model, to_model(inputs, model), "the calibration images"))
     return [output.to(torch.float32) for output in outputs]

@@ -9,6 +9,7 @@ from pathlib import Path
 from torch import nn
 
 from tuckertree.calibration import Tuning
+from tuckertree.compression.accuracy.record import AccuracySearch
 from tuckertree.compression.onnx_output import OnnxOutput
 from tuckertree.io import save_folder
 from tuckertree.io.sizes import Size
@@ -33,7 +34,7 @@ class CompressionResult:
         The same over all convolutions and linear layers together, dense ones included.
     seconds
         Time of the phases ``inventory``, ``probe``, ``images``, ``times``, ``plan``, ``factors`` or
-        ``calibration``, ``tuning`` and ``errors``.
+        ``calibration``, ``tuning`` and ``errors``; of a budget of accuracy ``original`` and ``accuracy`` too.
     architecture
         Name from which :func:`tuckertree.build` makes the original architecture, if it has one.
     input_size
@@ -42,6 +43,8 @@ class CompressionResult:
         What was compressed is an ONNX file: the file that is written, compared with it in ONNX Runtime.
     tuning
         What :func:`tuckertree.tune` did, or None.
+    accuracy
+        How a budget of accuracy was searched for and proved, or None.
 
     Examples
     --------
@@ -67,6 +70,7 @@ class CompressionResult:
     input_size: Size | None = None
     output: OnnxOutput | None = None
     tuning: Tuning | None = None
+    accuracy: AccuracySearch | None = None
 
     def __str__(self) -> str:
         """Table of the layers and the totals."""
@@ -78,14 +82,16 @@ class CompressionResult:
     def lines(self) -> list[str]:
         """What there is to say beside plan and totals."""
         tuned = [] if self.tuning is None else [f"tuned       {self.tuning}"]
-        return tuned + ([] if self.output is None else self.output.lines())
+        kept = [] if self.accuracy is None else self.accuracy.lines()
+        return tuned + kept + ([] if self.output is None else self.output.lines())
 
     @property
     def warnings(self) -> list[str]:
         """Reasons to doubt that the network is of use, beside those that its plan gives."""
         from tuckertree.io.report import is_fitted
 
-        return [] if self.output is None else self.output.warnings(fitted=is_fitted(self))
+        kept = [] if self.accuracy is None else self.accuracy.warnings
+        return kept + ([] if self.output is None else self.output.warnings(fitted=is_fitted(self)))
 
     def fused(self) -> nn.Module:
         """The network as it was measured, to be run, timed and exported; :attr:`model` is the one to train on.
@@ -136,5 +142,6 @@ class CompressionResult:
             "seconds": dict(self.seconds),
             **({"latency": asdict(self.plan.latency)} if self.plan.latency else {}),
             **({"tuning": self.tuning.to_json()} if self.tuning else {}),
+            **({"accuracy": self.accuracy.to_json()} if self.accuracy else {}),
             **({} if self.output is None else self.output.summary()),
         }

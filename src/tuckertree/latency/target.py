@@ -58,6 +58,10 @@ class LatencyTarget:
         dtype = next(p.dtype for p in model.parameters() if p.is_floating_point())
         return cls(rule, network, RuntimeBenchmark(runtime, dtype))
 
+    def at(self, rule: Budget) -> LatencyTarget:
+        """The same times for another target."""
+        return LatencyTarget(rule, self._network, self._layers)
+
     def measure(
         self, inventory: Inventory, options: Options, *, tick: ProgressCallback = no_progress
     ) -> tuple[Inventory, TimeModel]:
@@ -135,7 +139,7 @@ def meet_target(
     assert inventory.seconds is not None
     assert rule.latency is not None
     target = float(rule.latency)
-    least = 1 - sum(_largest_saving(layer) for layer in candidates.values()) / inventory.seconds
+    least = least_latency(inventory, candidates)
     # The budget counts whole nanoseconds, and rounds each layer's time: in a small network they add up.
     least = max(least, 0.0) + _HAIR + (len(candidates) + 2) * 1e-9 / inventory.seconds
     share, found = target, list[Plan]()
@@ -156,6 +160,12 @@ def meet_target(
             break
         share = corrected
     return _best(found, rule)
+
+
+def least_latency(inventory: Inventory, candidates: Mapping[str, Candidates]) -> float:
+    """Share of the dense network's time that is left if every layer saves what it can, by the layers' times."""
+    assert inventory.seconds is not None
+    return 1 - sum(_largest_saving(layer) for layer in candidates.values()) / inventory.seconds
 
 
 def predicted_share(plan: Plan, inventory: Inventory) -> float:

@@ -6,11 +6,13 @@ from torch import nn
 
 from tuckertree._base.errors import TuckertreeError, UnreachableTargetError, UsageError
 from tuckertree._base.version import __version__
-from tuckertree.calibration import LayerSensitivity, Sensitivity, calibrate
+from tuckertree.calibration import calibrate
 from tuckertree.compression import (
     AccuracyNotKeptError,
     CompressionResult,
+    LayerSensitivity,
     OnnxNetwork,
+    Sensitivity,
     compress,
     plan,
     sensitivity,

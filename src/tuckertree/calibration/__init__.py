@@ -6,7 +6,6 @@ from tuckertree.calibration.check import check_images
 from tuckertree.calibration.correct import calibrate
 from tuckertree.calibration.distances import output_distances
 from tuckertree.calibration.fit import fit, output_error
-from tuckertree.calibration.layerwise import LayerSensitivity, Sensitivity
 from tuckertree.calibration.metrics import KroneckerMetric, NotDifferentiableError, collect_metrics
 from tuckertree.calibration.moment import InputSecondMoment
 from tuckertree.calibration.moments import collect_moments
@@ -20,10 +19,8 @@ __all__ = [
     "CalibrationWarning",
     "InputSecondMoment",
     "KroneckerMetric",
-    "LayerSensitivity",
     "Length",
     "NotDifferentiableError",
-    "Sensitivity",
     "Tuning",
     "balance",
     "calibrate",

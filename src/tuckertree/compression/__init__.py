@@ -2,6 +2,7 @@
 
 from tuckertree.compression.accuracy.search import AccuracyNotKeptError
 from tuckertree.compression.compressing import compress, plan
+from tuckertree.compression.layerwise import LayerSensitivity, Sensitivity
 from tuckertree.compression.measures import Stopwatch
 from tuckertree.compression.networks import Network, OnnxNetwork
 from tuckertree.compression.objectives import Objective, Survey, trade_off_curve
@@ -12,9 +13,11 @@ from tuckertree.compression.tuned import tune
 __all__ = [
     "AccuracyNotKeptError",
     "CompressionResult",
+    "LayerSensitivity",
     "Network",
     "Objective",
     "OnnxNetwork",
+    "Sensitivity",
     "Stopwatch",
     "Survey",
     "compress",

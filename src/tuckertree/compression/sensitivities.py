@@ -11,7 +11,7 @@ from torch import nn
 from tuckertree._base.errors import UsageError
 from tuckertree._base.progress import progress_bar
 from tuckertree.calibration import CalibrationData, collect_metrics
-from tuckertree.calibration.layerwise import Sensitivity, measure_each_layer
+from tuckertree.compression.layerwise import Sensitivity, measure_each_layer
 from tuckertree.compression.networks import Network, network_of
 from tuckertree.core.layers import METHODS
 from tuckertree.measure import ExampleInputs

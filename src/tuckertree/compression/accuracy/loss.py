@@ -91,15 +91,15 @@ class Loss:
         return self.within(limit - min(self.spread, limit / 2))
 
     def is_vague(self, limit: float) -> bool:
-        """Whether the images are too few to tell a loss of the limit: the interval reaches farther to either side."""
-        return (self.high - self.low) / 2 > limit
+        """Whether the images are too few to tell a loss of the limit: the interval reaches farther to either side.
 
-    def images_for(self, limit: float) -> int | None:
-        """About how many images would tell it; None where no number does."""
-        half = (self.high - self.low) / 2
-        if not limit or not isfinite(half):
-            return None
-        needed = self.images * (half / limit) ** 2
+        Of answers: a distance of outputs is known well from few images, and that nothing is lost no number can tell.
+        """
+        return self.kind != OUTPUTS and 0 < limit < (self.high - self.low) / 2
+
+    def images_for(self, limit: float) -> int:
+        """About how many images would tell it."""
+        needed = self.images * ((self.high - self.low) / 2 / limit) ** 2
         step = 10 ** max(len(str(int(needed))) - 2, 0)
         return -int(-needed // step) * step
 
@@ -109,10 +109,9 @@ class Loss:
             return "outputs that are not finite"
         if self.kind == TOP1:
             return f"{self.lost:.2f} points of top-1 lost ({self.low:.2f} to {self.high:.2f})"
-        kept, low, high = 1 - self.lost, 1 - self.high, 1 - self.low
-        if self.kind == ANSWERS:
-            return f"{kept:.2%} of the answers equal ({low:.2%} to {high:.2%})"
-        return f"outputs agree to {kept:.4f} ({low:.4f} to {high:.4f})"
+        if self.kind == OUTPUTS:
+            return f"outputs {self.lost:.3g} away ({self.low:.3g} to {self.high:.3g})"
+        return f"{1 - self.lost:.2%} of the answers equal ({1 - self.high:.2%} to {1 - self.low:.2%})"
 
     def to_json(self) -> dict[str, object]:
         """As JSON data, which has no infinite numbers."""

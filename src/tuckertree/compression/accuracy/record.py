@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from tuckertree.compression.accuracy.loss import OUTPUTS, TOP1, Loss
+from tuckertree.compression.accuracy.loss import TOP1, Loss
 from tuckertree.planning import Budget, Plan
 
 _CHANCE = 1.5
@@ -110,10 +110,11 @@ class AccuracySearch:
         loss, found = self.loss, list[str]()
         if not self.held:
             found.append(f"{self.asked} was not kept: {loss} on {loss.images} images that took no part")
-        if loss.kind != OUTPUTS and loss.is_vague(self.limit):
-            needed = loss.images_for(self.limit)
-            more = f"; about {2 * needed} would do, half of them to search with" if needed else ""
-            found.append(f"{loss.images} images are too few to tell {self.asked}{more}")
+        if loss.is_vague(self.limit):
+            found.append(
+                f"{loss.images} images are too few to tell {self.asked}; about {2 * loss.images_for(self.limit)} would do, "
+                "half of them to search with"
+            )
         if loss.top1 is not None and self.classes and loss.top1[0] < 100 * _CHANCE / self.classes:
             found.append(
                 f"the original answers {loss.top1[0]:.1f} % of the images rightly, no more than a guess: do the labels "

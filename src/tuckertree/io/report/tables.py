@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from io import StringIO
+from typing import Any
 
 from rich.console import Console
 
-from tuckertree.calibration.layerwise import Sensitivity
 from tuckertree.core.layers import FusionVariant, LayerSpec, get_method
 from tuckertree.io.report.fitting import FittingTable
 from tuckertree.io.report.verdict import Compressed, bounds_hold, is_fitted, is_weighted, warnings_of
@@ -160,9 +160,9 @@ def curve_table(points: Sequence[TradeOff]) -> FittingTable:
     return FittingTable((">params", ">parameters", ">macs", ">MACs", ">predicted loss"), rows)
 
 
-def sensitivity_table(found: Sensitivity) -> FittingTable:
+def sensitivity_table(layers: Sequence[Mapping[str, Any]]) -> FittingTable:
     """Table of what each layer alone costs, in the order of the forward pass."""
-    columns = [
+    columns = (
         "layer",
         "kind",
         "kernel",
@@ -172,27 +172,27 @@ def sensitivity_table(found: Sensitivity) -> FittingTable:
         ">distance of\noutputs",
         ">equal\nanswers",
         "reason",
-    ]
+    )
     rows = [
-        [
-            layer.name,
-            layer.kind,
-            _kernel(layer.kernel, layer.groups),
-            layer.method,
-            "/".join(map(str, layer.ranks)),
-            short(layer.macs[0]) if layer.distance is None else change(layer.macs),
-            "" if layer.distance is None else f"{layer.distance:.4f}",
-            "" if layer.agreement is None else f"{layer.agreement:.1%}",
-            layer.reason,
-        ]
-        for layer in found.layers
+        (
+            layer["name"],
+            layer["kind"],
+            _kernel(layer["kernel"], layer["groups"]),
+            layer["method"],
+            "/".join(map(str, layer["ranks"])),
+            change(layer["macs"]) if layer["ranks"] else short(layer["macs"][0]),
+            "" if layer["distance"] is None else f"{layer['distance']:.4f}",
+            "" if layer["agreement"] is None else f"{layer['agreement']:.1%}",
+            layer["reason"],
+        )
+        for layer in layers
     ]
     return FittingTable(columns, rows, ("kind", "kernel", "ranks", "MACs", "method"), note="reason")
 
 
-def sensitivity_text(found: Sensitivity) -> str:
+def sensitivity_text(layers: Sequence[Mapping[str, Any]]) -> str:
     """The same as plain text."""
-    return _plain(sensitivity_table(found))
+    return _plain(sensitivity_table(layers))
 
 
 def history_table(history: Sequence[Mapping[str, object]]) -> FittingTable:

@@ -30,7 +30,7 @@ from tuckertree.tools.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from tuckertree.calibration import Sensitivity
+    from tuckertree.compression import Sensitivity
     from tuckertree.planning import Inventory, TradeOff
 
 
@@ -126,7 +126,7 @@ def _show_sensitivity(found: Sensitivity, source: str, *, as_json: bool) -> None
     if as_json:
         print_json(found.to_json())
         return
-    print_table(sensitivity_table(found))
+    print_table(sensitivity_table(found.rows()))
     stdout.print(
         f"each layer alone at {found.factor:g}x fewer MACs, not fitted; {found.images} images of {source}"
     )

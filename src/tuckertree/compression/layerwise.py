@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from math import isfinite
+from typing import Any
 
 import torch
 
@@ -97,18 +98,22 @@ class Sensitivity:
 
     def to_json(self) -> dict[str, object]:
         """As JSON data, which has no infinite numbers."""
+        return {"factor": self.factor, "images": self.images, "layers": self.rows()}
+
+    def rows(self) -> list[dict[str, Any]]:
+        """A row for each layer, as JSON data."""
         layers = [asdict(layer) for layer in self.layers]
         for layer in layers:
             if layer["distance"] is not None and not isfinite(layer["distance"]):
                 layer["distance"] = None
                 layer["reason"] = "the outputs are not finite"
-        return {"factor": self.factor, "images": self.images, "layers": layers}
+        return layers
 
     def __str__(self) -> str:
         """Table of the layers."""
         from tuckertree.io.report.tables import sensitivity_text
 
-        return sensitivity_text(self)
+        return sensitivity_text(self.rows())
 
 
 def measure_each_layer(

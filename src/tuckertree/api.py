@@ -10,7 +10,6 @@ from tuckertree.calibration import calibrate
 from tuckertree.compression import (
     AccuracyNotKeptError,
     CompressionResult,
-    LayerSensitivity,
     OnnxNetwork,
     Sensitivity,
     compress,
@@ -77,7 +76,6 @@ __all__ = [
     "ErrorBound",
     "Layer",
     "LayerPlan",
-    "LayerSensitivity",
     "OnnxNetwork",
     "Outcome",
     "Plan",

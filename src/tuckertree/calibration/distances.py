@@ -134,7 +134,9 @@ def nearer(model: nn.Module, plain: nn.Module, fitted: nn.Module, images: Calibr
     return plain
 
 
-def float_outputs(model: nn.Module, inputs: ExampleInputs) -> list[Tensor]:
-    """All floating-point outputs of a model on a batch, in float32."""
-    outputs = floating_outputs(run(model, to_model(inputs, model), "the calibration images"))
+def float_outputs(
+    model: nn.Module, inputs: ExampleInputs, what: str = "the calibration images"
+) -> list[Tensor]:
+    """All floating-point outputs of a model on a batch, in float32; ``what`` the batch is of is for messages."""
+    outputs = floating_outputs(run(model, to_model(inputs, model), what))
     return [output.to(torch.float32) for output in outputs]

@@ -11,7 +11,13 @@ from torch import nn
 from tuckertree._base.errors import UnreachableTargetError, UsageError, advice
 from tuckertree._base.progress import ProgressCallback
 from tuckertree.calibration import Calibration, CalibrationData
-from tuckertree.compression.accuracy.trials import LabelledData, LabelledTrial, Trial, UnlabelledTrial
+from tuckertree.compression.accuracy.trials import (
+    LabelledData,
+    LabelledTrial,
+    Trial,
+    UnlabelledTrial,
+    refuse_shuffled,
+)
 from tuckertree.compression.measures import Stopwatch
 from tuckertree.compression.networks import Network, network_of
 from tuckertree.compression.objectives import AnyRule, Objective, find_objective, survey_network
@@ -122,7 +128,7 @@ class Choosing:
         stopwatch = Stopwatch()
         network = network_of(model, example_inputs)
         images = None if calibration is None else network.images(calibration)
-        images, trial = trial_for(rule, network, images, data)
+        images, trial = trial_for(rule, network, images, calibration, data)
         return cls(network, rule, options, found, images, stopwatch, trial)
 
     def planned(self, tick: ProgressCallback) -> tuple[Plan, Inventory, Mapping[str, Spectra] | None]:
@@ -170,7 +176,11 @@ class Choosing:
 
 
 def trial_for(
-    rule: AnyRule, network: Network, images: Calibration | None, data: LabelledData | None
+    rule: AnyRule,
+    network: Network,
+    images: Calibration | None,
+    calibration: CalibrationData | None,
+    data: LabelledData | None,
 ) -> tuple[Calibration | None, Trial | None]:
     """Images to fit to, and those on which a budget of accuracy is tried.
 
@@ -183,6 +193,10 @@ def trial_for(
         if data is not None:
             raise UsageError("labelled images belong to a budget of accuracy, such as Budget(max_drop=1.0)")
         return images, None
+    if data is not None and data is calibration:
+        raise UsageError(
+            "data and calibration are the same: an accuracy takes images that were not fitted to"
+        )
     if rule.max_drop is not None:
         if data is None:
             how = advice(typed="--data", called="compress(..., data=batches)")
@@ -192,6 +206,7 @@ def trial_for(
         return images, UnlabelledTrial.of_labelled(network, data)
     if images is None:
         raise UsageError("a budget of agreement needs unlabelled images: give calibration too")
+    refuse_shuffled(calibration)
     return UnlabelledTrial.divided(images)
 
 

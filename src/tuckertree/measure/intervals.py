@@ -57,7 +57,7 @@ def paired_difference(
     --------
     >>> from tuckertree.measure.intervals import paired_difference
     >>> [round(limit, 3) for limit in paired_difference(900, 20, 10, 70)]
-    [-0.001, 0.021]
+    [-0.001, 0.022]
     """
     count = both + first + second + neither
     ours, theirs = (both + first) / count, (both + second) / count

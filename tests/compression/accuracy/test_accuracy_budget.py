@@ -237,7 +237,24 @@ def test_labels_of_another_network_are_warned_of(model, calibration, labelled):
     assert any("do the labels belong to this network?" in line for line in result.warnings)
 
 
+class Reordered:
+    """Labelled images in another order each time."""
+
+    def __init__(self, x, y):
+        self.pairs, self.turn = (x, y), 0
+
+    def __iter__(self):
+        self.turn += 1
+        yield tuple(each.roll(self.turn, 0) for each in self.pairs)
+
+
+def test_images_that_come_in_another_order_each_time_are_refused(model, calibration, labelled):
+    with pytest.raises(tt.UsageError, match="another order each time; give them in one order"):
+        compressed(model, tt.Budget(max_drop=4.0), calibration=calibration, data=Reordered(*labelled))
+
+
 X, Y = images(8, 5), torch.arange(8)
+SHUFFLED = DataLoader(TensorDataset(X, Y), shuffle=True)
 
 
 @pytest.mark.parametrize(
@@ -247,6 +264,18 @@ X, Y = images(8, 5), torch.arange(8)
         (tt.Budget(agreement=0.9), {}, "a budget of agreement needs unlabelled images: give calibration"),
         (tt.Budget(macs=0.5), {"data": (X, Y)}, "labelled images belong to a budget of accuracy"),
         (tt.Budget(max_drop=1.0), {"data": iter([(X, Y)])}, "can be iterated only once"),
+        (
+            tt.Budget(max_drop=1.0),
+            {"data": SHUFFLED},
+            "another order each time; give a DataLoader without shuffle",
+        ),
+        (tt.Budget(agreement=0.9), {"calibration": SHUFFLED}, "give a DataLoader without shuffle"),
+        (tt.Budget(agreement=0.9), {"calibration": X, "data": X}, "data and calibration are the same"),
+        (
+            tt.Budget(max_drop=1.0),
+            {"data": [(X[:, :2], Y)]},
+            "does not run on the (labelled|calibration) images",
+        ),
         (tt.Budget(max_drop=1.0), {"data": 7}, "labelled images cannot come from a int"),
         (tt.Budget(max_drop=1.0), {"data": X}, "labelled images are pairs of batches"),
         (tt.Budget(max_drop=1.0), {"data": [(X, Y[:5])]}, "labelled images are pairs of batches"),

@@ -45,6 +45,19 @@ class AccuracyNotKeptError(UnreachableTargetError):
     ----------
     nearest
         The one that came nearest, with what it lost in ``nearest.accuracy``.
+
+    Examples
+    --------
+    >>> import torch, tuckertree as tt
+    >>> seed = torch.manual_seed(0)
+    >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 16, 3), torch.nn.ReLU(), torch.nn.Conv2d(16, 24, 3))
+    >>> images = torch.randn(64, 3, 8, 8)
+    >>> try:
+    ...     tt.compress(model, images[:1], tt.Budget(agreement=1.0), calibration=images, progress=False)
+    ... except tt.AccuracyNotKeptError as error:
+    ...     nearest = error.nearest
+    >>> nearest.accuracy.held, 0 < nearest.accuracy.loss.lost < 0.5
+    (False, True)
     """
 
     def __init__(self, message: str, nearest: CompressionResult) -> None:
@@ -163,7 +176,7 @@ class _Search:
                 continue
             result = self._result(self._held.pop(larger), length)
             proofs.append(self._look(result, self.shares[larger], len(proofs) + 1))
-            if proofs[-1].held:
+            if proofs[-1].held or (result.tuning is not None and result.tuning.interrupted):
                 return self._with_record(result, proofs)
             loss = proofs[-1].loss
             assert loss is not None

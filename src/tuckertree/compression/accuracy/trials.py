@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, IterableDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, RandomSampler
 
 from tuckertree._base.errors import TuckertreeError, UsageError, first_line
 from tuckertree._base.progress import ProgressCallback
@@ -28,6 +28,7 @@ SEARCH, PROOF = 0, 1
 LabelledData = Iterable[Any] | Dataset[Any]
 """Images with labels: a data set of pairs, or pairs of batches, images ``[N, ...]`` and integer labels ``[N]``."""
 _BATCH = 64
+_ANEW = "the images to search with and to prove come in another order each time"
 _CLUSTER = 8
 """Images of a batch whose distance counts as one sample."""
 
@@ -71,6 +72,7 @@ class LabelledTrial(Trial):
         size = network.batch or network.images(()).batch_size
         self._parts = [Part(self._pairs, (1, 1), part, size) for part in (SEARCH, PROOF)]
         self._right: list[Tensor] = []
+        self._labels: list[Tensor] = []
 
     @property
     def images(self) -> Calibration:
@@ -81,7 +83,9 @@ class LabelledTrial(Trial):
         """As :meth:`Trial.begin`."""
         for part in (SEARCH, PROOF):
             tick("original", part, 2)
-            self._right.append(self._answers(original, part))
+            right, labels = self._answers(original, part)
+            self._right.append(right)
+            self._labels.append(labels)
         if not all(map(len, self._right)):
             raise UsageError(
                 "a budget of accuracy needs two labelled images at least: to search, and to prove"
@@ -89,16 +93,19 @@ class LabelledTrial(Trial):
 
     def loss(self, model: nn.Module, part: int, z: float) -> Loss:
         """As :meth:`Trial.loss`."""
-        return Loss.of_answers(self._right[part], self._answers(model, part), z)
+        right, labels = self._answers(model, part)
+        if not torch.equal(labels, self._labels[part]):
+            raise UsageError(f"{_ANEW}; give them in one order")
+        return Loss.of_answers(self._right[part], right, z)
 
-    def _answers(self, model: nn.Module, part: int) -> Tensor:
-        """Which images are answered rightly."""
-        right = [torch.zeros(0, dtype=torch.bool)]
+    def _answers(self, model: nn.Module, part: int) -> tuple[Tensor, Tensor]:
+        """Which images are answered rightly, and their labels."""
+        right, known = [torch.zeros(0, dtype=torch.bool)], [torch.zeros(0, dtype=torch.int64)]
         for inputs, labels in self._parts[part]:
             seen, missing = 0, (self._network.batch or 0) - len(labels)
             whole = join([inputs, *[narrow(inputs, 0, 1)] * missing]) if missing > 0 else inputs
             for batch in self._network.images([whole]):
-                outputs = float_outputs(model, batch)
+                outputs = float_outputs(model, batch, "the labelled images")
                 answers = answers_of(outputs)
                 if answers is None:
                     raise TuckertreeError(
@@ -108,8 +115,9 @@ class LabelledTrial(Trial):
                 own = labels[seen : seen + len(answers)]
                 check_labels(own, self.classes)
                 right.append(answers[: len(own)] == own)
+                known.append(own)
                 seen += len(answers)
-        return torch.cat(right)
+        return torch.cat(right), torch.cat(known)
 
 
 class UnlabelledTrial(Trial):
@@ -187,13 +195,25 @@ def part_of(images: Calibration, shares: tuple[int, ...], number: int) -> Calibr
     return Calibration(Part(images, shares, number, images.batch_size), images.batch_size, images.example)
 
 
+def refuse_shuffled(source: object) -> None:
+    """Refuse a DataLoader that shuffles: what is searched with would be proved with.
+
+    Raises
+    ------
+    UsageError
+        If it is one.
+    """
+    if isinstance(source, DataLoader) and isinstance(source.sampler, RandomSampler):
+        raise UsageError(f"{_ANEW}; give a DataLoader without shuffle")
+
+
 class LabelledBatches:
     """Batches of inputs and labels, to be iterated again and again.
 
     Raises
     ------
     UsageError
-        If the source can be iterated only once, or holds something else.
+        If the source can be iterated only once, comes in another order each time, or holds something else.
     TuckertreeError
         While it is iterated, if the source fails.
     """
@@ -203,6 +223,7 @@ class LabelledBatches:
             raise UsageError(
                 "the labelled images can be iterated only once; give a list of batches, a DataLoader or a data set"
             )
+        refuse_shuffled(source)
         if isinstance(source, Dataset) and not isinstance(source, IterableDataset):
             source = DataLoader(source, batch_size=_BATCH)
         elif isinstance(source, tuple) and len(source) == 2:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from math import ceil, floor, isfinite
+from numbers import Real
 
 import torch
 from torch import Tensor
@@ -186,6 +187,8 @@ class Budget:
             raise UsageError(f"max_drop is in points of top-1, at least 0 and below 100, not {drop!r}")
         if agreement is not None and not (_is_number(agreement) and 0 < agreement <= 1):
             raise UsageError(f"agreement is a share in (0, 1] such as 0.99, not {agreement!r}")
+        for name, value in (("max_drop", drop), ("agreement", agreement)):
+            object.__setattr__(self, name, None if value is None else float(value))
 
     @property
     def _kinds(self) -> list[str]:
@@ -262,7 +265,7 @@ def trade_off(
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
+    return not isinstance(value, bool) and isinstance(value, Real) and isfinite(value)
 
 
 def _share(kind: str, value: float | str) -> float:

@@ -11,11 +11,12 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import tuckertree as tt
 from tests import networks
+from tuckertree._base.progress import no_progress
 from tuckertree.calibration import Calibration, output_distances
 from tuckertree.compression import choosing
 from tuckertree.compression.accuracy.loss import Loss
 from tuckertree.compression.accuracy.parts import Part
-from tuckertree.compression.accuracy.trials import PROOF, SEARCH
+from tuckertree.compression.accuracy.trials import PROOF, SEARCH, UnlabelledTrial
 
 IMAGE = torch.zeros(1, 3, 8, 8)
 few = pytest.mark.filterwarnings("ignore:fewer calibration patches")
@@ -341,3 +342,28 @@ def test_nan_is_no_answer():
     wanted = torch.tensor([0, 0, -1])
     loss = Loss.of_equality((torch.tensor([0, -1, -1]) == wanted) & (wanted >= 0), 1.96)
     assert loss.lost == pytest.approx(2 / 3)
+
+
+class Answers(nn.Module):
+    """A network that gives the number of its class alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.model = classifier()
+
+    def forward(self, x):
+        return self.model(x).argmax(1)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_outputs_that_are_whole_numbers_have_no_agreement(calibration):
+    with pytest.raises(tt.TuckertreeError, match=r"no agreement to keep|floating-point") as told:
+        compressed(Answers(), tt.Budget(agreement=0.9), calibration=calibration)
+    assert "\n" not in str(told.value)
+
+
+def test_outputs_of_sizes_that_depend_on_values_have_no_agreement(calibration):
+    trial = UnlabelledTrial(Calibration(calibration), (1, 1))
+    trial.begin(nn.Conv2d(3, 4, 3), no_progress)
+    with pytest.raises(tt.UsageError, match="no agreement to keep; give a budget of macs"):
+        trial.loss(nn.Conv2d(3, 5, 3), SEARCH, 1.96)

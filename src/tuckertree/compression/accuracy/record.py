@@ -158,4 +158,4 @@ def _accuracies(loss: Loss) -> str:
 
 def limit_of(budget: Budget) -> float:
     """The most that may be lost, in points of top-1 or as a share."""
-    return float(budget.max_drop) if budget.max_drop is not None else 1 - float(budget.agreement or 1)
+    return budget.max_drop if budget.max_drop is not None else 1 - (budget.agreement or 1)

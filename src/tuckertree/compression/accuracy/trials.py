@@ -15,7 +15,7 @@ from tuckertree._base.errors import TuckertreeError, UsageError, first_line
 from tuckertree._base.progress import ProgressCallback
 from tuckertree.calibration import Calibration
 from tuckertree.calibration.batches import batch_size, join, narrow
-from tuckertree.calibration.distances import answers_of, float_outputs, squared_errors
+from tuckertree.calibration.distances import IncomparableError, answers_of, float_outputs, squared_errors
 from tuckertree.compression.accuracy.loss import Loss
 from tuckertree.compression.accuracy.parts import Part
 from tuckertree.measure import ExampleInputs
@@ -150,9 +150,13 @@ class UnlabelledTrial(Trial):
         self._original = original
         for part in (SEARCH, PROOF):
             tick("original", part, 2)
-            if next(self._parts[part].whole(), None) is None:
+            if (first := next(self._parts[part].whole(), None)) is None:
                 raise UsageError(
                     "a budget of accuracy needs images to calibrate with, to search and to prove: give more of them"
+                )
+            if not float_outputs(original, first):
+                raise UsageError(
+                    "no output is of floating-point numbers, so networks have no agreement to keep"
                 )
             if (answers := self._classes(original, part)) is None:
                 return
@@ -163,7 +167,7 @@ class UnlabelledTrial(Trial):
 
         Raises
         ------
-        IncomparableError
+        UsageError
             If the sizes of the outputs depend on values.
         """
         assert self._original is not None
@@ -171,12 +175,14 @@ class UnlabelledTrial(Trial):
             answers, wanted = self._classes(model, part), self._answers[part]
             assert answers is not None
             return Loss.of_equality((answers == wanted) & (wanted >= 0), z)
-        count, sums = 0, list[tuple[float, float]]()
-        for inputs in self._parts[part].in_batches(min(_CLUSTER, self._images.batch_size)):
-            count += batch_size(inputs)
-            for norm, (error,) in squared_errors(self._original, (model,), [inputs], in_units=True):
-                sums.append((error, norm))
-        return Loss.of_distance(sums, count, z)
+        part_images = self._parts[part].in_batches(min(_CLUSTER, self._images.batch_size))
+        try:
+            errors = [*squared_errors(self._original, (model,), part_images, in_units=True)]
+        except IncomparableError as error:
+            raise UsageError(
+                f"{error}, so networks have no agreement to keep; give a budget of macs"
+            ) from error
+        return Loss.of_distance([(error, norm) for norm, (error,) in errors], len(part_images), z)
 
     def _classes(self, model: nn.Module, part: int) -> Tensor | None:
         """Answers of a network with one output, of logits."""

@@ -63,3 +63,25 @@ def test_a_source_that_fails_is_not_hidden():
 
     with pytest.raises(RuntimeError, match="gone"):
         list(Part(source(), (1, 1), 0, 4))
+
+
+@pytest.mark.parametrize(("memory", "times"), [(10**6, 1), (100, 3), (0, 3)])
+def test_images_are_held_where_there_is_room_for_them(memory, times):
+    class Source:
+        read = 0
+
+        def __iter__(self):
+            self.read += 1
+            return iter(cut(torch.arange(40)[:, None], [7]))
+
+    source = Source()
+    part = Part(source, (1, 1), 0, 6, memory=memory)
+    first, *others = ([batch.tolist() for batch in part] for _ in range(3))
+    assert others == [first, first]
+    assert source.read == times
+
+
+def test_of_images_that_are_read_in_part_nothing_is_held():
+    part = Part(cut(torch.arange(40)[:, None], [7]), (1, 1), 0, 6)
+    next(iter(part))
+    assert sum(map(len, part)) == 20

@@ -8,7 +8,10 @@ from typing import Any
 import torch
 
 from tuckertree.calibration.batches import batch_size, is_free, join, narrow, same_form
+from tuckertree.measure.nested import tensors
 
+MEMORY = 2**30
+"""Bytes up to which the images of a part are held, so that they are read and decoded once and not for every network."""
 _SEED = 0
 
 
@@ -28,6 +31,8 @@ class Part:
         Which part this is.
     size
         Images of a batch that is given; the last may be smaller.
+    memory
+        Bytes of images that may be held.
 
     Examples
     --------
@@ -39,11 +44,29 @@ class Part:
     (8, 4, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11])
     """
 
-    def __init__(self, source: Iterable[Any], shares: Sequence[int], number: int, size: int) -> None:
-        self._source, self._number, self._size = source, number, size
+    def __init__(
+        self, source: Iterable[Any], shares: Sequence[int], number: int, size: int, memory: int = MEMORY
+    ) -> None:
+        self._source, self._number, self._size, self._memory = source, number, size, memory
         self._dealt = torch.tensor([part for part, share in enumerate(shares) for _ in range(share)])
+        self._batches: list[Any] | None = None
 
     def __iter__(self) -> Iterator[Any]:
+        if self._batches is not None:
+            yield from self._batches
+            return
+        batches, left = list[Any](), self._memory
+        for batch in self._read():
+            left -= sum(x.numel() * x.element_size() for x in tensors(batch))
+            if left >= 0:
+                batches.append(batch)
+            else:
+                batches.clear()
+            yield batch
+        if left >= 0:
+            self._batches = batches
+
+    def _read(self) -> Iterator[Any]:
         places, held = self._places(), list[Any]()
         for batch in self._source:
             if not is_free(batch):

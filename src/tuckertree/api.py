@@ -7,7 +7,17 @@ from torch import nn
 from tuckertree._base.errors import TuckertreeError, UnreachableTargetError, UsageError
 from tuckertree._base.version import __version__
 from tuckertree.calibration import calibrate
-from tuckertree.compression import CompressionResult, OnnxNetwork, compress, plan, trade_off_curve, tune
+from tuckertree.compression import (
+    AccuracyNotKeptError,
+    CompressionResult,
+    OnnxNetwork,
+    Sensitivity,
+    compress,
+    plan,
+    sensitivity,
+    trade_off_curve,
+    tune,
+)
 from tuckertree.core.layers import Chain, densify, factorize
 from tuckertree.io import load_folder
 from tuckertree.io.export import export
@@ -58,6 +68,7 @@ def load(path: str | Path, *, into: nn.Module | None = None, fused: bool = False
 
 
 __all__ = [
+    "AccuracyNotKeptError",
     "Budget",
     "Chain",
     "CompressionResult",
@@ -69,6 +80,7 @@ __all__ = [
     "Outcome",
     "Plan",
     "Ranks",
+    "Sensitivity",
     "Settings",
     "TuckertreeError",
     "UnreachableTargetError",
@@ -85,6 +97,7 @@ __all__ = [
     "finetune",
     "load",
     "plan",
+    "sensitivity",
     "to_dense",
     "trade_off_curve",
     "train",

@@ -181,6 +181,17 @@ def narrow(inputs: ExampleInputs, start: int, length: int) -> ExampleInputs:
     return each_leaf(inputs, cut, whole=(Samples,))
 
 
+def is_free(batch: ExampleInputs) -> bool:
+    """Whether a batch can be taken apart, and put together with others."""
+    return batch.is_free if isinstance(batch, Batch) else not _holds_samples(batch)
+
+
+def _holds_samples(value: object) -> bool:
+    """Whether some of a batch is a list of images, each of its own size."""
+    parts = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
+    return isinstance(value, Samples) or any(map(_holds_samples, parts))
+
+
 def _as_tensor(value: object) -> object:
     """Arrays as tensors, all else as it is."""
     if not isinstance(value, np.ndarray):

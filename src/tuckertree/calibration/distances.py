@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from math import inf, isfinite
 from warnings import warn
@@ -99,9 +99,9 @@ class Comparison:
             if stop is not None and place[0] >= stop:
                 break
             new = [model for model in models if (model, place) not in self._squares]
-            wanted = self._wanted.get(place) or _outputs(self.reference, inputs) if new else []
+            wanted = self._wanted.get(place) or float_outputs(self.reference, inputs) if new else []
             for model in new:
-                self._squares[model, place] = self._compare(wanted, _outputs(model, inputs))
+                self._squares[model, place] = self._compare(wanted, float_outputs(model, inputs))
             squares = [self._squares[model, place] for model in models]
             lost = [total + square for total, (square, _) in zip(lost, squares, strict=True)]
             whole += squares[0][1]
@@ -110,18 +110,53 @@ class Comparison:
 
     def _compare(self, wanted: list[Tensor], found: list[Tensor]) -> tuple[float, float]:
         """Squared distance of outputs, and the square of those of the reference."""
-        if not wanted:
-            raise IncomparableError("no output is of floating-point numbers")
-        if [y.shape for y in found] != [y.shape for y in wanted]:
-            raise IncomparableError("the sizes of the outputs depend on their values")
-        usual = [y.where(y.isfinite(), 0.0) for y in wanted]
-        units = [units_of(y) if self._in_units else y.new_ones(()) for y in usual]
-        lost = (
+        whole, (lost,) = squared_error(wanted, [found], in_units=self._in_units)
+        return lost, whole
+
+
+def squared_errors(
+    reference: nn.Module,
+    models: tuple[nn.Module, ...],
+    batches: Iterable[ExampleInputs],
+    *,
+    in_units: bool = False,
+) -> Iterator[tuple[float, list[float]]]:
+    """For each batch the squared norm of the reference's outputs, and the squared error of each model's.
+
+    Units, what is not finite, and errors raised as of :func:`output_distances`.
+    """
+    for inputs in batches:
+        found = [float_outputs(model, inputs) for model in models]
+        yield squared_error(float_outputs(reference, inputs), found, in_units=in_units)
+
+
+def squared_error(
+    wanted: list[Tensor], found: list[list[Tensor]], *, in_units: bool = False
+) -> tuple[float, list[float]]:
+    """Squared norm of a batch's outputs, and the squared error of each model's; as :func:`squared_errors`."""
+    if not wanted:
+        raise IncomparableError("no output is of floating-point numbers")
+    if any([y.shape for y in each] != [y.shape for y in wanted] for each in found):
+        raise IncomparableError("the sizes of the outputs depend on their values")
+    usual = [y.where(y.isfinite(), 0.0) for y in wanted]
+    units = [units_of(y) if in_units else y.new_ones(()) for y in usual]
+    norm = sum(float((y * unit).square().sum()) for y, unit in zip(usual, units, strict=True))
+    return norm, [
+        sum(
             float(((y - z) * unit)[y.isfinite()].square().sum())
-            for y, z, unit in zip(wanted, found, units, strict=True)
+            for y, z, unit in zip(wanted, each, units, strict=True)
         )
-        whole = (float((y * unit).square().sum()) for y, unit in zip(usual, units, strict=True))
-        return sum(lost), sum(whole)
+        for each in found
+    ]
+
+
+def answers_of(outputs: Sequence[Tensor]) -> Tensor | None:
+    """The classes that logits ``[images, classes]`` say, -1 where they hold NaN; None of what is no classifier's."""
+    if not outputs or outputs[0].ndim != 2 or outputs[0].shape[1] < 2:
+        return None
+    logits = outputs[0]
+    best = torch.where(logits.isnan().any(1), -1, logits.argmax(1))
+    return best.cpu()
 
 
 def nearer(plain: nn.Module, fitted: nn.Module, comparison: Comparison) -> nn.Module:
@@ -165,5 +200,8 @@ def comparable(returned: object) -> list[Tensor]:
     return [output.to(torch.float32) for output in floating_outputs(returned)]
 
 
-def _outputs(model: nn.Module, inputs: ExampleInputs) -> list[Tensor]:
-    return comparable(run(model, to_model(inputs, model), "the calibration images"))
+def float_outputs(
+    model: nn.Module, inputs: ExampleInputs, what: str = "the calibration images"
+) -> list[Tensor]:
+    """All floating-point outputs of a model on a batch, in float32; ``what`` the batch is of is for messages."""
+    return comparable(run(model, to_model(inputs, model), what))

@@ -1,21 +1,28 @@
 """compress(), what it takes and gives back, and what a budget makes small."""
 
+from tuckertree.compression.accuracy.search import AccuracyNotKeptError
 from tuckertree.compression.compressing import compress, plan
+from tuckertree.compression.layerwise import LayerSensitivity, Sensitivity
 from tuckertree.compression.measures import Stopwatch
 from tuckertree.compression.networks import Network, OnnxNetwork
 from tuckertree.compression.objectives import Objective, Survey, trade_off_curve
 from tuckertree.compression.result import CompressionResult
+from tuckertree.compression.sensitivities import sensitivity
 from tuckertree.compression.tuned import tune
 
 __all__ = [
+    "AccuracyNotKeptError",
     "CompressionResult",
+    "LayerSensitivity",
     "Network",
     "Objective",
     "OnnxNetwork",
+    "Sensitivity",
     "Stopwatch",
     "Survey",
     "compress",
     "plan",
+    "sensitivity",
     "trade_off_curve",
     "tune",
 ]

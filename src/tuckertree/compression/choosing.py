@@ -8,19 +8,28 @@ from pathlib import Path
 
 from torch import nn
 
-from tuckertree._base.errors import UnreachableTargetError, UsageError
+from tuckertree._base.errors import UnreachableTargetError, UsageError, advice
 from tuckertree._base.progress import ProgressCallback
 from tuckertree.calibration import Calibration, CalibrationData
+from tuckertree.compression.accuracy.trials import (
+    LabelledData,
+    LabelledTrial,
+    Trial,
+    UnlabelledTrial,
+    refuse_shuffled,
+)
 from tuckertree.compression.measures import Stopwatch
 from tuckertree.compression.networks import Network, network_of
 from tuckertree.compression.objectives import AnyRule, Objective, find_objective, survey_network
 from tuckertree.core.decomposition import Spectra
+from tuckertree.latency import LatencyTarget, least_latency
 from tuckertree.measure import ExampleInputs
 from tuckertree.network.channels import gone_from
 from tuckertree.planning import (
     DENSE,
     Budget,
     Candidates,
+    Decisions,
     Energy,
     Inventory,
     NetworkRule,
@@ -29,10 +38,53 @@ from tuckertree.planning import (
     Ranks,
     make_plan,
     survey,
+    trade_off,
 )
-from tuckertree.planning.channels import CHANNELS, DEFAULT_METHODS
+from tuckertree.planning.channels import CHANNELS, DEFAULT_METHODS, Pruning
 from tuckertree.planning.plan import list_reasons
 from tuckertree.planning.planner import Choice
+
+
+@dataclass(frozen=True)
+class Surveyed:
+    """What budgets choose from: any number of plans can be made of it."""
+
+    inventory: Inventory
+    candidates: Decisions
+    options: Options
+    objective: Objective
+    target: LatencyTarget | None
+    before: tuple[Pruning, ...] = ()
+
+    def plan(self, rule: NetworkRule, tick: ProgressCallback) -> Plan:
+        """The plan of a rule.
+
+        Raises
+        ------
+        UnreachableTargetError
+            If it cannot be met.
+        """
+        if self.target is not None and isinstance(rule, Budget):
+            plan = self.target.at(rule).plan(self.inventory, self.candidates, self.options, tick=tick)
+        else:
+            plan = make_plan(self.inventory, self.candidates, rule, self.options)
+        return replace(plan, rule={**plan.rule, **self.objective.describe()}, before=self.before)
+
+    @property
+    def spectra(self) -> Mapping[str, Spectra] | None:
+        """Spectra that factors can be made of, where errors were measured in the metric of the weights."""
+        if self.objective.weighs:
+            return None
+        return {name: x.spectra for name, x in self.candidates.items() if isinstance(x, Candidates)}
+
+    def least(self, cost: str) -> float:
+        """The smallest share of the whole network's cost that candidates can reach."""
+        if cost == "latency":
+            return least_latency(self.inventory, self.candidates)
+        smallest = trade_off(self.inventory, self.candidates, by=cost, points=2)[0]
+        if cost == "macs":
+            return smallest.macs / self.inventory.macs
+        return smallest.parameters / self.inventory.parameters
 
 
 @dataclass
@@ -45,6 +97,12 @@ class Choosing:
     objective: Objective
     images: Calibration | None
     stopwatch: Stopwatch
+    trial: Trial | None = None
+
+    @property
+    def some_images(self) -> Calibration | None:
+        """Images of the form that the network takes, if there are any."""
+        return self.trial.images if self.images is None and self.trial else self.images
 
     @classmethod
     def of(
@@ -61,13 +119,14 @@ class Choosing:
         methods: Sequence[str] = DEFAULT_METHODS,
         calibration: CalibrationData | None = None,
         objective: str | Objective | None = None,
+        data: LabelledData | None = None,
     ) -> Choosing:
         """Check what was asked for, before any work is done; arguments as of :func:`tuckertree.compress`."""
         if energy is not None and rule is None:
             rule = Energy(energy)
         elif energy is not None or rule is None:
             raise UsageError("give either a rule or an energy, such as energy=0.9")
-        timed = isinstance(rule, Budget) and rule.latency is not None
+        timed = isinstance(rule, Budget) and rule.is_timed
         round_to = 1 if round_to is None and not timed else round_to
         options = Options(_patterns(include), _patterns(exclude), first, round_to, methods).for_rule(rule)
         if not options.of_layers and calibration is None:
@@ -78,50 +137,91 @@ class Choosing:
         stopwatch = Stopwatch()
         network = network_of(model, example_inputs)
         images = None if calibration is None else network.images(calibration)
-        return cls(network, rule, options, found, images, stopwatch)
+        images, trial = trial_for(rule, network, images, calibration, data)
+        return cls(network, rule, options, found, images, stopwatch, trial)
 
     def planned(self, tick: ProgressCallback) -> tuple[Plan, Inventory, Mapping[str, Spectra] | None]:
         """The plan, the inventory it was made for, and spectra that its factors can be made of."""
-        network, rule, images, stopwatch = self.network, self.rule, self.images, self.stopwatch
+        spectra: Mapping[str, Spectra] | None
+        if isinstance(self.rule, NetworkRule):
+            surveyed = self.surveyed(tick)
+            plan, inventory = surveyed.plan(self.rule, tick), surveyed.inventory
+            spectra = surveyed.spectra
+        else:
+            inventory, options = self._looked_at()
+            spectra = survey(self.network.module, inventory, options, tick=tick)
+            plan = replace(
+                make_plan(inventory, spectra, self.rule, options), before=gone_from(self.network.module)
+            )
+        if not plan.changes:
+            raise UnreachableTargetError(nothing_to_compress(plan))
+        self.stopwatch.lap("plan")
+        return plan, inventory, spectra
+
+    def surveyed(self, tick: ProgressCallback) -> Surveyed:
+        """What a budget chooses from."""
+        inventory, options = self._looked_at()
+        target = timer = None
+        if isinstance(self.rule, Budget) and self.rule.is_timed:
+            target = self.network.target(self.rule)
+            inventory, timer = target.measure(inventory, options, tick=tick)
+            self.stopwatch.lap("times")
+        dense, images = self.network.module, self.images
+        may_prune = CHANNELS in options.methods and images is not None
+        hidden = self.network.hidden(inventory, options) if may_prune else []
+        candidates, objective = survey_network(
+            dense, inventory, options, self.objective, images, hidden=hidden, timer=timer, tick=tick
+        )
+        return Surveyed(inventory, candidates, options, objective, target, gone_from(dense))
+
+    def _looked_at(self) -> tuple[Inventory, Options]:
+        """The layers, tried, and the options for them; images are checked by then."""
+        network, stopwatch = self.network, self.stopwatch
         inventory = network.inventory()
         options = self.options.among(inventory.layers)
         _refuse_if_all_stay(inventory, options, network.layers_are)
-        dense = network.module
         stopwatch.lap("inventory")
         inventory = network.probed(inventory, options)
         stopwatch.lap("probe")
-        if images is not None:
+        if (images := self.some_images) is not None:
             network.check_images(images)
             stopwatch.lap("images")
-        spectra: Mapping[str, Spectra] | None
-        if isinstance(rule, NetworkRule):
-            target = timer = None
-            if isinstance(rule, Budget) and rule.latency is not None:
-                target = network.target(rule)
-                inventory, timer = target.measure(inventory, options, tick=tick)
-                stopwatch.lap("times")
-            may_prune = CHANNELS in options.methods and images is not None
-            hidden = network.hidden(inventory, options) if may_prune else []
-            candidates, objective = survey_network(
-                dense, inventory, options, self.objective, images, hidden=hidden, timer=timer, tick=tick
-            )
-            if target is not None:
-                plan = target.plan(inventory, candidates, options, tick=tick)
-            else:
-                plan = make_plan(inventory, candidates, rule, options)
-            plan = replace(plan, rule={**plan.rule, **objective.describe()})
-            spectra = (
-                None
-                if objective.weighs
-                else {name: x.spectra for name, x in candidates.items() if isinstance(x, Candidates)}
-            )
-        else:
-            spectra = survey(dense, inventory, options, tick=tick)
-            plan = make_plan(inventory, spectra, rule, options)
-        if not plan.changes:
-            raise UnreachableTargetError(_nothing_to_compress(plan))
-        stopwatch.lap("plan")
-        return replace(plan, before=gone_from(dense)), inventory, spectra
+        return inventory, options
+
+
+def trial_for(
+    rule: AnyRule,
+    network: Network,
+    images: Calibration | None,
+    calibration: CalibrationData | None,
+    data: LabelledData | None,
+) -> tuple[Calibration | None, Trial | None]:
+    """Images to fit to, and those on which a budget of accuracy is tried.
+
+    Raises
+    ------
+    UsageError
+        If those that it needs are missing, or there are some that nothing needs.
+    """
+    if not (isinstance(rule, Budget) and rule.keeps_accuracy):
+        if data is not None:
+            raise UsageError("labelled images belong to a budget of accuracy, such as Budget(max_drop=1.0)")
+        return images, None
+    if data is not None and data is calibration:
+        raise UsageError(
+            "data and calibration are the same: an accuracy takes images that were not fitted to"
+        )
+    if rule.max_drop is not None:
+        if data is None:
+            how = advice(typed="--data", called="compress(..., data=batches)")
+            raise UsageError(f"a budget of max_drop needs labelled images: give {how}")
+        return images, LabelledTrial(network, data)
+    if data is not None:
+        return images, UnlabelledTrial.of_labelled(network, data)
+    if images is None:
+        raise UsageError("a budget of agreement needs unlabelled images: give calibration too")
+    refuse_shuffled(calibration)
+    return UnlabelledTrial.divided(images)
 
 
 def _patterns(wanted: str | Sequence[str] | Choice) -> Sequence[str] | Choice:
@@ -134,10 +234,10 @@ def _refuse_if_all_stay(inventory: Inventory, options: Options, layers_are: str)
         notes = f" ({'; '.join(inventory.notes)})" if inventory.notes else ""
         raise UnreachableTargetError(f"nothing to compress: the model has no {layers_are}{notes}")
     if all(options.method(layer)[0] == DENSE for layer in inventory.layers):
-        raise UnreachableTargetError(_nothing_to_compress(make_plan(inventory, {}, Ranks({"*": 1}), options)))
+        raise UnreachableTargetError(nothing_to_compress(make_plan(inventory, {}, Ranks({"*": 1}), options)))
 
 
-def _nothing_to_compress(plan: Plan) -> str:
+def nothing_to_compress(plan: Plan) -> str:
     """Say why a plan leaves everything as it is."""
     reasons = list_reasons(layer.reason for layer in plan.layers if layer.method == DENSE)
     return f"nothing to compress: all {len(plan.layers)} layers stay dense ({reasons})"

@@ -5,31 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TypedDict, Unpack
-from warnings import warn
 
 from torch import nn
 
 from tuckertree._base.errors import UsageError
-from tuckertree._base.progress import ProgressCallback, progress_bar
-from tuckertree.calibration import (
-    Calibration,
-    CalibrationData,
-    CalibrationWarning,
-    Length,
-    Tuning,
-    calibrate,
-    check_tunable,
-    tune_network,
-)
-from tuckertree.calibration.distances import IncomparableError
+from tuckertree._base.progress import progress_bar, say
+from tuckertree.calibration import CalibrationData, Length, check_tunable
+from tuckertree.compression.accuracy.search import keep_accuracy
+from tuckertree.compression.accuracy.trials import LabelledData
 from tuckertree.compression.choosing import Choosing
-from tuckertree.compression.measures import measure_errors
+from tuckertree.compression.making import make_network, make_result
 from tuckertree.compression.networks import Network
 from tuckertree.compression.objectives import AnyRule, Objective
 from tuckertree.compression.result import CompressionResult
 from tuckertree.measure import ExampleInputs
-from tuckertree.network.surgery import apply
-from tuckertree.planning import Plan
+from tuckertree.planning import Budget, Plan
 from tuckertree.planning.channels import DEFAULT_METHODS
 from tuckertree.planning.planner import Choice
 
@@ -48,6 +38,7 @@ def compress(
     calibration: CalibrationData | None = None,
     objective: str | Objective | None = None,
     tune: str | int | None = None,
+    data: LabelledData | None = None,
     progress: bool | None = None,
 ) -> CompressionResult:
     """Compress a trained network by hierarchical Tucker-2 decomposition.
@@ -67,7 +58,9 @@ def compress(
     rule
         ``Energy(0.9)`` (the paper), ``ErrorBound(0.1)``, ``Ranks({...})``, ``Budget(macs=0.5, params="2x")`` or
         ``Budget(latency="2x", runtime="onnxruntime", threads=2)``, which times layers and networks;
-        ``energy=0.9`` means the first.
+        ``energy=0.9`` means the first. ``Budget(max_drop=1.0)`` and ``Budget(agreement=0.99)`` ask for the network of the
+        fewest MACs (or ``cheapest="params"``, ``"latency"``) that keeps an accuracy: it is searched for, each try
+        calibrated, and proved on images that took no part.
     include, exclude
         Layers by name: a shell pattern, several of them, or a predicate on a
         :class:`~tuckertree.planning.Layer`.
@@ -95,8 +88,14 @@ def compress(
     tune
         With calibration: how long to tune the whole network afterwards against the original on the same images
         (:func:`tuckertree.tune`): ``"5min"``, ``"90s"``, or a number of steps.
+    data
+        For ``Budget(max_drop=...)``, labelled images other than those of the calibration: a data set of pairs, or
+        batches ``(images [N, ...], labels [N])`` that can be iterated again and again. One half serves the search, the
+        other the proof. For ``Budget(agreement=...)`` they need no labels; without them half of the calibration images
+        serve the two, and the fit has the other half.
     progress
-        Draw a progress bar on stderr; by default where stderr is a terminal.
+        Draw a progress bar on stderr; by default where stderr is a terminal. Where it is none, a search for an accuracy
+        says a line for each step, unless this is False.
 
     Returns
     -------
@@ -108,7 +107,8 @@ def compress(
     UsageError
         If the rule is missing or given twice, or an option has a value it cannot have.
     UnreachableTargetError
-        If no layer can be compressed, or a budget cannot be met; the message says why, or what can.
+        If no layer can be compressed, or a budget cannot be met; the message says why, or what can. Of an accuracy it
+        is an :class:`~tuckertree.compression.AccuracyNotKeptError`, which holds the nearest network.
     TuckertreeError
         If the model is no torch module with layers and weights, cannot be copied, does not run on the inputs, or a
         weight holds NaN or infinite values.
@@ -126,6 +126,14 @@ def compress(
     >>> test = open_images("demo", resolve("demo").preprocessing, limit=100)
     >>> tt.evaluate(result.model, batches(test, batch_size=50)).top1 > 80
     True
+
+    As cheap as can be, but no more than five points worse:
+
+    >>> data = open_images("demo", resolve("demo").preprocessing, limit=200)
+    >>> rule = tt.Budget(max_drop=5.0)
+    >>> result = tt.compress(model, torch.zeros(1, 3, 32, 32), rule, calibration=images, data=data, progress=False)
+    >>> result.accuracy.held, result.accuracy.loss.lost <= 5, result.accuracy.loss.images
+    (True, True, 100)
     """
     chosen = Choosing.of(
         model,
@@ -139,61 +147,24 @@ def compress(
         methods=methods,
         calibration=calibration,
         objective=objective,
+        data=data,
     )
     length = None if tune is None else Length.of(tune)
-    network, images, stopwatch = chosen.network, chosen.images, chosen.stopwatch
+    network, images = chosen.network, chosen.images
     if length is not None and images is None:
         raise UsageError("tuning needs images: give calibration too")
-    tuning: Tuning | None = None
-    distances: dict[str, float] = {}
-    with progress_bar(progress) as tick, network.opened(images):
+    with progress_bar(progress) as tick, network.opened(chosen.some_images):
         if length is not None and images is not None:
             check_tunable(network.module, images)
+        if chosen.trial is not None:
+            return keep_accuracy(chosen, length, tick, _silent if progress is False else say)
         plan, inventory, spectra = chosen.planned(tick)
-        network.settle()
-        if images is None:
-            compressed = apply(network.module, plan, spectra=spectra, tick=tick)
-            stopwatch.lap("factors")
-        else:
-            notes: dict[str, str] = {}
-            compressed = calibrate(network.module, plan, images, notes=notes, distances=distances, tick=tick)
-            plan = plan.noted(notes)
-            stopwatch.lap("calibration")
-            if length is not None:
-                compressed, tuning = _tuned(compressed, network.module, plan, images, length, tick)
-                stopwatch.lap("tuning")
-        compressed, plan = network.finished(compressed, plan, inventory)
-        layers = filter(network.weighs, inventory.layers)
-        errors, relative_error = measure_errors(network.module, compressed, layers)
-        stopwatch.lap("errors")
-    return CompressionResult(
-        model=compressed,
-        plan=plan,
-        errors=errors,
-        relative_error=relative_error,
-        seconds=stopwatch.seconds,
-        architecture=getattr(network.module, "architecture_name", None),
-        input_size=network.input_size,
-        output=network.output(compressed, plan, images),
-        tuning=tuning,
-        distances=distances,
-    )
+        made = make_network(chosen, plan, spectra, length, tick)
+        return make_result(chosen, made, inventory, length, tick)
 
 
-def _tuned(
-    compressed: nn.Module,
-    original: nn.Module,
-    plan: Plan,
-    images: Calibration,
-    length: Length,
-    tick: ProgressCallback,
-) -> tuple[nn.Module, Tuning | None]:
-    """Tune what was calibrated; where outputs have no distance, as those of detectors that drop boxes, it stays."""
-    try:
-        return tune_network(compressed, original, images, length, plan=plan, tick=tick)
-    except IncomparableError as error:
-        warn(f"not tuned: {error}", CalibrationWarning, stacklevel=3)
-        return compressed, None
+def _silent(line: str) -> None:
+    """Say nothing."""
 
 
 class PlanOptions(TypedDict, total=False):
@@ -242,6 +213,10 @@ def plan(
     >>> plan.parameters[1] <= 0.5 * plan.parameters[0]
     True
     """
+    if isinstance(rule, Budget) and rule.keeps_accuracy:
+        raise UsageError(
+            "a budget of accuracy is found by trying networks: give it to compress, which has the plan"
+        )
     chosen = Choosing.of(model, example_inputs, rule, **options)
     with progress_bar(progress) as tick, chosen.network.opened(chosen.images):
         return chosen.planned(tick)[0]

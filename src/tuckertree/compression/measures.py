@@ -21,9 +21,9 @@ class Stopwatch:
         self._last = time.perf_counter()
 
     def lap(self, phase: str) -> None:
-        """End a phase."""
+        """End a phase, or one more turn of it."""
         now = time.perf_counter()
-        self.seconds[phase] = round(now - self._last, 4)
+        self.seconds[phase] = round(self.seconds.get(phase, 0.0) + now - self._last, 4)
         self._last = now
 
 

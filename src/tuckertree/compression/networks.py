@@ -25,7 +25,7 @@ from tuckertree.network.hidden import find_hidden, may_go
 from tuckertree.network.onnx.files import read_onnx
 from tuckertree.network.onnx.functions import inlined
 from tuckertree.network.onnx.graph import Graph
-from tuckertree.network.onnx.inputs import Array, Feed, Sizes, Values
+from tuckertree.network.onnx.inputs import Array, Feed, Sizes, Values, fixed_batch
 from tuckertree.network.onnx.layers import OnnxInventory, round_as_stored, take_onnx_inventory
 from tuckertree.network.onnx.module import OnnxModule
 from tuckertree.network.onnx.writing import check_onnx_output, data_file
@@ -50,6 +50,11 @@ class Network(ABC):
     @abstractmethod
     def module(self) -> nn.Module:
         """The dense network in torch, with gradients; a layer is its submodule of that name."""
+
+    @property
+    def batch(self) -> int | None:
+        """Samples that it takes at a time, where that is prescribed."""
+        return None
 
     @abstractmethod
     def images(self, source: CalibrationData) -> Calibration:
@@ -225,6 +230,11 @@ class OnnxNetwork(Network):
     def module(self) -> nn.Module:
         """As :attr:`Network.module`."""
         return self._onnx_module()
+
+    @property
+    def batch(self) -> int | None:
+        """As :attr:`Network.batch`."""
+        return fixed_batch(self.graph)
 
     def images(self, source: CalibrationData) -> Calibration:
         """As :meth:`Network.images`."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from torch import nn
 
 from tuckertree.calibration import Tuning
+from tuckertree.compression.accuracy.record import AccuracySearch
 from tuckertree.compression.onnx_output import OnnxOutput
 from tuckertree.io import save_folder
 from tuckertree.io.sizes import Size
@@ -33,7 +34,7 @@ class CompressionResult:
         The same over all convolutions and linear layers together, dense ones included.
     seconds
         Time of the phases ``inventory``, ``probe``, ``images``, ``times``, ``plan``, ``factors`` or
-        ``calibration``, ``tuning`` and ``errors``.
+        ``calibration``, ``tuning`` and ``errors``; of a budget of accuracy ``original`` and ``accuracy`` too.
     architecture
         Name from which :func:`tuckertree.build` makes the original architecture, if it has one.
     input_size
@@ -45,6 +46,8 @@ class CompressionResult:
     distances
         Relative distance of the outputs from the original's after calibration, ``"fitted"`` on the images that the
         factors were fitted to and ``"held out"`` on the others, with their numbers; empty where there are none.
+    accuracy
+        How a budget of accuracy was searched for and proved, or None.
 
     Examples
     --------
@@ -71,6 +74,7 @@ class CompressionResult:
     output: OnnxOutput | None = None
     tuning: Tuning | None = None
     distances: Mapping[str, float] = field(default_factory=dict)
+    accuracy: AccuracySearch | None = None
 
     def __str__(self) -> str:
         """Table of the layers and the totals."""
@@ -88,7 +92,8 @@ class CompressionResult:
                 f"images fitted to, {found['held out']:.1%} on {found['images held out']:.0f} held out"
             ]
         tuned = [] if self.tuning is None else [f"tuned       {self.tuning}"]
-        return fitted + tuned + ([] if self.output is None else self.output.lines())
+        kept = [] if self.accuracy is None else self.accuracy.lines()
+        return fitted + tuned + kept + ([] if self.output is None else self.output.lines())
 
     @property
     def warnings(self) -> list[str]:
@@ -96,6 +101,7 @@ class CompressionResult:
         from tuckertree.io.report import is_fitted, too_few_images
 
         return [
+            *([] if self.accuracy is None else self.accuracy.warnings),
             *too_few_images(self.distances),
             *([] if self.output is None else self.output.warnings(fitted=is_fitted(self))),
         ]
@@ -150,5 +156,6 @@ class CompressionResult:
             **({"latency": asdict(self.plan.latency)} if self.plan.latency else {}),
             **({"distances": dict(self.distances)} if self.distances else {}),
             **({"tuning": self.tuning.to_json()} if self.tuning else {}),
+            **({"accuracy": self.accuracy.to_json()} if self.accuracy else {}),
             **({} if self.output is None else self.output.summary()),
         }

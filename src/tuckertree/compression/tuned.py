@@ -129,6 +129,7 @@ def tune(
         seconds={**network.seconds, **stopwatch.seconds},
         output=output,
         tuning=tuning,
+        accuracy=None,
     )
 
 

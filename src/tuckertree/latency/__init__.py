@@ -7,7 +7,7 @@ from tuckertree.latency.network import (
     is_measured,
     random_as_planned,
 )
-from tuckertree.latency.target import LatencyTarget, meet_target
+from tuckertree.latency.target import LatencyTarget, least_latency, meet_target
 from tuckertree.latency.time_model import LayerBenchmark, RuntimeBenchmark, TimeModel
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "TimeModel",
     "fuse_as_planned",
     "is_measured",
+    "least_latency",
     "meet_target",
     "random_as_planned",
 ]

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from math import floor
 
-from torch import Tensor, nn
+from torch import nn
 
 from tuckertree._base.errors import UnreachableTargetError
 from tuckertree._base.progress import ProgressCallback, no_progress
@@ -58,6 +58,10 @@ class LatencyTarget:
         network = NetworkBenchmark(model, example_inputs, runtime, rule.batch)
         dtype = next(p.dtype for p in model.parameters() if p.is_floating_point())
         return cls(rule, network, RuntimeBenchmark(runtime, dtype))
+
+    def at(self, rule: Budget) -> LatencyTarget:
+        """The same times for another target."""
+        return LatencyTarget(rule, self._network, self._layers)
 
     def measure(
         self, inventory: Inventory, options: Options, *, tick: ProgressCallback = no_progress
@@ -136,8 +140,7 @@ def meet_target(
     assert inventory.seconds is not None
     assert rule.latency is not None
     target = float(rule.latency)
-    saved = sum(float(costs.max() - costs.min()) for costs in _times(candidates)) / PER_SECOND
-    least = 1 - saved / inventory.seconds
+    least = least_latency(inventory, candidates)
     # The budget counts whole nanoseconds, and rounds each layer's time: in a small network they add up.
     least = max(least, 0.0) + _HAIR + (len(candidates) + 2) * 1e-9 / inventory.seconds
     share, found = target, list[Plan]()
@@ -158,6 +161,13 @@ def meet_target(
             break
         share = corrected
     return _best(found, rule)
+
+
+def least_latency(inventory: Inventory, candidates: Decisions) -> float:
+    """Share of the dense network's time that is left if every layer saves what it can, by the layers' times."""
+    assert inventory.seconds is not None
+    costs = (part.front.costs for part in units(candidates, ["latency"]))  # of choices that can be made apart
+    return 1 - sum(float(each.max() - each.min()) for each in costs) / PER_SECOND / inventory.seconds
 
 
 def predicted_share(plan: Plan, inventory: Inventory) -> float:
@@ -181,11 +191,6 @@ def _corrected(found: list[Plan], target: float) -> float:
     # Doing nothing is a try, too: it takes as long as the dense network.
     too_slow = min([each for each in slow if each[0] > kept[0]], default=(1.0, 1.0))
     return kept[0] + (target - kept[1]) * (too_slow[0] - kept[0]) / (too_slow[1] - kept[1])
-
-
-def _times(candidates: Decisions) -> Iterator[Tensor]:
-    """Times of the choices that can be made apart, in nanoseconds."""
-    return (part.front.costs[:, 0] for part in units(candidates, ["latency"]))
 
 
 def _latency(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from tuckertree._base.errors import TuckertreeError, first_line
 from tuckertree._base.progress import ProgressCallback, no_progress
 from tuckertree.measure.forward import describe, evaluating
+from tuckertree.measure.intervals import wilson
 
 
 @dataclass(frozen=True)
@@ -23,11 +24,57 @@ class Accuracy:
         Number of images looked at.
     top1, top5
         In percent.
+    top1_interval, top5_interval
+        Wilson's 95 % confidence intervals of them, in percent: what other images of the kind might have given.
+
+    Examples
+    --------
+    >>> from tuckertree.measure import Accuracy
+    >>> accuracy = Accuracy(images=1000, top1=90.0, top5=99.0)
+    >>> [round(limit, 1) for limit in accuracy.top1_interval]
+    [88.0, 91.7]
+    >>> print(accuracy.text("top1"))
+    90.00 % (88.0 to 91.7)
     """
 
     images: int
     top1: float
     top5: float
+
+    @property
+    def top1_interval(self) -> tuple[float, float]:
+        """Of :attr:`top1`."""
+        return share_interval(self.top1, self.images)
+
+    @property
+    def top5_interval(self) -> tuple[float, float]:
+        """Of :attr:`top5`."""
+        return share_interval(self.top5, self.images)
+
+    def text(self, which: str = "top1") -> str:
+        """``top1`` or ``top5`` with its interval, for people."""
+        return percent(getattr(self, which), self.images)
+
+    def to_json(self) -> dict[str, object]:
+        """As JSON data, intervals included."""
+        return {
+            **asdict(self),
+            "top1_interval": list(self.top1_interval),
+            "top5_interval": list(self.top5_interval),
+        }
+
+
+def share_interval(share: float, images: int) -> tuple[float, float]:
+    """Wilson's 95 % interval of a share, both in percent."""
+    low, high = wilson(round(share / 100 * images), images)
+    return 100 * low, 100 * high
+
+
+def percent(share: float, images: int) -> str:
+    """A share in percent with its interval: ``90.00 % (88.0 to 91.7)``."""
+    low, high = share_interval(share, images)
+    digits = 1 if high - low >= 1 else 2
+    return f"{share:.2f} % ({low:.{digits}f} to {high:.{digits}f})"
 
 
 def evaluate(
@@ -68,7 +115,7 @@ def evaluate(
     with evaluating(model):
         for inputs, labels in batches:
             logits = _logits(model, inputs.to(device, copy=True), len(inputs))
-            _check_labels(labels, logits.shape[1])
+            check_labels(labels, logits.shape[1])
             best = logits.topk(min(5, logits.shape[1]), dim=1).indices.cpu() == labels[:, None]
             first += int(best[:, 0].sum())
             five += int(best.any(dim=1).sum())
@@ -91,7 +138,14 @@ def _logits(model: nn.Module, inputs: Tensor, batch: int) -> Tensor:
     return logits
 
 
-def _check_labels(labels: Tensor, classes: int) -> None:
+def check_labels(labels: Tensor, classes: int) -> None:
+    """Refuse labels that are none of a network's classes.
+
+    Raises
+    ------
+    TuckertreeError
+        If there are such, or none at all (-1).
+    """
     if labels.min() < 0:
         raise TuckertreeError("these images have no labels, so there is no accuracy to measure")
     if labels.max() >= classes:

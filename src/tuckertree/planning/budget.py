@@ -1,10 +1,15 @@
-"""Budget: the least loss over all layers within a share of the network's parameters, MACs or time."""
+"""Budget: the least loss over all layers within a share of the network's parameters, MACs or time.
+
+Or the cheapest network that keeps an accuracy: that is no choice among candidates, and is searched for with networks
+(:mod:`tuckertree.compression.accuracy`), each of which a budget of the first kind chooses.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from math import ceil, floor
+from math import ceil, floor, isfinite
+from numbers import Real
 
 import torch
 from torch import Tensor
@@ -16,6 +21,8 @@ from tuckertree.planning.knapsack import Front, HullPath, least_excess, solve
 from tuckertree.planning.plan import Optimality, list_reasons
 from tuckertree.planning.rules import Allocation
 
+COSTS = ("macs", "params", "latency")
+"""What can be made small while an accuracy is kept."""
 _DIGITS = 10_000
 """The nearest value within reach is given to so many parts of the network."""
 
@@ -39,13 +46,23 @@ class Budget:
     runtime, threads, batch
         What the time is measured on (:func:`tuckertree.runtimes.get_runtime`), with how many threads (by
         default torch's number) and how many samples (by default those of the example inputs).
+    max_drop
+        Instead of these, the most that may be lost, in points of top-1: 1.0 allows 90.7 % of 91.7 %. Needs labelled
+        images (``compress(..., data=...)``).
+    agreement
+        Or the least agreement with the original, without labels: the share of equal answers of a classifier, as 0.99; of
+        other networks 1 less the relative distance of the outputs.
+    cheapest
+        With one of the two, what is made as small as it can be: ``macs`` (the default), ``params`` or ``latency``.
     best_effort
-        Where no plan keeps a target of latency, take the fastest that was measured, instead of refusing.
+        Where no plan keeps a target of latency, take the fastest that was measured, and where no network keeps an
+        accuracy the nearest that was tried, instead of refusing.
 
     Raises
     ------
     UsageError
-        If none is given, one is not a share or a factor, latency is given with another, or best effort without it.
+        If none is given, one is not a share or a factor, latency or an accuracy is given with another, or an option
+        without that which it belongs to.
 
     Examples
     --------
@@ -65,20 +82,48 @@ class Budget:
     threads: int | None = None
     batch: int | None = None
     best_effort: bool = False
+    max_drop: float | None = None
+    agreement: float | None = None
+    cheapest: str | None = None
 
     def __post_init__(self) -> None:
+        if self.batch is not None and self.batch < 1:
+            raise UsageError(f"a batch holds at least one sample, not {self.batch}")
+        if self.keeps_accuracy:
+            self._check_accuracy()
+            return
         if not self._kinds:
-            raise UsageError("a budget needs params, macs, both, or latency, such as Budget(macs=0.5)")
+            raise UsageError(
+                "a budget needs params, macs, both, latency, max_drop or agreement, such as Budget(macs=0.5)"
+            )
+        if self.cheapest is not None:
+            raise UsageError("cheapest belongs to a budget of accuracy, such as Budget(max_drop=1.0)")
         if self.latency is not None and len(self._kinds) > 1:
             raise UsageError(
                 "a budget of latency cannot be combined with others: give either latency, or params and macs"
             )
         if self.best_effort and self.latency is None:
-            raise UsageError("best effort belongs to a budget of latency, such as Budget(latency='2x')")
-        if self.batch is not None and self.batch < 1:
-            raise UsageError(f"a batch holds at least one sample, not {self.batch}")
+            raise UsageError(
+                "best effort belongs to a budget of latency or accuracy, such as Budget(latency='2x')"
+            )
         for kind in self._kinds:
             object.__setattr__(self, kind, _share(kind, getattr(self, kind)))
+
+    @property
+    def keeps_accuracy(self) -> bool:
+        """Whether it is said in accuracy, so that it is searched for and not chosen."""
+        return self.max_drop is not None or self.agreement is not None
+
+    @property
+    def is_timed(self) -> bool:
+        """Whether layers and networks are to be timed for it."""
+        return self.latency is not None or self.cheapest == "latency"
+
+    def at(self, share: float) -> Budget:
+        """The budget of what is to be cheapest at a share: a step of the search for an accuracy."""
+        assert self.cheapest is not None
+        costs: dict[str, float | str | None] = {self.cheapest: share}
+        return Budget(**costs, runtime=self.runtime, threads=self.threads, batch=self.batch)  # type: ignore[arg-type]
 
     def choose(self, inventory: Inventory, decisions: Decisions) -> Allocation:
         """Choose a candidate for each layer, or group of layers.
@@ -87,7 +132,13 @@ class Budget:
         ------
         UnreachableTargetError
             If the budget cannot be met; the message gives the nearest one that can.
+        UsageError
+            If it is said in accuracy.
         """
+        if self.keeps_accuracy:
+            raise UsageError(
+                "a budget of accuracy is found by trying networks: give it to compress; a plan has none"
+            )
         parts = units(decisions, self._kinds)
         fixed, totals = _fixed_costs(inventory, parts, self._kinds)
         shares = torch.tensor([getattr(self, kind) for kind in self._kinds], dtype=torch.float64)
@@ -116,8 +167,28 @@ class Budget:
 
     def describe(self) -> dict[str, object]:
         """See :meth:`NetworkRule.describe`."""
-        kinds = ("params", "macs") if self.latency is None else ("latency", "runtime", "threads", "batch")
+        if self.keeps_accuracy:
+            kinds: tuple[str, ...] = ("max_drop", "agreement", "cheapest")
+        else:
+            kinds = ("params", "macs") if self.latency is None else ("latency", "runtime", "threads", "batch")
         return {"rule": "budget", **{kind: getattr(self, kind) for kind in kinds}}
+
+    def _check_accuracy(self) -> None:
+        if self._kinds or None not in (self.max_drop, self.agreement):
+            raise UsageError(
+                "a budget of accuracy stands alone: give max_drop or agreement, and what is to be cheapest"
+            )
+        if self.cheapest is None:
+            object.__setattr__(self, "cheapest", COSTS[0])
+        if self.cheapest not in COSTS:
+            raise UsageError(f"what is cheapest can be {', '.join(COSTS)}, not {self.cheapest!r}")
+        drop, agreement = self.max_drop, self.agreement
+        if drop is not None and not (_is_number(drop) and 0 <= drop < 100):
+            raise UsageError(f"max_drop is in points of top-1, at least 0 and below 100, not {drop!r}")
+        if agreement is not None and not (_is_number(agreement) and 0 < agreement <= 1):
+            raise UsageError(f"agreement is a share in (0, 1] such as 0.99, not {agreement!r}")
+        for name, value in (("max_drop", drop), ("agreement", agreement)):
+            object.__setattr__(self, name, None if value is None else float(value))
 
     @property
     def _kinds(self) -> list[str]:
@@ -191,6 +262,10 @@ def trade_off(
     steps = torch.cat([steps.new_zeros(1), steps, steps.new_tensor([len(path.cost) - 1])]).unique()
     whole = (path.costs[steps] + fixed).round().long().tolist()
     return tuple(TradeOff(p, m, x) for (p, m), x in zip(whole, path.loss[steps].tolist(), strict=True))
+
+
+def _is_number(value: object) -> bool:
+    return not isinstance(value, bool) and isinstance(value, Real) and isfinite(value)
 
 
 def _share(kind: str, value: float | str) -> float:

@@ -90,6 +90,10 @@ class OnnxImages(Dataset[Tensor]):
             labels = [self._images.label(number) for number in numbers]
             yield torch.stack([self[number] for number in numbers]), torch.tensor(labels)
 
+    def subset(self, numbers: Sequence[int]) -> OnnxImages:
+        """Return some of these images, by their numbers here, as a set of its own."""
+        return OnnxImages(self._images.subset(numbers), self._layout)
+
     def __len__(self) -> int:
         return len(self._images)
 

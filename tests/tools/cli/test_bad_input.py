@@ -48,7 +48,7 @@ def test_what_the_parser_refuses_is_one_line_too(arguments, message):
         (["export", "demo", "--tolerance", "nan"], "--tolerance is 0 or more"),
         (["export", "demo", "--tolerance", "-1"], "--tolerance is 0 or more"),
         (["inspect", "demo", "--by", "macs"], "--by belongs to --curve"),
-        (["inspect", "demo", "--calibration", "demo"], "--calibration belongs to --curve"),
+        (["inspect", "demo", "--calibration", "demo"], "--calibration belongs to --curve or --sensitivity"),
         (["inspect", "a.onnx", "--mean", "1"], "--mean belongs to --calibration"),
         (["compress", "demo", "--params", ".5", "--calibration-images", "2"], "belongs to --calibration"),
     ],

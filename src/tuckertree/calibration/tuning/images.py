@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from tuckertree.calibration.batches import Batch, Samples, batch_size, join, narrow, same_form
+from tuckertree.calibration.batches import batch_size, is_free, join, narrow, same_form
 from tuckertree.calibration.sources import Calibration
 from tuckertree.measure import ExampleInputs
 from tuckertree.measure.nested import leaves
@@ -39,7 +39,7 @@ class TuningImages:
     def __init__(self, images: Calibration, size: int | None) -> None:
         self.size = size or _usual_size(next(iter(images)))
         given = list(images.in_batches(self.size))
-        self._joined = all(_is_free(each) and same_form(given[0], each) for each in given)
+        self._joined = all(is_free(each) and same_form(given[0], each) for each in given)
         if self._joined:
             given = [narrow(batch, place, 1) for batch in given for place in range(batch_size(batch))]
         largest = max(map(batch_size, given))
@@ -77,17 +77,6 @@ class TuningImages:
 def _usual_size(first: ExampleInputs) -> int:
     each = sum(x.numel() for x in leaves(first) if isinstance(x, Tensor)) / max(batch_size(first), 1)
     return BATCH if each <= _LARGE else _LARGE_BATCH
-
-
-def _is_free(batch: ExampleInputs) -> bool:
-    """Whether a batch can be taken apart, and put together with others."""
-    return batch.is_free if isinstance(batch, Batch) else not _holds_samples(batch)
-
-
-def _holds_samples(value: object) -> bool:
-    """Whether some of a batch is a list of images, each of its own size."""
-    parts = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
-    return isinstance(value, Samples) or any(map(_holds_samples, parts))
 
 
 def can_move(batch: ExampleInputs, outputs: list[Tensor]) -> bool:

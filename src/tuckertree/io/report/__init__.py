@@ -9,6 +9,7 @@ from tuckertree.io.report.tables import (
     plan_table,
     ratio,
     result_text,
+    sensitivity_table,
     short,
     totals,
 )
@@ -25,6 +26,7 @@ __all__ = [
     "plan_table",
     "ratio",
     "result_text",
+    "sensitivity_table",
     "short",
     "too_few_images",
     "totals",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from io import StringIO
+from typing import Any
 
 from rich.console import Console
 
@@ -171,6 +172,41 @@ def curve_table(points: Sequence[TradeOff]) -> FittingTable:
     return FittingTable((">params", ">parameters", ">macs", ">MACs", ">predicted loss"), rows)
 
 
+def sensitivity_table(layers: Sequence[Mapping[str, Any]]) -> FittingTable:
+    """Table of what each layer alone costs, in the order of the forward pass."""
+    columns = (
+        "layer",
+        "kind",
+        "kernel",
+        "method",
+        ">ranks",
+        ">MACs",
+        ">distance of\noutputs",
+        ">equal\nanswers",
+        "reason",
+    )
+    rows = [
+        (
+            layer["name"],
+            layer["kind"],
+            _kernel(layer["kernel"], layer["groups"]),
+            layer["method"],
+            "/".join(map(str, layer["ranks"])),
+            change(layer["macs"]) if layer["ranks"] else short(layer["macs"][0]),
+            "" if layer["distance"] is None else f"{layer['distance']:.4f}",
+            "" if layer["agreement"] is None else f"{layer['agreement']:.1%}",
+            layer["reason"],
+        )
+        for layer in layers
+    ]
+    return FittingTable(columns, rows, ("kind", "kernel", "ranks", "MACs", "method"), note="reason")
+
+
+def sensitivity_text(layers: Sequence[Mapping[str, Any]]) -> str:
+    """The same as plain text."""
+    return _plain(sensitivity_table(layers))
+
+
 def history_table(history: Sequence[Mapping[str, object]]) -> FittingTable:
     """Table of the epochs of a training run; twenty at most, the last among them."""
     step = -(-len(history) // 20)
@@ -186,8 +222,12 @@ def history_table(history: Sequence[Mapping[str, object]]) -> FittingTable:
 
 def kernel_text(layer: LayerPlan) -> str:
     """Kernel shape, with the number of groups where there are several: ``8 x 64x4x3x3``."""
-    shape = "x".join(map(str, layer.kernel))
-    return shape if layer.groups == 1 else f"{layer.groups} x {shape}"
+    return _kernel(layer.kernel, layer.groups)
+
+
+def _kernel(kernel: Sequence[int], groups: int) -> str:
+    shape = "x".join(map(str, kernel))
+    return shape if groups == 1 else f"{groups} x {shape}"
 
 
 def ratio(pair: tuple[int, int]) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tuckertree._base.errors import UsageError
+from tuckertree.tools.cli.accuracy_images import open_accuracy_images
 from tuckertree.tools.cli.app import app, print_json, print_table, show_warning, stdout
 from tuckertree.tools.cli.options import (
     AsJson,
@@ -52,6 +53,33 @@ def compress(
     latency: Annotated[
         str | None, typer.Option(help="Budget of measured time: a share, 0.5, or a factor, 2x.")
     ] = None,
+    max_drop: Annotated[
+        float | None,
+        typer.Option(help="Budget of accuracy: at most so many points of top-1 fewer. Needs --data."),
+    ] = None,
+    agreement: Annotated[
+        float | None,
+        typer.Option(
+            help="Budget of accuracy without labels: share of answers equal to the original's, 0.99; of other outputs 1 "
+            "less their relative distance."
+        ),
+    ] = None,
+    cheapest: Annotated[
+        str | None,
+        typer.Option(
+            help="With --max-drop or --agreement: what is made small: macs (default), params, latency."
+        ),
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="With --max-drop: labelled images, folder or .parquet file, half to search with, half to prove. Without "
+            "--calibration its training images are those to fit to."
+        ),
+    ] = None,
+    data_images: Annotated[
+        int | None, typer.Option(help="Look at this many images of --data; all.", min=2)
+    ] = None,
     runtime: Annotated[
         str | None,
         typer.Option(help="With --latency: onnxruntime (default), openvino, torch, torch-compile."),
@@ -59,7 +87,10 @@ def compress(
     threads: Annotated[int | None, typer.Option(help="With --latency: threads a run may use.", min=1)] = None,
     batch: Annotated[int | None, typer.Option(help="With --latency: samples in one run.", min=1)] = None,
     best_effort: Annotated[
-        bool, typer.Option("--best-effort", help="With --latency: keep the nearest plan if none reaches it.")
+        bool,
+        typer.Option(
+            "--best-effort", help="With --latency or an accuracy: keep the nearest if none reaches it."
+        ),
     ] = False,
     calibration: Calibration = None,
     calibration_images: Annotated[
@@ -112,12 +143,20 @@ def compress(
     from tuckertree.planning.channels import DEFAULT_METHODS
 
     images_as: dict[str, Any] = {"mean": mean, "std": std, "scale": scale, "channels": channels}
-    if calibration is None:
+    if calibration is None and data is None:
         refuse_options(
             "belongs to --calibration", calibration_images=calibration_images, tune=tune, **images_as
         )
-    timing = {"runtime": runtime, "threads": threads, "batch": batch, "best_effort": best_effort or None}
-    rule = _rule(energy, error, params, macs, latency, timing)
+    if data is None:
+        refuse_options("belongs to --data", data_images=data_images)
+    timing = {"runtime": runtime, "threads": threads, "batch": batch}
+    shares = {"params": params, "macs": macs, "latency": latency}
+    accuracy = {"max_drop": max_drop, "agreement": agreement}
+    rule = _rule(energy, error, shares, accuracy, cheapest, timing, best_effort=best_effort)
+    if max_drop is None and agreement is None:
+        refuse_options("belongs to --max-drop or --agreement", data=data)
+    elif max_drop is not None and data is None:
+        raise UsageError("--max-drop needs labelled images: give --data")
     among = DEFAULT_METHODS if methods is None else tuple(name.strip() for name in methods.split(","))
     if not is_onnx(model):
         if output.suffix.lower() == ".onnx":
@@ -135,9 +174,24 @@ def compress(
     )
     if isinstance(network, OnnxNetwork):
         network.check_output(output, overwrite=overwrite)
-    count = calibration_images or (1024 if opened else 128)
-    images = images_of(calibration, model, opened, count, input_size, **images_as)
+    count = calibration_images or (1024 if opened else 128) * (2 if agreement and data is None else 1)
+    labelled = None
+    if data is None:
+        images = images_of(calibration, model, opened, count, input_size, **images_as)
+    else:
+        images, labelled = open_accuracy_images(
+            model,
+            opened,
+            data,
+            calibration,
+            limit=data_images,
+            count=count,
+            input_size=input_size,
+            **images_as,
+        )
     more = [f"images      {len(images)} of {images.source}"] if images and opened else []
+    if labelled is not None:
+        more.append(f"data        {len(labelled)} of {labelled.images.source}, to search with and to prove")
     if opened and opened.plan:
         more.append(f"from        {model}, compressed already: multiplied out first")
     result = tuckertree.compress(
@@ -152,6 +206,7 @@ def compress(
         objective=objective,
         methods=among,
         tune=tune,
+        data=labelled,
     )
     result.save(output, overwrite=overwrite)
     show(result, output, [*result.lines(), *more], as_json=as_json)
@@ -185,10 +240,12 @@ def end_if_interrupted(result: CompressionResult, output: Path) -> None:
 def _rule(
     energy: float | None,
     error: float | None,
-    params: str | None,
-    macs: str | None,
-    latency: str | None,
+    shares: dict[str, str | None],
+    accuracy: dict[str, float | None],
+    cheapest: str | None,
     timing: dict[str, Any],
+    *,
+    best_effort: bool,
 ) -> AnyRule:
     """The one rule that the options name."""
     import tuckertree
@@ -199,13 +256,26 @@ def _rule(
     if error is not None:
         rules.append(tuckertree.ErrorBound(error))
     given = {option: value for option, value in timing.items() if value is not None}
-    if latency is None and given:
-        option = next(iter(given)).replace("_", "-")
-        raise UsageError(f"--{option} belongs to --latency; give a target such as --latency 2x")
-    if params is not None or macs is not None or latency is not None:
-        rules.append(tuckertree.Budget(params=params, macs=macs, latency=latency, **given))
+    keeps = any(value is not None for value in accuracy.values())
+    to_latency = "belongs to --latency; give a target such as --latency 2x"
+    if shares["latency"] is None and cheapest != "latency":
+        refuse_options(to_latency, **given)
+        if best_effort and not keeps:
+            refuse_options(to_latency, best_effort=best_effort)
+    if not keeps:
+        refuse_options("belongs to --max-drop or --agreement", cheapest=cheapest)
+    if keeps or any(value is not None for value in shares.values()):
+        budget = tuckertree.Budget(
+            **shares,  # type: ignore[arg-type]
+            **accuracy,  # type: ignore[arg-type]
+            **given,
+            cheapest=cheapest,
+            best_effort=best_effort,
+        )
+        rules.append(budget)
     if len(rules) != 1:
         raise UsageError(
-            "give one of --energy, --error, or a budget: --params, --macs or both, or --latency 2x"
+            "give one of --energy, --error, or a budget: --params, --macs or both, --latency 2x, --max-drop 1.0 or "
+            "--agreement 0.99"
         )
     return rules[0]

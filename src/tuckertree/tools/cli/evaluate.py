@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -98,7 +97,7 @@ def evaluate(
     with progress_bar() as tick:
         accuracy = measure(network, parts, device=device, images=len(images), tick=tick)
     if as_json:
-        found = {**asdict(accuracy), "parameters": parameters, "macs": macs}
+        found = {**accuracy.to_json(), "parameters": parameters, "macs": macs}
         print_json({"model": model, "data": images.source, "fused": bool(fused), **found})
         return
     stdout.print(f"model       {model}", soft_wrap=True)
@@ -106,7 +105,7 @@ def evaluate(
     for line in fused:
         stdout.print(line, soft_wrap=True, highlight=False)
     stdout.print(f"images      {accuracy.images}")
-    stdout.print(f"top-1       {accuracy.top1:.2f} %")
-    stdout.print(f"top-5       {accuracy.top5:.2f} %")
+    stdout.print(f"top-1       {accuracy.text('top1')}")
+    stdout.print(f"top-5       {accuracy.text('top5')}")
     stdout.print(f"parameters  {short(parameters)}")
     stdout.print(f"MACs        {short(macs)}")

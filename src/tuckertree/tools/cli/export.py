@@ -34,6 +34,7 @@ from tuckertree.tools.cli.options import (
 
 if TYPE_CHECKING:
     from tuckertree.io.export import Exported
+    from tuckertree.measure import Accuracy
 
 _POINTS, _DISTANCE = 1.0, 0.2
 """Loss of top-1, and difference of outputs in 8 bits, from which on a file comes with a warning."""
@@ -150,10 +151,11 @@ def export(
         tolerance=tolerance,
         overwrite=overwrite,
     )
-    accuracy = dict[str, float]()
+    measured: dict[str, Accuracy] = {}
     if labelled is not None:
         for name, module in (("model", network), ("file", FileNetwork(output))):
-            accuracy[name] = evaluate(module, batches_of(labelled, 1 if dynamic == "none" else 64)).top1
+            measured[name] = evaluate(module, batches_of(labelled, 1 if dynamic == "none" else 64))
+    accuracy = {name: found.top1 for name, found in measured.items()}
     worse = _lost(written, accuracy)
     if worse:
         stderr.print(f"warning: {worse}", soft_wrap=True, highlight=False)
@@ -166,6 +168,7 @@ def export(
                 "model": model,
                 **found,
                 "top1": accuracy,
+                "top1_interval": {name: list(found.top1_interval) for name, found in measured.items()},
                 "fused": bool(fused),
                 "contracted": {layer.name: layer.variant.name for layer in layers},
             }
@@ -187,7 +190,7 @@ def export(
         highlight=False,
     )
     if accuracy:
-        stdout.print(f"top-1       {accuracy['model']:.2f} % -> {accuracy['file']:.2f} % in the file")
+        stdout.print(f"top-1       {measured['model'].text()} -> {measured['file'].text()} in the file")
     stdout.print(f"saved       {output}", soft_wrap=True)
 
 

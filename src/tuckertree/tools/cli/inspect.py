@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.text import Text
 
-from tuckertree._base.errors import printable
+from tuckertree._base.errors import UsageError, printable
 from tuckertree.tools.cli.app import app, print_json, print_table, stdout
 from tuckertree.tools.cli.options import (
     AsJson,
     BuiltBy,
     Calibration,
-    CalibrationImages,
     Channels,
     Device,
     InputSize,
@@ -31,6 +30,7 @@ from tuckertree.tools.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from tuckertree.compression import Sensitivity
     from tuckertree.planning import Inventory, TradeOff
 
 
@@ -43,24 +43,44 @@ def inspect(
     input_values: InputValues = None,
     device: Device = "cpu",
     curve: Annotated[bool, typer.Option("--curve", help="Show the predicted loss at every budget.")] = False,
+    sensitivity: Annotated[
+        bool,
+        typer.Option(
+            "--sensitivity",
+            help="Show what each layer alone costs at 2x fewer MACs, by --calibration.",
+        ),
+    ] = False,
     by: Annotated[
         str | None, typer.Option(help="Budget of the curve: params, macs or both. [params]")
     ] = None,
     calibration: Calibration = None,
-    calibration_images: CalibrationImages = None,
+    calibration_images: Annotated[
+        int | None,
+        typer.Option(help="Look at this many calibration images; 256, with --sensitivity 128.", min=1),
+    ] = None,
     mean: Mean = None,
     std: Std = None,
     scale: Scale = None,
     channels: Channels = None,
     as_json: AsJson = False,
 ) -> None:
-    """List the layers of a model, what they cost, and why some cannot be compressed; or its trade-off curve."""
+    """List the layers of a model, what they cost, and why some cannot be compressed.
+
+    Or show its trade-off curve, or what each layer alone would lose.
+    """
+    from tuckertree.compression import sensitivity as each_layer
     from tuckertree.compression.objectives import trade_off_curve
     from tuckertree.planning import Options
 
     images_as: dict[str, Any] = {"mean": mean, "std": std, "scale": scale, "channels": channels}
+    if curve and sensitivity:
+        raise UsageError("--curve and --sensitivity are two tables: give one of them")
     if not curve:
-        refuse_options("belongs to --curve", by=by, calibration=calibration)
+        refuse_options("belongs to --curve", by=by)
+    if not curve and not sensitivity:
+        refuse_options("belongs to --curve or --sensitivity", calibration=calibration)
+    if sensitivity and calibration is None:
+        raise UsageError("--sensitivity looks at what a network makes of images: give --calibration")
     if calibration is None:
         refuse_options("belongs to --calibration", calibration_images=calibration_images, **images_as)
     network, opened = open_network(
@@ -71,7 +91,8 @@ def inspect(
         input_size=input_size,
         input_values=input_values,
     )
-    images = images_of(calibration, model, opened, calibration_images or 256, input_size, **images_as)
+    count = calibration_images or (128 if sensitivity else 256)
+    images = images_of(calibration, model, opened, count, input_size, **images_as)
     where = ""
     if opened:
         inputs = opened.example_inputs
@@ -80,6 +101,10 @@ def inspect(
         where = f" at input {shape}"
     if curve:
         _show_curve(trade_off_curve(network, by=by or "params", calibration=images), as_json=as_json)
+        return
+    if sensitivity:
+        assert images is not None
+        _show_sensitivity(each_layer(network, calibration=images), images.source, as_json=as_json)
         return
     with network.opened(None):
         inventory = network.probed(network.inventory(), Options())
@@ -93,6 +118,18 @@ def _show_curve(points: Sequence[TradeOff], *, as_json: bool) -> None:
         print_json([asdict(point) for point in points])
     else:
         print_table(curve_table(points))
+
+
+def _show_sensitivity(found: Sensitivity, source: str, *, as_json: bool) -> None:
+    from tuckertree.io.report import sensitivity_table
+
+    if as_json:
+        print_json(found.to_json())
+        return
+    print_table(sensitivity_table(found.rows()))
+    stdout.print(
+        f"each layer alone at {found.factor:g}x fewer MACs, not fitted; {found.images} images of {source}"
+    )
 
 
 def _show_inventory(inventory: Inventory, where: str, *, as_json: bool) -> None:

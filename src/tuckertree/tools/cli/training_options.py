@@ -136,7 +136,13 @@ def fail_if_diverged(outcome: Outcome) -> None:
 
 def summary(outcome: Outcome, test: Any, output: Path) -> dict[str, object]:
     """What a run gave, as JSON data."""
-    tested = {} if test is None else {"test_top1": test.top1, "test_images": test.images}
+    tested: dict[str, object] = {}
+    if test is not None:
+        tested = {
+            "test_top1": test.top1,
+            "test_top1_interval": list(test.top1_interval),
+            "test_images": test.images,
+        }
     return {**outcome.record(), **tested, "output": str(output)}
 
 
@@ -153,5 +159,5 @@ def print_totals(outcome: Outcome, test: Any, output: Path) -> None:
             f"diverged    in epoch {len(outcome.history) + 1}; the weights of the epoch before are kept"
         )
     if test is not None:
-        stdout.print(f"test        {test.top1:.2f} % of {test.images} images")
+        stdout.print(f"test        {test.text()} of {test.images} images")
     stdout.print(f"saved       {output}", soft_wrap=True)

@@ -99,6 +99,10 @@ def tune(
         batch_size=batch_size,
     )
     new = result.summary()
-    result.save(output, overwrite=overwrite, report={name: x for name, x in known.items() if name not in new})
+    result.save(
+        output,
+        overwrite=overwrite,
+        report={name: x for name, x in known.items() if name not in {*new, "accuracy"}},
+    )
     show(result, output, [*result.lines(), f"images      {len(images)} of {images.source}"], as_json=as_json)
     end_if_interrupted(result, output)

@@ -82,10 +82,12 @@ def compress(
     ] = None,
     runtime: Annotated[
         str | None,
-        typer.Option(help="With --latency: onnxruntime (default), openvino, torch, torch-compile."),
+        typer.Option(
+            help="With --latency or --cheapest latency: onnxruntime (default), openvino, torch, torch-compile."
+        ),
     ] = None,
-    threads: Annotated[int | None, typer.Option(help="With --latency: threads a run may use.", min=1)] = None,
-    batch: Annotated[int | None, typer.Option(help="With --latency: samples in one run.", min=1)] = None,
+    threads: Annotated[int | None, typer.Option(help="Likewise: threads a run may use.", min=1)] = None,
+    batch: Annotated[int | None, typer.Option(help="Likewise: samples in one run.", min=1)] = None,
     best_effort: Annotated[
         bool,
         typer.Option(
@@ -95,7 +97,10 @@ def compress(
     calibration: Calibration = None,
     calibration_images: Annotated[
         int | None,
-        typer.Option(help="Look at this many calibration images; 1024, for ONNX 128.", min=1),
+        typer.Option(
+            help="Look at this many calibration images; 1024, for ONNX 128, with --agreement twice that.",
+            min=1,
+        ),
     ] = None,
     objective: Annotated[
         str | None, typer.Option(help="What a budget makes small: outputs, sensitivity, moments or weight.")

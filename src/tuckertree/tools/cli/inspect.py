@@ -128,7 +128,8 @@ def _show_sensitivity(found: Sensitivity, source: str, *, as_json: bool) -> None
         return
     print_table(sensitivity_table(found.rows()))
     stdout.print(
-        f"each layer alone at {found.factor:g}x fewer MACs, not fitted; {found.images} images of {source}"
+        f"each layer alone at {found.factor:g}x fewer MACs, not fitted; {found.images} images of {source}",
+        soft_wrap=True,
     )
 
 

@@ -21,7 +21,7 @@ FEW = {
     "black": torch.zeros(16, 3, 12, 12),
     "of one grey": torch.full((16, 3, 12, 12), 0.7),
     "one": RANDOM[:1],
-    "the same one": RANDOM[:1].repeat(200, 1, 1, 1),
+    "the same one": RANDOM[:1].repeat(80, 1, 1, 1),
     "of one colour": torch.rand(1, 3, 1, 1, generator=generator()).expand(70, 3, 12, 12),
 }
 

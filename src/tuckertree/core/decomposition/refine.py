@@ -336,11 +336,17 @@ def ridged_root(gram: Tensor, ridge: float) -> tuple[Tensor, Tensor]:
     """
     scale = gram.diagonal(dim1=1, dim2=2).mean(1).clamp_min(torch.finfo(gram.dtype).tiny ** 0.25)
     amount = ridge * scale[:, None, None]
-    eye = torch.eye(gram.shape[1], dtype=gram.dtype, device=gram.device)
-    root, failed = torch.linalg.cholesky_ex(gram + amount * eye)
+
+    def ridged() -> Tensor:
+        raised = gram.clone()
+        diagonal = raised.diagonal(dim1=1, dim2=2)
+        diagonal += amount[:, 0]
+        return raised
+
+    root, failed = torch.linalg.cholesky_ex(ridged())
     while failed.any():
         amount = amount.where(failed[:, None, None] == 0, 100 * amount)
-        root, failed = torch.linalg.cholesky_ex(gram + amount * eye)
+        root, failed = torch.linalg.cholesky_ex(ridged())
     return root, amount
 
 

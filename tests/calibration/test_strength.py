@@ -15,7 +15,7 @@ from tuckertree.calibration.moment import InputSecondMoment
 from tuckertree.calibration.pairs import FOLDS, Pair
 from tuckertree.calibration.strength import NONE, choose_strength, shrunk_by_folds
 from tuckertree.io.report import too_few_images
-from tuckertree.tools.data import open_calibration
+from tuckertree.tools.data import batches, open_calibration
 from tuckertree.tools.models import resolve
 
 KERNEL = torch.randn(1, 7, 5, generator=generator(), dtype=torch.float64)
@@ -92,10 +92,11 @@ def test_a_moment_is_shrunk_as_far_as_it_differs_between_images():
     assert shrunk_by(repeated) == pytest.approx(shrunk_by(few))
 
 
+@pytest.mark.filterwarnings("ignore:fewer calibration patches")
 def test_with_few_images_a_correction_is_no_worse_on_others_than_none():
     model = tt.build("demo")
     preprocessing = resolve("demo").preprocessing
-    images = torch.cat([x if x.ndim == 4 else x[None] for x in open_calibration("demo", preprocessing, limit=160)])
+    images = next(batches(open_calibration("demo", preprocessing, limit=160), batch_size=160))[0]
     seen, unseen = images[:32], images[32:]
     plan = tt.compress(model, seen[:1], energy=0.5).plan
     none = calibrate(model, plan, seen, correction=False)
@@ -115,6 +116,7 @@ def test_images_held_out_are_in_no_fold_and_all_others_are_in_one(count):
     assert {fold for fold, _ in parts} - {None} == set(range(min(FOLDS, len(fitted)))) or len(fitted) < FOLDS
 
 
+@pytest.mark.filterwarnings("ignore:fewer calibration patches")
 def test_a_result_tells_both_distances_and_warns_where_they_part():
     model = nn.Sequential(nn.Flatten(), nn.Linear(192, 64), nn.ReLU(), nn.Linear(64, 64)).eval()
     images = torch.rand(40, 3, 8, 8, generator=generator())

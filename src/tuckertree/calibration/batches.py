@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import pairwise
 from math import ceil
 from typing import Any, TypeGuard
@@ -153,18 +153,19 @@ def batch_size(inputs: ExampleInputs) -> int:
     return sizes[0]
 
 
-def divided(inputs: ExampleInputs, size: int | None, cut: int = 0) -> list[ExampleInputs]:
-    """A batch in parts of at most so many images, none across the image ``cut``.
+def divided(inputs: ExampleInputs, size: int | None, cuts: Collection[int] = ()) -> list[ExampleInputs]:
+    """A batch in parts of at most so many images, each of which may begin at an image of ``cuts`` but not go across.
 
     It stays whole without a size, and unless its images surely lie along the first axis of every input.
     """
     if size is None or not (isinstance(inputs, Tensor) or (isinstance(inputs, Batch) and inputs.is_free)):
         return [inputs]
     count = batch_size(inputs)
-    if count <= size and not 0 < cut < count:
+    inner = {cut for cut in cuts if 0 < cut < count}
+    if count <= size and not inner:
         return [inputs]
     size = ceil(count / ceil(count / size))
-    ends = sorted({*range(size, count, size), count} | ({cut} if 0 < cut < count else set()))
+    ends = sorted({*range(size, count, size), count} | inner)
     return [narrow(inputs, start, end - start) for start, end in pairwise([0, *ends])]
 
 

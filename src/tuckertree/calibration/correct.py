@@ -9,9 +9,8 @@ BatchNorm that follows it. What is left out or frozen stays as it is (:mod:`tuck
 
 from __future__ import annotations
 
-from collections.abc import Iterator, MutableMapping, Sequence
+from collections.abc import MutableMapping, Sequence
 from dataclasses import replace
-from functools import partial
 from math import ceil
 from typing import Any
 
@@ -19,6 +18,7 @@ from torch import nn
 
 from tuckertree._base.errors import TuckertreeError
 from tuckertree._base.progress import ProgressCallback, no_progress
+from tuckertree.calibration.batches import batch_size
 from tuckertree.calibration.batchnorm import held_out, reestimate_if_better
 from tuckertree.calibration.distances import NO_NEARER, Comparison, comparable, distances_of, nearer
 from tuckertree.calibration.fitting import Fitter, let_answer
@@ -26,8 +26,7 @@ from tuckertree.calibration.kept import Changeable, changeable
 from tuckertree.calibration.moments import MEMORY, POSITIONS, chunks_within, warn_of_few
 from tuckertree.calibration.pairs import FOLDS, collect_pairs, gather_pairs
 from tuckertree.calibration.parts import images_at_once
-from tuckertree.calibration.sources import Calibration, CalibrationData, Part, to_model
-from tuckertree.calibration.strength import fold_of, folds_within
+from tuckertree.calibration.sources import Calibration, CalibrationData, to_model
 from tuckertree.calibration.suspended import (
     OtherWayError,
     advance,
@@ -35,7 +34,7 @@ from tuckertree.calibration.suspended import (
     live_bytes,
     suspended,
 )
-from tuckertree.measure import ExampleInputs, copy_model
+from tuckertree.measure import ExampleInputs, copy_model, run
 from tuckertree.network.channels import prune, silence
 from tuckertree.network.surgery import apply
 from tuckertree.planning import DEPTHWISE, Inventory, Layer, Plan, take_inventory
@@ -144,31 +143,28 @@ def calibrate(
     layers = _to_fit(inventory.layers, plan, free, dense=dense and correction)
     free = free if means else replace(free, biases=frozenset(), behind={})
     fitter = Fitter(model, result, plan, free, ridge)
-    options: dict[str, Any] = {"positions": positions, "seed": seed, "tick": tick}
+    options: dict[str, Any] = {"memory": memory, "positions": positions, "seed": seed, "tick": tick}
     copies = 2 if correction else 1
-    fitting = [layer for chunk in chunks_within(layers, memory, copies) for layer in chunk]
+    fitting = [layer for chunk in chunks_within(layers, memory, copies, FOLDS) for layer in chunk]
     planned = _changed(plan)
     following = list(dict.fromkeys([*planned, *(layer.name for layer in fitting)]))
     cut, at_once = held_out(len(images)), images_at_once(model, inventory.layers, images)
-    if at_once is not None:  # so that there are folds of few images, too
-        at_once = min(at_once, ceil((cut or len(images)) / FOLDS))
-    comparison = Comparison(model, images, at_once=at_once, cut=cut)
+    if at_once is None:
+        images = _in_enough_batches(model, images)
+        cut = _whole_batches(images, cut)
+    comparison = Comparison(model, images, at_once=at_once, cut=cut, folds=FOLDS)
     in_one_pass = correction and _has_room(fitting, len(images), layers_per_pass, activations)
     left: Sequence[Layer] = fitting
     if in_one_pass and can_suspend(model, fitting, [*images.part(0, images.batch_size)]):
-        left = _fit_in_one_pass(comparison, result, fitting, following, fitter, memory=memory, **options)
+        left = _fit_in_one_pass(comparison, result, fitting, following, fitter, **options)
     for layer in left if correction else ():
         let_answer(result.get_submodule(layer.name), model.get_submodule(layer.name))
     compressed = result if correction else None
-    for chunk in chunks_within(left, memory, copies):
+    for chunk in chunks_within(left, memory, copies, FOLDS):
         size = layers_per_pass if correction else len(chunk)
         for some in (chunk[start : start + size] for start in range(0, len(chunk), size)):
-            folds = folds_within(some, memory, copies)
-            parts = partial(_fitted_parts, comparison)
-            fitter.fit(
-                some,
-                collect_pairs(model, compressed, some, parts, following=following, folds=folds, **options),
-            )
+            parts = comparison.fitted_parts
+            fitter.fit(some, collect_pairs(model, compressed, some, parts, following=following, **options))
     fitter.check()
     warn_of_few(fitter.few)
     if batch_norm:
@@ -229,12 +225,27 @@ def _has_room(layers: Sequence[Layer], images: int, layers_per_pass: int, activa
     return once and layers_per_pass == 1 and live_bytes(layers, images) <= activations
 
 
-def _fitted_parts(comparison: Comparison) -> Iterator[tuple[int, Part]]:
-    """The images that are fitted to, and their folds."""
-    last = comparison.cut or len(comparison.images)
-    for part in comparison.parts():
-        if part.place[0] < last:
-            yield fold_of(part.place[0], last), part
+def _in_enough_batches(model: nn.Module, images: Calibration) -> Calibration:
+    """One for each fold and one to hold out, if the model runs on batches so small."""
+    smaller = images.in_batches(ceil(len(images) / (FOLDS + 1)))
+    sizes = set[int]()
+    try:
+        for inputs in smaller:
+            if batch_size(inputs) not in sizes:
+                sizes.add(batch_size(inputs))
+                run(model, to_model(inputs, model), "the calibration images")
+    except TuckertreeError:
+        return images
+    return smaller
+
+
+def _whole_batches(images: Calibration, cut: int) -> int:
+    """The last image up to ``cut`` at which a batch begins; 0 if no more than half of the images are before it."""
+    start = last = 0
+    for inputs in images:
+        last = start if start <= cut else last
+        start += batch_size(inputs)
+    return last if 2 * last > len(images) else 0
 
 
 def _fit_in_one_pass(
@@ -251,7 +262,7 @@ def _fit_in_one_pass(
 ) -> Sequence[Layer]:
     """Fit layers one after the other; those that are left where forward passes part are returned."""
     model, parts = comparison.reference, list(comparison.parts())
-    last = comparison.cut or sum(part.place[1] for part in parts)
+    folds = [comparison.fold_of(part) for part in parts]
     inputs = [part.inputs for part in parts]
     with (
         suspended(model, layers, inputs, following) as ours,
@@ -265,17 +276,12 @@ def _fit_in_one_pass(
                 return layers[done:]
             # Of inputs of one size a chain makes outputs of the size that its layer does.
             seen = [
-                (
-                    fold_of(part.place[0], last),
-                    [x._replace(continues=part.continues)],
-                    [z._replace(size_out=x.size_out)],
-                )
-                for x, z, part in zip(before, after, parts, strict=True)
-                if part.place[0] < last
+                (fold, [x._replace(continues=part.continues)], [z._replace(size_out=x.size_out)])
+                for x, z, part, fold in zip(before, after, parts, folds, strict=True)
+                if fold is not None
             ]
-            folds = folds_within([layer], memory, copies=2)
             pairs = gather_pairs(
-                [layer], lambda *_, seen=seen: seen, folds=folds, positions=positions, seed=seed
+                [layer], lambda *_, seen=seen: seen, memory=memory, positions=positions, seed=seed
             )
             fitter.fit([layer], pairs)
             tick("fitting", done + 1, len(layers))

@@ -61,7 +61,9 @@ class Comparison:
     at_once
         So many images run at a time; by default batches as they are.
     cut
-        Images from this one on may be compared alone.
+        Images from this one on may be compared alone, and nothing is fitted to them.
+    folds
+        Into so many, equally large, those before it, or all, are dealt out in their order.
     """
 
     def __init__(
@@ -71,16 +73,34 @@ class Comparison:
         *,
         at_once: int | None = None,
         cut: int = 0,
+        folds: int = 1,
         in_units: bool = False,
     ) -> None:
         self.reference, self.images, self.cut = reference, Calibration(images), cut
-        self._at_once, self._in_units = at_once, in_units
+        self._at_once, self._in_units, self._folds = at_once, in_units, folds
         self._wanted: dict[tuple[int, int], list[Tensor]] = {}
         self._squares: dict[tuple[nn.Module, tuple[int, int]], tuple[float, float]] = {}
 
     def parts(self, start: int = 0) -> Iterator[Part]:
         """The images from one on, as networks run on them."""
-        return self.images.parts(self._at_once, start=start, cut=self.cut)
+        last = self._fitted
+        cuts = [*(last * fold // self._folds for fold in range(1, self._folds)), last]
+        return self.images.parts(self._at_once, start=start, cuts=cuts)
+
+    def fitted_parts(self) -> Iterator[tuple[int, Part]]:
+        """Those that are fitted to, and their folds."""
+        for part in self.parts():
+            if (fold := self.fold_of(part)) is not None:
+                yield fold, part
+
+    def fold_of(self, part: Part) -> int | None:
+        """Number of the fold that a part is in; none of one that is held out."""
+        last = self._fitted
+        return (part.place[0] * self._folds + self._folds - 1) // last if part.place[0] < last else None
+
+    @property
+    def _fitted(self) -> int:
+        return self.cut or len(self.images)
 
     def note(
         self, place: tuple[int, int], wanted: list[Tensor], model: nn.Module, found: list[Tensor]

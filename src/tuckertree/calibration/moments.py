@@ -123,8 +123,8 @@ def warn_of_few(names: Sequence[str]) -> None:
         )
 
 
-def chunks_within(layers: Sequence[Layer], memory: int, copies: int = 1) -> list[list[Layer]]:
-    """Divide layers, in their order, into chunks whose moments (times ``copies``) fit in ``memory``.
+def chunks_within(layers: Sequence[Layer], memory: int, copies: int = 1, folds: int = 1) -> list[list[Layer]]:
+    """Divide layers, in their order, into chunks whose moments fit in ``memory``, ``copies`` of all :func:`folds_within`.
 
     Warns
     -----
@@ -144,13 +144,18 @@ def chunks_within(layers: Sequence[Layer], memory: int, copies: int = 1) -> list
     for layer in layers:
         if layer.name in too_large:
             continue
-        size = copies * moment_bytes(layer.spec)
+        size = copies * moment_bytes(layer.spec) * folds_within(layer, memory, copies, folds)
         if size > left or not chunks:
             chunks.append([])
             left = memory
         chunks[-1].append(layer)
         left -= size
     return chunks
+
+
+def folds_within(layer: Layer, memory: int, copies: int, folds: int) -> int:
+    """So many ``folds`` if a layer's moments fit in ``memory`` for each; otherwise two, which may take twice as much."""
+    return folds if folds * copies * moment_bytes(layer.spec) <= memory else min(folds, 2)
 
 
 class PositionChoice:

@@ -14,10 +14,12 @@ from tuckertree._base.progress import ProgressCallback, no_progress
 from tuckertree.calibration.moment import InputSecondMoment, MomentSum, plus_outer
 from tuckertree.calibration.moments import (
     BLOCK,
+    MEMORY,
     POSITIONS,
     Captured,
     PositionChoice,
     captured_inputs,
+    folds_within,
     patch_blocks,
 )
 from tuckertree.calibration.sources import Part
@@ -105,7 +107,7 @@ def collect_pairs(
     parts: Callable[[], Iterable[tuple[int, Part]]],
     *,
     following: Collection[str] = (),
-    folds: int = FOLDS,
+    memory: int = MEMORY,
     positions: int = POSITIONS,
     seed: int = 0,
     tick: ProgressCallback = no_progress,
@@ -144,7 +146,7 @@ def collect_pairs(
             yield fold, [call._replace(continues=part.continues) for call in before], after
             tick(doing, done + 1, 0)
 
-    return gather_pairs(layers, look, alone=compressed is None, folds=folds, positions=positions, seed=seed)
+    return gather_pairs(layers, look, alone=compressed is None, memory=memory, positions=positions, seed=seed)
 
 
 def gather_pairs(
@@ -152,7 +154,7 @@ def gather_pairs(
     look: Callable[[Sequence[Layer], bool], Iterable[Seen]],
     *,
     alone: bool = False,
-    folds: int = FOLDS,
+    memory: int = MEMORY,
     positions: int = POSITIONS,
     seed: int = 0,
 ) -> dict[str, Pair | str]:
@@ -164,10 +166,14 @@ def gather_pairs(
         Goes through the images: what these layers see of each batch in both networks, or in the original alone.
     alone
         Whether that one alone is to be looked at.
-    folds
-        Moments are kept for at most so many.
+    memory
+        Bytes that the moments of a layer's folds may take (:func:`~tuckertree.calibration.moments.folds_within`).
     """
-    sums = {layer.name: PairSum(layer, positions, seed, folds, alone=alone) for layer in layers}
+    copies = 1 if alone else 2
+    sums = {
+        layer.name: PairSum(layer, positions, seed, folds_within(layer, memory, copies, FOLDS), alone=alone)
+        for layer in layers
+    }
     for fold, before, after in look(layers, alone):
         ours, theirs = _by_name(before), _by_name(after)
         for name, total in sums.items():
@@ -175,7 +181,7 @@ def gather_pairs(
     pairs = {name: sums.pop(name).result() for name in list(sums)}
     apart = [layer for layer in layers if pairs[layer.name] == APART]
     if apart:
-        again = gather_pairs(apart, look, alone=True, folds=folds, positions=positions, seed=seed)
+        again = gather_pairs(apart, look, alone=True, memory=memory, positions=positions, seed=seed)
         note = f"fitted to the original's inputs: {APART}"
         pairs |= {n: pair if isinstance(pair, str) else replace(pair, note=note) for n, pair in again.items()}
     return pairs

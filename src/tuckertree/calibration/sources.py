@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from math import ceil
 from typing import Any, NamedTuple
 from warnings import warn
@@ -145,10 +145,10 @@ class Calibration:
                 yield narrow(inputs, begin, end - begin)
             first += size
 
-    def parts(self, size: int | None, *, start: int = 0, cut: int = 0) -> Iterator[Part]:
-        """Go through the images from ``start`` on in parts of batches, none across the image ``cut``."""
+    def parts(self, size: int | None, *, start: int = 0, cuts: Sequence[int] = ()) -> Iterator[Part]:
+        """Go through the images from ``start`` on in parts of batches, none across the images ``cuts``."""
         for inputs in self.part(start, len(self)):
-            for number, some in enumerate(divided(inputs, size, cut - start)):
+            for number, some in enumerate(divided(inputs, size, [cut - start for cut in cuts])):
                 count = batch_size(some)
                 yield Part(some, (start, count), number > 0)
                 start += count

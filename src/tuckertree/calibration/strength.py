@@ -13,9 +13,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from tuckertree.calibration.moment import InputSecondMoment, moment_bytes
-from tuckertree.calibration.pairs import FOLDS, Pair, least_squares_kernel, reading
-from tuckertree.planning import Layer
+from tuckertree.calibration.moment import InputSecondMoment
+from tuckertree.calibration.pairs import Pair, least_squares_kernel, reading
 
 RIDGES = (10.0, 1.0, 0.1, 0.01, 0.001)
 """In this order; what is weaker than one that was worse than the one before is not tried."""
@@ -121,14 +120,3 @@ def shrunk_by_folds(moment: InputSecondMoment, folds: Sequence[Pair], *, centred
     distance = (moment.patch - target).square().sum((1, 2), keepdim=True)
     rho = torch.where(distance > 0, variance / distance.clamp_min(1e-300), 1.0).clamp(max=1.0)
     return replace(moment, patch=(1 - rho) * moment.patch + rho * target)
-
-
-def folds_within(layers: Sequence[Layer], memory: int, copies: int) -> int:
-    """Folds whose moments, ``copies`` of each layer, fit in the memory together; two, the least, may take twice as much."""
-    size = copies * sum(moment_bytes(layer.spec) for layer in layers)
-    return FOLDS if FOLDS * size <= memory else 2
-
-
-def fold_of(start: int, fitted: int) -> int:
-    """Number of the fold that an image is in, of the first ``fitted`` ones, which are fitted to."""
-    return min(start * FOLDS // fitted, FOLDS - 1)

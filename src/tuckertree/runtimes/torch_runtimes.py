@@ -83,7 +83,9 @@ class TorchRuntime(Runtime):
         with quiet_export(self.format), torch.no_grad():
             shapes = dynamic_shapes(model, inputs, dynamic)
             # Strictly, torch 2.6 exports nothing that the process has compiled; from 2.7 this is the default.
-            program = torch.export.export(model, traceable(inputs, dynamic), dynamic_shapes=shapes, strict=False)
+            program = torch.export.export(
+                model, traceable(inputs, dynamic), dynamic_shapes=shapes, strict=False
+            )
             content = io.BytesIO()
             torch.export.save(program, content)
         path.write_bytes(content.getbuffer())  # torch's own writer ends the process where the disk is full

@@ -23,7 +23,7 @@ from tuckertree.calibration.batchnorm import held_out, reestimate_if_better
 from tuckertree.calibration.distances import NO_NEARER, Comparison, comparable, distances_of, nearer
 from tuckertree.calibration.fitting import Fitter, let_answer
 from tuckertree.calibration.kept import Changeable, changeable
-from tuckertree.calibration.moments import MEMORY, POSITIONS, chunks_within, warn_of_few
+from tuckertree.calibration.moments import MEMORY, POSITIONS, chunks_within
 from tuckertree.calibration.pairs import FOLDS, collect_pairs, gather_pairs
 from tuckertree.calibration.parts import images_at_once
 from tuckertree.calibration.sources import Calibration, CalibrationData, to_model
@@ -117,7 +117,7 @@ def calibrate(
     Warns
     -----
     CalibrationWarning
-        If there are few images, layers too large for the memory, or such as see nothing that can be used; those
+        If there are layers too large for the memory, or such as see nothing that can be used; those
         keep the plain decomposition. If the statistics of BatchNorm cannot be taken anew.
 
     Examples
@@ -166,7 +166,6 @@ def calibrate(
             parts = comparison.fitted_parts
             fitter.fit(some, collect_pairs(model, compressed, some, parts, following=following, **options))
     fitter.check()
-    warn_of_few(fitter.few)
     if batch_norm:
         result = reestimate_if_better(result, comparison, only=free.norms)
     nearest = nearer(plain, result, comparison)

@@ -38,8 +38,6 @@ class Fitter:
         The original network and the compressed one, in which the layers have the same names.
     ridge
         Of every correction; None, the strength of each is chosen.
-    few
-        Layers that saw few patches.
     notes
         What there is to say of compressed layers.
     """
@@ -49,7 +47,6 @@ class Fitter:
     plan: Plan
     free: Changeable
     ridge: float | None
-    few: list[str] = field(default_factory=list)
     notes: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -72,7 +69,6 @@ class Fitter:
             _put(module, layer, weights)
             self._shift_output(layer.name, module, shift)
             self._fitted.append(layer.name)
-            self.few += [layer.name] if found[layer.name].moment.few else []
         for layer in layers:
             let_answer(self.result.get_submodule(layer.name), None)
             pair = pairs[layer.name]

@@ -436,3 +436,36 @@ def test_compress_takes_a_length_of_tuning_on_the_command_line(tmp_path):
     assert (code, "tuned       " in shown) == (0, True), err
     code, _, err = tuckertree("compress", "demo", "--params", "2x", "--tune", 4, "-o", tmp_path / "no")
     assert (code, "--tune belongs to --calibration" in err) == (2, True)
+
+
+class Viewing(WithNorms):
+    """Takes its features apart as if their channels came first in memory."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.norm1(self.first(x)).relu()
+        return self.head(self.body(x).view(len(x), -1).reshape(len(x), 24, -1).mean(2))
+
+
+@pytest.mark.parametrize(("kind", "laid"), [(WithNorms, True), (Viewing, False)])
+def test_steps_are_made_with_channels_last_in_memory_where_the_network_runs_so(kind, laid):
+    model = kind()
+    compressed = ranks(model).model
+    run = TuningRun(compressed, model, TuningImages(Calibration(IMAGES), 64), None, 0, lambda *_: None)
+    for network in (run._student, run._original):
+        kernels = [
+            m.weight for m in network.modules() if isinstance(m, nn.Conv2d) and m.weight[0].numel() > 64
+        ]
+        assert all(w.is_contiguous(memory_format=torch.channels_last) == laid for w in kernels)
+    tuned = tt.tune(compressed, model, IMAGES, steps=10)
+    assert all(p.is_contiguous() for p in (*model.parameters(), *tuned.parameters()))
+    assert differing(bits(compressed), tuned.state_dict())
+
+
+@pytest.mark.filterwarnings("ignore::tuckertree.calibration.CalibrationWarning")
+def test_compress_fits_nothing_to_the_images_by_which_the_best_state_is_chosen():
+    model = WithNorms()
+    result = ranks(model, calibration=IMAGES, tune=20)
+    held = result.tuning.held_out
+    fitted = tt.calibrate(model, result.plan, IMAGES[:-held])
+    before = output_distances(model, (fitted,), IMAGES[-held:], in_units=True)[0]
+    assert result.tuning.before == pytest.approx(before, rel=1e-4)

@@ -19,6 +19,7 @@ from tuckertree.calibration import (
     Tuning,
     calibrate,
     check_tunable,
+    learned_images,
     tune_network,
 )
 from tuckertree.calibration.distances import IncomparableError
@@ -93,7 +94,8 @@ def compress(
         weight errors (default without); or an :class:`~tuckertree.compression.Objective` of one's own.
     tune
         With calibration: how long to tune the whole network afterwards against the original on the same images
-        (:func:`tuckertree.tune`): ``"5min"``, ``"90s"``, or a number of steps.
+        (:func:`tuckertree.tune`): ``"5min"``, ``"90s"``, or a number of steps. The factors are then not fitted to the
+        last fifth of the images, by which the best state is chosen.
     progress
         Draw a progress bar on stderr; by default where stderr is a terminal.
 
@@ -154,7 +156,8 @@ def compress(
             stopwatch.lap("factors")
         else:
             notes: dict[str, str] = {}
-            compressed = calibrate(network.module, plan, images, notes=notes, tick=tick)
+            fitted = images if length is None else learned_images(images)
+            compressed = calibrate(network.module, plan, fitted, notes=notes, tick=tick)
             plan = plan.noted(notes)
             stopwatch.lap("calibration")
             if length is not None:

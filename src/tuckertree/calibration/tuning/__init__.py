@@ -24,7 +24,7 @@ from tuckertree.calibration.tuning.run import NO_DERIVATIVE, TuningRun, tunable
 from tuckertree.measure import copy_model, preserved
 from tuckertree.planning import Plan
 
-__all__ = ["Length", "Tuning", "Way", "check_tunable", "tune_network"]
+__all__ = ["Length", "Tuning", "Way", "check_tunable", "learned_images", "tune_network"]
 
 
 def tune_network(
@@ -102,3 +102,12 @@ def check_tunable(model: nn.Module, images: Calibration) -> None:
     with preserved(twin), tunable(twin, []):
         if not Imitation(twin, first).loss(twin, first).requires_grad:
             raise TuckertreeError(NO_DERIVATIVE)
+
+
+def learned_images(images: Calibration) -> Calibration:
+    """The images that :func:`tune_network` learns from: all where there is but one.
+
+    Who fits a network to these alone before it is tuned leaves the images held out as a measure of both.
+    """
+    parts = TuningImages(images, None)
+    return parts.learned if len(parts) else images

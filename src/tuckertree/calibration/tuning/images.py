@@ -32,6 +32,8 @@ class TuningImages:
         Images of a step.
     at_once
         Images of a batch: fewer where they cannot be put together, as where a file prescribes their number.
+    learned
+        Those that the network learns from, in their order.
     held
         The last fifth, at least a batch where there are four of them.
     """
@@ -48,13 +50,18 @@ class TuningImages:
         left = len(given) - max(len(given) // HELD_OUT, least, 1)
         self._given, held = given[:left], given[left:]
         self.at_once = min(self.size, left) if self._joined else largest
-        if self._joined:
-            held = [join(held[start : start + self.size]) for start in range(0, len(held), self.size)]
-        self.held = Calibration(held, self.size, images.example)
+        self.learned, self.held = (
+            Calibration(self._in_batches(part), self.size, images.example) for part in (self._given, held)
+        )
 
     def __len__(self) -> int:
         """Number of images to learn from; none where there is but one."""
         return sum(map(batch_size, self._given))
+
+    def _in_batches(self, parts: list[ExampleInputs]) -> list[ExampleInputs]:
+        if not self._joined:
+            return parts
+        return [join(parts[start : start + self.size]) for start in range(0, len(parts), self.size)]
 
     @property
     def first(self) -> ExampleInputs:

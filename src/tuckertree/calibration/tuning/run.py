@@ -18,7 +18,7 @@ from tuckertree.calibration.distances import output_distances
 from tuckertree.calibration.sources import to_model
 from tuckertree.calibration.tuning.images import TuningImages, can_move
 from tuckertree.calibration.tuning.loss import Imitation
-from tuckertree.calibration.tuning.parts import free_parts, in_single_precision
+from tuckertree.calibration.tuning.parts import free_parts, in_single_precision, lay_channels_last
 from tuckertree.calibration.tuning.record import Length, Tuning, Way
 from tuckertree.core.layers import Chain
 from tuckertree.measure import copy_model
@@ -60,7 +60,7 @@ class TuningRun:
         tick: ProgressCallback,
     ) -> None:
         self._model, self._images, self._seed, self._tick = model, images, seed, tick
-        self._original, self._student = in_single_precision(original), in_single_precision(copy_model(model))
+        self._original, self._student = in_single_precision(original), in_single_precision(model)
         first = to_model(images.first, self._original)
         self._imitation = Imitation(self._original, first)
         self._moved = can_move(first, self._imitation.outputs)
@@ -72,6 +72,8 @@ class TuningRun:
         for module in self._student.modules():
             if isinstance(module, Chain) and all(id(stage.weight) in free for stage in module):
                 balance_in_place(module)
+        for network in (self._original, self._student):
+            lay_channels_last(network, first)
         self._start = self._best = _State(before, self._values())
 
     def tune(self, length: Length, way: Way | None) -> Tuning:

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 import tuckertree as tt
 from tuckertree.measure import evaluate
 from tuckertree.tools.data import batches, open_images
+from tuckertree.tools.data.images import ImageSet
 from tuckertree.tools.data.preprocessing import Preprocessing
 from tuckertree.tools.models import resolve
 from tuckertree.tools.models.weights import load_weights
@@ -98,9 +99,10 @@ def in_cifar(
 def demo(limit: int | None = None) -> Trained:
     """The packaged network and images."""
     known = resolve("demo")
-    train, test = (open_images("demo", known.preprocessing, split=split) for split in ("train", "test"))
-    scored = list(batches(test, 100))
-    return Trained(tt.build("demo"), known.example_inputs(), (labelled(pixels(train), scored[:limit]),))
+    train = open_images("demo", known.preprocessing, split="train")
+    test = open_images("demo", known.preprocessing, split="test", limit=limit)
+    folds = (labelled(pixels(train), list(batches(test, 100))),)
+    return Trained(tt.build("demo"), known.example_inputs(), folds)
 
 
 def on_photographs(
@@ -191,9 +193,9 @@ def labelled(calibration: Tensor, scored: list[tuple[Tensor, Tensor]]) -> Fold:
     return Fold(calibration, lambda model: {"top1": evaluate(model, scored).top1}, count)
 
 
-def pixels(images: object) -> Tensor:
+def pixels(images: ImageSet) -> Tensor:
     """All images of a set."""
-    return torch.cat([batch for batch, _ in batches(images, 256)])  # type: ignore[arg-type]
+    return torch.cat([batch for batch, _ in batches(images, 256)])
 
 
 def luminance(picture: Image.Image) -> Tensor:
@@ -210,7 +212,7 @@ def blurred(picture: Tensor, scale: int) -> Tensor:
     return torch.from_numpy(np.asarray(small.resize(size, Image.Resampling.BICUBIC)).copy())
 
 
-def _crops(photographs: Sequence[tuple[Tensor, int]]) -> Iterator[Tensor]:
+def _crops(photographs: ImageSet) -> Iterator[Tensor]:
     """Blurred crops ``[1, 64, 64]`` of as many photographs, at the scales in turn."""
     weights = torch.tensor([65.481, 128.553, 24.966])[:, None, None] / 255
     generator = torch.Generator().manual_seed(0)

@@ -16,7 +16,7 @@ from tests.tools.cli.test_cli import tuckertree
 from tuckertree.calibration import CalibrationWarning, Length, output_distances, tune_network
 from tuckertree.calibration.sources import Calibration
 from tuckertree.calibration.tuning import Way
-from tuckertree.calibration.tuning.images import TuningImages, flip_and_shift
+from tuckertree.calibration.tuning.images import TuningImages, flip_and_shift, usual_size
 from tuckertree.calibration.tuning.run import TuningRun
 
 IMAGES = torch.rand(160, 3, 12, 12, generator=generator())
@@ -469,3 +469,11 @@ def test_compress_fits_nothing_to_the_images_by_which_the_best_state_is_chosen()
     fitted = tt.calibrate(model, result.plan, IMAGES[:-held])
     before = output_distances(model, (fitted,), IMAGES[-held:], in_units=True)[0]
     assert result.tuning.before == pytest.approx(before, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("width", "images", "size"), [(8, IMAGES, 64), (8, torch.zeros(2, 3, 65, 65), 16), (65536, IMAGES, 16)]
+)
+def test_steps_are_of_fewer_images_where_these_are_large_or_much_work(width, images, size):
+    model = nn.Sequential(nn.Conv2d(3, width, 3), nn.Conv2d(width, 16, 3)).eval()
+    assert usual_size(model, Calibration(images)) == size

@@ -156,7 +156,7 @@ def compress(
             stopwatch.lap("factors")
         else:
             notes: dict[str, str] = {}
-            fitted = images if length is None else learned_images(images)
+            fitted = images if length is None else learned_images(network.module, images)
             compressed = calibrate(network.module, plan, fitted, notes=notes, tick=tick)
             plan = plan.noted(notes)
             stopwatch.lap("calibration")

@@ -55,7 +55,7 @@ def tune(
     seed
         Of the order of the images, and of how they are mirrored and shifted where a network classifies colour images.
     batch_size
-        By default 64, of large images 16; what a file prescribes.
+        By default 64, and 16 of images that are large or much work; what a file prescribes.
     progress
         Draw a progress bar on stderr; by default where stderr is a terminal.
 

@@ -17,7 +17,7 @@ from torch import nn
 from tuckertree._base.errors import TuckertreeError, UsageError
 from tuckertree._base.progress import ProgressCallback, no_progress
 from tuckertree.calibration.sources import Calibration, CalibrationData, CalibrationWarning, to_model
-from tuckertree.calibration.tuning.images import TuningImages
+from tuckertree.calibration.tuning.images import TuningImages, usual_size
 from tuckertree.calibration.tuning.loss import Imitation
 from tuckertree.calibration.tuning.record import Length, Tuning, Way
 from tuckertree.calibration.tuning.run import NO_DERIVATIVE, TuningRun, tunable
@@ -54,7 +54,7 @@ def tune_network(
     seed
         Of the order of the images and how they are moved.
     batch_size
-        By default 64, of large images 16.
+        By default 64; 16 of images that are large or much work.
     way
         How to make steps; by default that of a few which is best on the images held out.
 
@@ -78,7 +78,9 @@ def tune_network(
         raise UsageError(f"a batch holds at least one image, not {batch_size}")
     began = time.perf_counter()
     with preserved(original):
-        run = TuningRun(model, original, TuningImages(Calibration(images), batch_size), plan, seed, tick)
+        images = Calibration(images)
+        size = batch_size or usual_size(original, images)
+        run = TuningRun(model, original, TuningImages(images, size), plan, seed, tick)
         tuning = run.tune(length, way)
         result = run.result()
     tuning = replace(tuning, seconds=round(time.perf_counter() - began, 3))
@@ -104,10 +106,10 @@ def check_tunable(model: nn.Module, images: Calibration) -> None:
             raise TuckertreeError(NO_DERIVATIVE)
 
 
-def learned_images(images: Calibration) -> Calibration:
+def learned_images(original: nn.Module, images: Calibration) -> Calibration:
     """The images that :func:`tune_network` learns from: all where there is but one.
 
     Who fits a network to these alone before it is tuned leaves the images held out as a measure of both.
     """
-    parts = TuningImages(images, None)
+    parts = TuningImages(images, usual_size(original, images))
     return parts.learned if len(parts) else images

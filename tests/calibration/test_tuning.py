@@ -13,6 +13,7 @@ import tuckertree as tt
 from tests import networks
 from tests.calibration.cases import generator
 from tests.tools.cli.test_cli import tuckertree
+from tuckertree._base.errors import UsageError
 from tuckertree.calibration import CalibrationWarning, Length, output_distances, tune_network
 from tuckertree.calibration.sources import Calibration
 from tuckertree.calibration.tuning import Way
@@ -176,6 +177,33 @@ def test_an_interruption_keeps_the_best_state_so_far_and_is_said():
     assert 0 < done.best <= 15
     before, after = output_distances(model, (result.model, tuned), IMAGES[-32:])
     assert after < before
+
+
+@pytest.mark.parametrize("way", [FROZEN, WITH_NORMS, None])
+@pytest.mark.parametrize("stop", [3, 15, 20])
+def test_a_run_that_was_interrupted_goes_on_to_the_bits_it_would_have_come_to(way, stop, tmp_path):
+    model = WithNorms()
+    result = ranks(model)
+    kept = tmp_path / "run.ckpt"
+
+    def tuned(steps=20, tick=lambda *_: None, **options):
+        return tune_network(result.model, model, IMAGES, Length(steps), way=way, tick=tick, **options)
+
+    def interrupt(doing, done, total):
+        if doing.startswith("tuning") and done == stop:
+            raise KeyboardInterrupt
+
+    with pytest.warns(CalibrationWarning, match="interrupted after"):
+        tuned(tick=interrupt, checkpoint=kept)
+    with pytest.raises(UsageError, match=r"another run \(steps 20 there, 21 here\)"):
+        tuned(21, checkpoint=kept)
+    looked = []
+    network, done = tuned(tick=lambda doing, done, total: looked.append(done), checkpoint=kept)
+    whole, alone = tuned()
+    assert not differing(bits(whole), network.state_dict())
+    assert (done.after, done.best, done.way) == (alone.after, alone.best, alone.way)
+    assert min(looked) >= stop  # the step at which it was interrupted was not kept any more
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 10, 65])
@@ -419,14 +447,21 @@ def test_an_interrupted_command_saves_the_best_state_and_ends_as_interrupted(tmp
             raise KeyboardInterrupt
 
     monkeypatch.setattr(TuningRun, "_look", interrupted)
+    command = ("tune", folder, "--images", "demo", "--limit", 40, "--batch-size", 8, "--steps", 12)
+    command += ("--teacher", "demo", "-o", out)
     with pytest.warns(CalibrationWarning, match="interrupted after 11 steps"):
-        code, _, err = tuckertree(
-            *("tune", folder, "--images", "demo", "--limit", 40, "--batch-size", 8, "--steps", 12),
-            *("--teacher", "demo", "-o", out),
-        )
+        code, _, err = tuckertree(*command)
     assert (code, f"the best state so far is saved in {out}" in err) == (130, True)
     report = json.loads((out / "report.json").read_text())["tuning"]
     assert (report["interrupted"], report["after"] < report["before"]) == (True, True)
+    monkeypatch.undo()
+    code, _, err = tuckertree(*command)
+    assert (code, "out.partial holds an unfinished run" in err or "exists already" in err) == (1, True), err
+    code, _, err = tuckertree(*command, "--resume")
+    assert code == 0, err
+    report = json.loads((out / "report.json").read_text())["tuning"]
+    assert (report["interrupted"], report["steps"]) == (False, 12)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["net", "out"]
 
 
 @pytest.mark.filterwarnings("ignore::tuckertree.calibration.CalibrationWarning")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import TypeVar
 
 import torch
@@ -31,6 +32,7 @@ def tune(
     steps: int | None = None,
     seed: int = 0,
     batch_size: int | None = None,
+    checkpoint: str | Path | None = None,
     progress: bool | None = None,
 ) -> Tunable:
     """Tune a whole compressed network against its original, without labels, for minutes.
@@ -56,6 +58,9 @@ def tune(
         Of the order of the images, and of how they are mirrored and shifted where a network classifies colour images.
     batch_size
         By default 64, and 16 of images that are large or much work; what a file prescribes.
+    checkpoint
+        A file in which the run is kept twenty times on the way. The same call goes on from it when it was interrupted, to
+        the same bits as without a break; it is removed when the run has ended.
     progress
         Draw a progress bar on stderr; by default where stderr is a terminal.
 
@@ -68,10 +73,11 @@ def tune(
     Raises
     ------
     UsageError
-        If neither minutes nor steps are given, or both, or one of a value it cannot have.
+        If neither minutes nor steps are given, or both, or one of a value it cannot have; or the checkpoint is of
+        another run.
     TuckertreeError
         If the networks do not belong together or do not run on the images, or the outputs cannot be compared or
-        differentiated.
+        differentiated; or the checkpoint cannot be read or written.
 
     Warns
     -----
@@ -113,6 +119,7 @@ def tune(
             plan=result.plan if result else None,
             seed=seed,
             batch_size=batch_size,
+            checkpoint=None if checkpoint is None else Path(checkpoint),
             tick=tick,
         )
     if not isinstance(network, CompressionResult):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from pathlib import Path
 from warnings import warn
 
 from torch import nn
@@ -20,6 +21,7 @@ from tuckertree.calibration.sources import Calibration, CalibrationData, Calibra
 from tuckertree.calibration.tuning.images import TuningImages, usual_size
 from tuckertree.calibration.tuning.loss import Imitation
 from tuckertree.calibration.tuning.record import Length, Tuning, Way
+from tuckertree.calibration.tuning.resuming import Checkpoint, identity
 from tuckertree.calibration.tuning.run import NO_DERIVATIVE, TuningRun, tunable
 from tuckertree.measure import copy_model, preserved
 from tuckertree.planning import Plan
@@ -37,6 +39,7 @@ def tune_network(
     seed: int = 0,
     batch_size: int | None = None,
     way: Way | None = None,
+    checkpoint: Path | None = None,
     tick: ProgressCallback = no_progress,
 ) -> tuple[nn.Module, Tuning]:
     """Tune a compressed network; see :func:`tuckertree.tune`.
@@ -57,6 +60,8 @@ def tune_network(
         By default 64; 16 of images that are large or much work.
     way
         How to make steps; by default that of a few which is best on the images held out.
+    checkpoint
+        A file for the state of the run, which goes on from it if it is there. It is removed when the run has ended.
 
     Returns
     -------
@@ -65,9 +70,11 @@ def tune_network(
 
     Raises
     ------
+    UsageError
+        If the checkpoint is of another run.
     TuckertreeError
         If the networks do not belong together, do not run on the images, or have no outputs that can be compared or
-        differentiated.
+        differentiated; or the checkpoint cannot be read or written.
 
     Warns
     -----
@@ -80,9 +87,15 @@ def tune_network(
     with preserved(original):
         images = Calibration(images)
         size = batch_size or usual_size(original, images)
-        run = TuningRun(model, original, TuningImages(images, size), plan, seed, tick)
-        tuning = run.tune(length, way)
+        parts = TuningImages(images, size)
+        run = TuningRun(model, original, parts, plan, seed, tick)
+        kept = Checkpoint(
+            checkpoint, {} if checkpoint is None else identity(length, seed, model, original, parts)
+        )
+        tuning = run.tune(length, way, kept)
         result = run.result()
+    if not tuning.interrupted:
+        kept.remove()
     tuning = replace(tuning, seconds=round(time.perf_counter() - began, 3))
     if tuning.note:
         warn(f"tuning: {tuning}", CalibrationWarning, stacklevel=3)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from math import ceil, cos, inf, pi
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +21,7 @@ from tuckertree.calibration.tuning.images import TuningImages, can_move
 from tuckertree.calibration.tuning.loss import Imitation
 from tuckertree.calibration.tuning.parts import free_parts, in_single_precision, lay_channels_last
 from tuckertree.calibration.tuning.record import Length, Tuning, Way
+from tuckertree.calibration.tuning.resuming import Checkpoint
 from tuckertree.core.layers import Chain
 from tuckertree.measure import copy_model
 from tuckertree.measure.forward import modes_of, set_modes, uncompiled
@@ -76,8 +78,8 @@ class TuningRun:
             lay_channels_last(network, first)
         self._start = self._best = _State(before, self._values())
 
-    def tune(self, length: Length, way: Way | None) -> Tuning:
-        """Make steps, and keep the best state."""
+    def tune(self, length: Length, way: Way | None, checkpoint: Checkpoint) -> Tuning:
+        """Make steps, from where a checkpoint was written on, and keep the best state."""
         steps, note, interrupted = length.steps or 0, "", False
         if not len(self._images) or not self._parameters:
             why = (
@@ -86,10 +88,11 @@ class TuningRun:
             return self._told(0, None, why)
         chosen, done = way, 0
         try:
-            steps, chosen = self._settled(length, way)
-            for done in self._steps(chosen, steps):
+            steps, chosen = self._resumed(checkpoint.state) or self._settled(length, way)
+            for done in self._steps(chosen, steps, checkpoint.state):
                 if done % ceil(steps / _CHECKS) == 0 or done == steps:
                     self._look(done, steps)
+                    checkpoint.write(self._kept(chosen, steps, done))
         except KeyboardInterrupt:
             note, interrupted = f"interrupted after {done} steps", True
         except FloatingPointError as error:
@@ -125,6 +128,24 @@ class TuningRun:
                 if id(value) in tuned:
                     own[name].copy_(value.detach())
         return result
+
+    def _kept(self, way: Way, steps: int, done: int) -> dict[str, object]:
+        """What the run goes on from; the order of the images follows from the seed and the steps done."""
+        return {
+            "steps": steps,
+            "done": done,
+            "way": asdict(way),
+            "values": self._values(),
+            "optimizer": self._optimizer.state_dict(),
+            "best": vars(self._best),
+        }
+
+    def _resumed(self, state: dict[str, Any] | None) -> tuple[int, Way] | None:
+        """Steps and way of a run that was interrupted, and its best state."""
+        if state is None:
+            return None
+        self._best = _State(**state["best"])
+        return state["steps"], Way(**state["way"])
 
     def _settled(self, length: Length, way: Way | None) -> tuple[int, Way]:
         """How many steps are made, and how."""
@@ -176,8 +197,8 @@ class TuningRun:
                 return way
         return ways[found.index(min(found))] if found else ways[0]
 
-    def _steps(self, way: Way, steps: int) -> Iterator[int]:
-        """Make steps from the start, and say how many are done.
+    def _steps(self, way: Way, steps: int, state: dict[str, Any] | None = None) -> Iterator[int]:
+        """Make steps from the start, or from the state that a run was interrupted in, and say how many are done.
 
         Raises
         ------
@@ -185,11 +206,18 @@ class TuningRun:
             If the loss is not finite.
         """
         self._set(self._start.values)
-        optimizer = torch.optim.Adam(self._parameters)
+        optimizer = self._optimizer = torch.optim.Adam(self._parameters)
         generator = torch.Generator().manual_seed(self._seed)
         batches = self._images.steps(generator, moved=self._moved)
         norms = self._norms if way.batch_norm else []
-        for step in range(steps):
+        begun = 0
+        if state is not None:
+            self._set(state["values"])
+            optimizer.load_state_dict(state["optimizer"])
+            begun = state["done"]
+        for _ in range(begun):
+            next(batches)
+        for step in range(begun, steps):
             for group in optimizer.param_groups:
                 group["lr"] = way.rate * _share(step, steps)
             optimizer.zero_grad()

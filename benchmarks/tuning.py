@@ -30,7 +30,7 @@ Row = dict[str, Any]
 Budgets = dict[str, float]
 
 ROWS: dict[str, tuple[int, tuple[Budgets, ...]]] = {
-    "ResNet-20": (1000, ({"params": 3.8}, {"params": 2.5}, {"params": 8})),
+    "ResNet-20": (500, ({"params": 3.8}, {"params": 2.5}, {"params": 8})),
     "VDSR": (150, ({"macs": 2}, {"macs": 3})),
     "ResNet-56": (600, ({"params": 4}, {"params": 2.5})),
     "VGG-19-BN": (300, ({"params": 15},)),

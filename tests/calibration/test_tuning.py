@@ -18,6 +18,7 @@ from tuckertree.calibration import CalibrationWarning, Length, output_distances,
 from tuckertree.calibration.sources import Calibration
 from tuckertree.calibration.tuning import Way
 from tuckertree.calibration.tuning.images import TuningImages, flip_and_shift, usual_size
+from tuckertree.calibration.tuning.loss import Imitation
 from tuckertree.calibration.tuning.run import TuningRun
 
 IMAGES = torch.rand(160, 3, 12, 12, generator=generator())
@@ -134,9 +135,57 @@ def test_the_boldest_way_that_gains_in_its_trial_is_taken(monkeypatch):
     monkeypatch.setattr("tuckertree.calibration.tuning.run._RATES", (1e6, 1e-3, 1e-4))
     model = WithNorms()
     result = ranks(model)
-    tuning = tune_network(result.model, model, IMAGES, Length(30), plan=result.plan)[1]
+    tuning = tune_network(result.model, model, IMAGES, Length(30))[1]
     assert tuning.way == Way(batch_norm=False, rate=1e-3)
     assert tuning.after < tuning.before
+
+
+def test_with_a_plan_steps_may_start_from_factors_that_do_not_make_up_for_each_other():
+    model = WithNorms()
+    result = ranks(model)
+    images = TuningImages(Calibration(IMAGES), 64)
+    run = TuningRun(result.model, model, images, result.plan, 0, lambda *_: None)
+    alone = Way(False, 0.0, corrected=False)
+    next(run._steps(run._settled(Length(1), alone)[1], 1))
+    fitted = tt.calibrate(model, result.plan, images.learned, correction=False)
+    torch.testing.assert_close(run._student(IMAGES), fitted(IMAGES), rtol=1e-3, atol=1e-4)
+    next(run._steps(Way(False, 0.0), 1))
+    torch.testing.assert_close(run._student(IMAGES), result.model(IMAGES), rtol=1e-3, atol=1e-4)
+    way = Way(True, 3e-3, corrected=False)
+    tuned, done = tune_network(result.model, model, IMAGES, Length(60), plan=result.plan, way=way)
+    assert done.after < done.before
+    before, after = output_distances(model, (result.model, tuned), IMAGES[-done.held_out :], in_units=True)
+    assert (before, after) == pytest.approx((done.before, done.after), rel=1e-4)
+
+
+class Block(nn.Sequential):
+    """A residual block of two layers."""
+
+    def __init__(self) -> None:
+        super().__init__(nn.Conv2d(8, 8, 3, padding=1), nn.ReLU(inplace=True), nn.Conv2d(8, 8, 3, padding=1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + super().forward(x)
+
+
+@pytest.mark.parametrize(
+    ("body", "places"),
+    [
+        (nn.Sequential(*(Block() for _ in range(6))), ["1.0", "1.1", "1.2", "1.3", "1.4", "1.5"]),
+        (nn.Sequential(*(nn.Conv2d(8, 8, 3) for _ in range(3))), ["0", "1.0", "1.1", "1.2"]),
+        (nn.Sequential(*(Block() for _ in range(60))), [f"1.{number}" for number in range(3, 60, 4)]),
+    ],
+)
+def test_features_are_compared_at_the_ends_of_blocks_or_else_of_layers(body, places):
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), body, nn.Flatten(), nn.LazyLinear(4))
+    model(IMAGES[:2])
+    found = Imitation(model, IMAGES[:2]).places
+    outputs = {}
+    for name in found:
+        model.get_submodule(name).register_forward_hook(lambda m, x, y, name=name: outputs.update({name: y}))
+    model(IMAGES[:2])
+    assert len({id(y) for y in outputs.values()}) == len(found)  # none is compared twice
+    assert found == places
 
 
 def test_a_network_that_takes_no_gradient_at_all_is_tuned_and_still_takes_none():

@@ -20,9 +20,10 @@ from tuckertree._base.progress import ProgressCallback, no_progress
 from tuckertree.calibration.sources import Calibration, CalibrationData, CalibrationWarning, to_model
 from tuckertree.calibration.tuning.images import TuningImages, usual_size
 from tuckertree.calibration.tuning.loss import Imitation
+from tuckertree.calibration.tuning.parts import NO_DERIVATIVE, tunable
 from tuckertree.calibration.tuning.record import Length, Tuning, Way
 from tuckertree.calibration.tuning.resuming import Checkpoint, identity
-from tuckertree.calibration.tuning.run import NO_DERIVATIVE, TuningRun, tunable
+from tuckertree.calibration.tuning.run import TuningRun
 from tuckertree.measure import copy_model, preserved
 from tuckertree.planning import Plan
 

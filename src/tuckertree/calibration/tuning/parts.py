@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from tuckertree._base.errors import TuckertreeError, first_line
 from tuckertree.calibration.kept import changeable
 from tuckertree.calibration.sources import floating_outputs
 from tuckertree.core.layers import Chain
 from tuckertree.measure import ExampleInputs, copy_model, run
+from tuckertree.measure.forward import modes_of, set_modes, uncompiled
 from tuckertree.network.surgery import layer_for
 from tuckertree.planning import Plan, take_inventory
 
 _ROUNDING = 1e-3
+NO_DERIVATIVE = "no derivative leads from the network's outputs to its weights, so it cannot be tuned"
 
 
 def free_parts(
@@ -81,7 +86,7 @@ def lay_channels_last(model: nn.Module, first: ExampleInputs) -> None:
             weight.data = values
 
 
-def _is_alone(weight: torch.Tensor) -> bool:
+def _is_alone(weight: Tensor) -> bool:
     """Whether a weight is an ordinary parameter in the CPU's memory of which nothing else is a part."""
     return (
         type(weight) is nn.Parameter
@@ -90,14 +95,41 @@ def _is_alone(weight: torch.Tensor) -> bool:
     )
 
 
-def _outputs(model: nn.Module, inputs: ExampleInputs) -> list[torch.Tensor]:
+def _outputs(model: nn.Module, inputs: ExampleInputs) -> list[Tensor]:
     return floating_outputs(run(model, inputs, "the calibration images"))
 
 
-def _alike(x: torch.Tensor, y: torch.Tensor) -> bool:
+def _alike(x: Tensor, y: Tensor) -> bool:
     """Whether outputs are equal but for rounding."""
     if x.shape != y.shape:
         return False
     usual = x.isfinite() & y.isfinite()
     whole = x[usual].double().square().sum()
     return bool((x - y)[usual].double().square().sum() <= _ROUNDING**2 * whole)
+
+
+def backward(loss: Tensor) -> None:
+    """Send the loss back; raises TuckertreeError where that cannot be."""
+    if not loss.requires_grad:
+        raise TuckertreeError(NO_DERIVATIVE)
+    try:
+        loss.backward()
+    except RuntimeError as error:
+        raise TuckertreeError(
+            f"the network's outputs cannot be differentiated: {first_line(error)}"
+        ) from error
+
+
+@contextmanager
+def tunable(student: nn.Module, norms: list[nn.Module]) -> Iterator[None]:
+    """Evaluation mode but for some norms."""
+    modes = modes_of(student)
+    # In evaluation mode cuDNN does not differentiate recurrent layers.
+    recurrent = any(isinstance(module, nn.RNNBase) for module in student.modules())
+    cudnn = torch.backends.cudnn.flags(enabled=False) if recurrent else nullcontext()
+    try:
+        set_modes(dict.fromkeys(modes, False) | dict.fromkeys(norms, True))
+        with cudnn, uncompiled(), torch.enable_grad():
+            yield
+    finally:
+        set_modes(modes)

@@ -104,9 +104,9 @@ def test_the_same_seed_and_steps_give_the_same_bits_and_the_generators_stay(way)
 def test_the_steps_that_minutes_became_give_the_same_again():
     model = WithNorms()
     result = ranks(model)
-    timed = tt.tune(result, model, IMAGES, minutes=0.02)
+    timed = tt.tune(result, model, IMAGES, minutes=0.05)
     again = tt.tune(result, model, IMAGES, steps=timed.tuning.steps)
-    assert timed.tuning.steps > 1
+    assert timed.tuning.steps == again.tuning.steps >= 1
     assert not differing(bits(timed.model), again.model.state_dict())
 
 

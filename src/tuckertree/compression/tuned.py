@@ -37,10 +37,12 @@ def tune(
 ) -> Tunable:
     """Tune a whole compressed network against its original, without labels, for minutes.
 
-    All layers change together by gradient steps that lessen the distance of outputs, and of features at a few places, from
-    the original's. A few ways to make steps are tried for a short while, and the best goes on. The last fifth of the
-    images takes no part: by the distance of the outputs on it the best state is kept, and where none is better than
-    the start, nothing changes. Parameters that are frozen and layers that were left out stay as they are, to the bit.
+    All layers change together by gradient steps that lessen the distance of outputs, and of features at the ends of blocks,
+    from the original's. A few ways to make steps are tried for a short while, and the boldest that loses little goes on:
+    from the network as it is, and where its plan is known from layers that do not make up for each other's errors. The
+    last fifth of the images takes no part: by the distance of the outputs on it the best state is kept, and where none
+    is better than the network given, nothing changes. Parameters that are frozen and layers that were left out stay as
+    they are, to the bit.
 
     Parameters
     ----------

@@ -151,13 +151,16 @@ class TuningRun:
 
     def _settled(self, length: Length, way: Way | None) -> tuple[int, Way]:
         """How many steps are made, and how."""
+        began = time.perf_counter()
         if way is None or not way.corrected:
             self._uncorrected = self._without_correction()
+        if way is not None and self._uncorrected is None:
+            way = replace(way, corrected=True)  # there is no other start
         ways = [way] if way else self._ways()
         if length.steps is not None:
             return length.steps, self._tried(ways, _trial(length.steps))
         assert length.seconds is not None
-        end = time.perf_counter() + length.seconds
+        end = began + length.seconds
         each, look = self._timed(ways[0])
 
         def room() -> int:

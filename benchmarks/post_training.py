@@ -23,39 +23,31 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 import tuckertree as tt
 from merging import merged, write_report
-from tuckertree.measure import environment, evaluate
-from tuckertree.tools.data import batches, open_images
-from tuckertree.tools.models import resolve
-
-IMAGES = 1024
+from trained import Trained, open_network
+from tuckertree.measure import environment
 
 
 @dataclass(frozen=True)
 class Case:
     """A network and the budgets it is given, as factors."""
 
-    architecture: str
-    weights: str
+    network: str
     kind: str
     factors: tuple[float, ...]
-    images: str = "cifar10"
 
 
 CASES = {
-    "ResNet-20": Case("cifar10:resnet20", "cifar10_resnet20", "params", (1.5, 2.5, 3.8)),
-    "ResNet-20, MACs": Case("cifar10:resnet20", "cifar10_resnet20", "macs", (1.5, 2.5, 3.8)),
-    "ResNet-56": Case("cifar10:resnet56", "cifar10_resnet56", "params", (1.5, 2.5)),
-    "ResNet-56, MACs": Case("cifar10:resnet56", "cifar10_resnet56", "macs", (1.5, 2.5)),
-    "VGG-19-BN": Case("cifar10:vgg19_bn", "own_cifar10_vgg19_bn_fp16", "params", (4, 8.6, 15)),
-    "VGG-19-BN, MACs": Case("cifar10:vgg19_bn", "own_cifar10_vgg19_bn_fp16", "macs", (4,)),
-    "GoogLeNet, MACs": Case(
-        "caffe:googlenet", "imagenet_googlenet_bvlc", "macs", (1.6, 2.1), "imagenet-like"
-    ),
+    "ResNet-20": Case("ResNet-20", "params", (1.5, 2.5, 3.8)),
+    "ResNet-20, MACs": Case("ResNet-20", "macs", (1.5, 2.5, 3.8)),
+    "ResNet-56": Case("ResNet-56", "params", (1.5, 2.5)),
+    "ResNet-56, MACs": Case("ResNet-56", "macs", (1.5, 2.5)),
+    "VGG-19-BN": Case("VGG-19-BN", "params", (4, 8.6, 15)),
+    "VGG-19-BN, MACs": Case("VGG-19-BN", "macs", (4,)),
+    "GoogLeNet, MACs": Case("GoogLeNet", "macs", (1.6, 2.1)),
 }
 
 
@@ -111,13 +103,10 @@ def main() -> None:
 def measure(name: str, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Rows of one network: the paper's rule and the budget, for every factor."""
     case = CASES[name]
-    known = resolve(case.architecture)
-    demo = options.data is None
-    weights = None if demo else options.data / "models" / f"{case.weights}.safetensors"
-    model = tt.build("demo" if demo else case.architecture, weights=weights)
-    folds = list(folds_of(case, known.preprocessing, options))
-    example = known.example_inputs()
-    baseline = mean_top1([model] * len(folds), folds)
+    folders = [options.data] if options.data else []
+    trained = open_network(case.network, folders, options.limit, validation=options.validation)
+    model, example = trained.model, trained.example
+    baseline = top1(trained, [model] * len(trained.folds))
     for factor in case.factors:
         share: dict[str, Any] = {case.kind: 1 / factor}
         if not options.no_paper:
@@ -126,7 +115,7 @@ def measure(name: str, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
             yield {
                 **row_of(name, case, factor, "paper", paper, baseline),
                 "energy": energy,
-                "top1": mean_top1([reloaded(paper)] * len(folds), folds),
+                "top1": top1(trained, [reloaded(paper)] * len(trained.folds)),
             }
         for objective in options.objectives:
             started = time.perf_counter()
@@ -135,54 +124,23 @@ def measure(name: str, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
                     model,
                     example,
                     tt.Budget(**share),
-                    calibration=calibration,
+                    calibration=fold.calibration,
                     objective=objective,
                 )
-                for calibration, _ in folds
+                for fold in trained.folds
             ]
-            seconds = (time.perf_counter() - started) / len(folds)
+            seconds = (time.perf_counter() - started) / len(trained.folds)
             yield {
                 **row_of(name, case, factor, objective, results[0], baseline),
-                "top1": mean_top1([reloaded(result) for result in results], folds),
+                "top1": top1(trained, [reloaded(result) for result in results]),
                 "seconds": seconds,
                 "peak_rss_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
                 "methods": count_methods(results[0]),
             }
 
 
-def folds_of(
-    case: Case, preprocessing: Any, options: argparse.Namespace
-) -> Iterator[tuple[Tensor, list[Any]]]:
-    """Calibration images and the labelled batches they do not touch."""
-    if options.data is None:
-        yield (
-            pixels(open_images("demo", preprocessing, split="train")),
-            list(batches(open_images("demo", preprocessing, split="test"), 100)),
-        )
-    elif options.validation and case.images == "cifar10":
-        train = open_images(options.data / case.images, preprocessing, split="train", limit=IMAGES + 2048)
-        parts = list(batches(train, 128))
-        yield torch.cat([images for images, _ in parts[: IMAGES // 128]]), parts[IMAGES // 128 :]
-    elif case.images == "cifar10":
-        source = options.data / case.images
-        yield (
-            pixels(open_images(source, preprocessing, split="train", limit=IMAGES)),
-            list(batches(open_images(source, preprocessing, split="test", limit=options.limit), 100)),
-        )
-    else:
-        everything = list(batches(open_images(options.data / case.images, preprocessing, split="test"), 50))
-        halves = everything[: len(everything) // 2], everything[len(everything) // 2 :]
-        for seen, unseen in (halves, halves[::-1]):
-            yield torch.cat([images for images, _ in seen]), unseen
-
-
-def pixels(images: Any) -> Tensor:
-    return torch.cat([batch for batch, _ in batches(images, 256)])
-
-
-def mean_top1(models: list[nn.Module], folds: list[tuple[Tensor, list[Any]]]) -> float:
-    found = [evaluate(model, unseen) for model, (_, unseen) in zip(models, folds, strict=True)]
-    return sum(a.top1 * a.images for a in found) / sum(a.images for a in found)
+def top1(trained: Trained, models: list[nn.Module]) -> float:
+    return trained.score(models)["top1"]
 
 
 def reloaded(result: tt.CompressionResult) -> nn.Module:

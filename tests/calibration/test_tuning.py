@@ -13,10 +13,12 @@ import tuckertree as tt
 from tests import networks
 from tests.calibration.cases import generator
 from tests.tools.cli.test_cli import tuckertree
+from tuckertree._base.errors import UsageError
 from tuckertree.calibration import CalibrationWarning, Length, output_distances, tune_network
 from tuckertree.calibration.sources import Calibration
 from tuckertree.calibration.tuning import Way
-from tuckertree.calibration.tuning.images import TuningImages, flip_and_shift
+from tuckertree.calibration.tuning.images import TuningImages, flip_and_shift, usual_size
+from tuckertree.calibration.tuning.loss import Imitation
 from tuckertree.calibration.tuning.run import TuningRun
 
 IMAGES = torch.rand(160, 3, 12, 12, generator=generator())
@@ -102,9 +104,9 @@ def test_the_same_seed_and_steps_give_the_same_bits_and_the_generators_stay(way)
 def test_the_steps_that_minutes_became_give_the_same_again():
     model = WithNorms()
     result = ranks(model)
-    timed = tt.tune(result, model, IMAGES, minutes=0.02)
+    timed = tt.tune(result, model, IMAGES, minutes=0.05)
     again = tt.tune(result, model, IMAGES, steps=timed.tuning.steps)
-    assert timed.tuning.steps > 1
+    assert timed.tuning.steps == again.tuning.steps >= 1
     assert not differing(bits(timed.model), again.model.state_dict())
 
 
@@ -133,9 +135,57 @@ def test_the_boldest_way_that_gains_in_its_trial_is_taken(monkeypatch):
     monkeypatch.setattr("tuckertree.calibration.tuning.run._RATES", (1e6, 1e-3, 1e-4))
     model = WithNorms()
     result = ranks(model)
-    tuning = tune_network(result.model, model, IMAGES, Length(30), plan=result.plan)[1]
+    tuning = tune_network(result.model, model, IMAGES, Length(30))[1]
     assert tuning.way == Way(batch_norm=False, rate=1e-3)
     assert tuning.after < tuning.before
+
+
+def test_with_a_plan_steps_may_start_from_factors_that_do_not_make_up_for_each_other():
+    model = WithNorms()
+    result = ranks(model)
+    images = TuningImages(Calibration(IMAGES), 64)
+    run = TuningRun(result.model, model, images, result.plan, 0, lambda *_: None)
+    alone = Way(False, 0.0, corrected=False)
+    next(run._steps(run._settled(Length(1), alone)[1], 1))
+    fitted = tt.calibrate(model, result.plan, images.learned, correction=False)
+    torch.testing.assert_close(run._student(IMAGES), fitted(IMAGES), rtol=1e-3, atol=1e-4)
+    next(run._steps(Way(False, 0.0), 1))
+    torch.testing.assert_close(run._student(IMAGES), result.model(IMAGES), rtol=1e-3, atol=1e-4)
+    way = Way(True, 3e-3, corrected=False)
+    tuned, done = tune_network(result.model, model, IMAGES, Length(60), plan=result.plan, way=way)
+    assert done.after < done.before
+    before, after = output_distances(model, (result.model, tuned), IMAGES[-done.held_out :], in_units=True)
+    assert (before, after) == pytest.approx((done.before, done.after), rel=1e-4)
+
+
+class Block(nn.Sequential):
+    """A residual block of two layers."""
+
+    def __init__(self) -> None:
+        super().__init__(nn.Conv2d(8, 8, 3, padding=1), nn.ReLU(inplace=True), nn.Conv2d(8, 8, 3, padding=1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + super().forward(x)
+
+
+@pytest.mark.parametrize(
+    ("body", "places"),
+    [
+        (nn.Sequential(*(Block() for _ in range(6))), ["1.0", "1.1", "1.2", "1.3", "1.4", "1.5"]),
+        (nn.Sequential(*(nn.Conv2d(8, 8, 3) for _ in range(3))), ["0", "1.0", "1.1", "1.2"]),
+        (nn.Sequential(*(Block() for _ in range(60))), [f"1.{number}" for number in range(3, 60, 4)]),
+    ],
+)
+def test_features_are_compared_at_the_ends_of_blocks_or_else_of_layers(body, places):
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), body, nn.Flatten(), nn.LazyLinear(4))
+    model(IMAGES[:2])
+    found = Imitation(model, IMAGES[:2]).places
+    outputs = {}
+    for name in found:
+        model.get_submodule(name).register_forward_hook(lambda m, x, y, name=name: outputs.update({name: y}))
+    model(IMAGES[:2])
+    assert len({id(y) for y in outputs.values()}) == len(found)  # none is compared twice
+    assert found == places
 
 
 def test_a_network_that_takes_no_gradient_at_all_is_tuned_and_still_takes_none():
@@ -176,6 +226,33 @@ def test_an_interruption_keeps_the_best_state_so_far_and_is_said():
     assert 0 < done.best <= 15
     before, after = output_distances(model, (result.model, tuned), IMAGES[-32:])
     assert after < before
+
+
+@pytest.mark.parametrize("way", [FROZEN, WITH_NORMS, None])
+@pytest.mark.parametrize("stop", [3, 15, 20])
+def test_a_run_that_was_interrupted_goes_on_to_the_bits_it_would_have_come_to(way, stop, tmp_path):
+    model = WithNorms()
+    result = ranks(model)
+    kept = tmp_path / "run.ckpt"
+
+    def tuned(steps=20, tick=lambda *_: None, **options):
+        return tune_network(result.model, model, IMAGES, Length(steps), way=way, tick=tick, **options)
+
+    def interrupt(doing, done, total):
+        if doing.startswith("tuning") and done == stop:
+            raise KeyboardInterrupt
+
+    with pytest.warns(CalibrationWarning, match="interrupted after"):
+        tuned(tick=interrupt, checkpoint=kept)
+    with pytest.raises(UsageError, match=r"another run \(steps 20 there, 21 here\)"):
+        tuned(21, checkpoint=kept)
+    looked = []
+    network, done = tuned(tick=lambda doing, done, total: looked.append(done), checkpoint=kept)
+    whole, alone = tuned()
+    assert not differing(bits(whole), network.state_dict())
+    assert (done.after, done.best, done.way) == (alone.after, alone.best, alone.way)
+    assert min(looked) >= stop  # the step at which it was interrupted was not kept any more
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 10, 65])
@@ -419,14 +496,21 @@ def test_an_interrupted_command_saves_the_best_state_and_ends_as_interrupted(tmp
             raise KeyboardInterrupt
 
     monkeypatch.setattr(TuningRun, "_look", interrupted)
+    command = ("tune", folder, "--images", "demo", "--limit", 40, "--batch-size", 8, "--steps", 12)
+    command += ("--teacher", "demo", "-o", out)
     with pytest.warns(CalibrationWarning, match="interrupted after 11 steps"):
-        code, _, err = tuckertree(
-            *("tune", folder, "--images", "demo", "--limit", 40, "--batch-size", 8, "--steps", 12),
-            *("--teacher", "demo", "-o", out),
-        )
+        code, _, err = tuckertree(*command)
     assert (code, f"the best state so far is saved in {out}" in err) == (130, True)
     report = json.loads((out / "report.json").read_text())["tuning"]
     assert (report["interrupted"], report["after"] < report["before"]) == (True, True)
+    monkeypatch.undo()
+    code, _, err = tuckertree(*command)
+    assert (code, "out.partial holds an unfinished run" in err or "exists already" in err) == (1, True), err
+    code, _, err = tuckertree(*command, "--resume")
+    assert code == 0, err
+    report = json.loads((out / "report.json").read_text())["tuning"]
+    assert (report["interrupted"], report["steps"]) == (False, 12)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["net", "out"]
 
 
 @pytest.mark.filterwarnings("ignore::tuckertree.calibration.CalibrationWarning")
@@ -436,3 +520,44 @@ def test_compress_takes_a_length_of_tuning_on_the_command_line(tmp_path):
     assert (code, "tuned       " in shown) == (0, True), err
     code, _, err = tuckertree("compress", "demo", "--params", "2x", "--tune", 4, "-o", tmp_path / "no")
     assert (code, "--tune belongs to --calibration" in err) == (2, True)
+
+
+class Viewing(WithNorms):
+    """Takes its features apart as if their channels came first in memory."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.norm1(self.first(x)).relu()
+        return self.head(self.body(x).view(len(x), -1).reshape(len(x), 24, -1).mean(2))
+
+
+@pytest.mark.parametrize(("kind", "laid"), [(WithNorms, True), (Viewing, False)])
+def test_steps_are_made_with_channels_last_in_memory_where_the_network_runs_so(kind, laid):
+    model = kind()
+    compressed = ranks(model).model
+    run = TuningRun(compressed, model, TuningImages(Calibration(IMAGES), 64), None, 0, lambda *_: None)
+    for network in (run._student, run._original):
+        kernels = [
+            m.weight for m in network.modules() if isinstance(m, nn.Conv2d) and m.weight[0].numel() > 64
+        ]
+        assert all(w.is_contiguous(memory_format=torch.channels_last) == laid for w in kernels)
+    tuned = tt.tune(compressed, model, IMAGES, steps=10)
+    assert all(p.is_contiguous() for p in (*model.parameters(), *tuned.parameters()))
+    assert differing(bits(compressed), tuned.state_dict())
+
+
+@pytest.mark.filterwarnings("ignore::tuckertree.calibration.CalibrationWarning")
+def test_compress_fits_nothing_to_the_images_by_which_the_best_state_is_chosen():
+    model = WithNorms()
+    result = ranks(model, calibration=IMAGES, tune=20)
+    held = result.tuning.held_out
+    fitted = tt.calibrate(model, result.plan, IMAGES[:-held])
+    before = output_distances(model, (fitted,), IMAGES[-held:], in_units=True)[0]
+    assert result.tuning.before == pytest.approx(before, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("width", "images", "size"), [(8, IMAGES, 64), (8, torch.zeros(2, 3, 65, 65), 16), (65536, IMAGES, 16)]
+)
+def test_steps_are_of_fewer_images_where_these_are_large_or_much_work(width, images, size):
+    model = nn.Sequential(nn.Conv2d(3, width, 3), nn.Conv2d(width, 16, 3)).eval()
+    assert usual_size(model, Calibration(images)) == size

@@ -11,7 +11,7 @@ from tuckertree.calibration.moment import InputSecondMoment
 from tuckertree.calibration.moments import collect_moments
 from tuckertree.calibration.sensitivity import measure_sensitivity
 from tuckertree.calibration.sources import Calibration, CalibrationData, CalibrationWarning
-from tuckertree.calibration.tuning import Length, Tuning, check_tunable, tune_network
+from tuckertree.calibration.tuning import Length, Tuning, check_tunable, learned_images, tune_network
 
 __all__ = [
     "Calibration",
@@ -29,6 +29,7 @@ __all__ = [
     "collect_metrics",
     "collect_moments",
     "fit",
+    "learned_images",
     "measure_sensitivity",
     "output_distances",
     "output_error",

@@ -87,7 +87,8 @@ def compress(
         weight errors (default without); or an :class:`~tuckertree.compression.Objective` of one's own.
     tune
         With calibration: how long to tune the whole network afterwards against the original on the same images
-        (:func:`tuckertree.tune`): ``"5min"``, ``"90s"``, or a number of steps.
+        (:func:`tuckertree.tune`): ``"5min"``, ``"90s"``, or a number of steps. The factors are then not fitted to the
+        last fifth of the images, by which the best state is chosen.
     data
         For ``Budget(max_drop=...)``, labelled images other than those of the calibration: a data set of pairs, or
         batches ``(images [N, ...], labels [N])`` that can be iterated again and again. One half serves the search, the

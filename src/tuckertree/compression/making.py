@@ -15,6 +15,7 @@ from tuckertree.calibration import (
     Length,
     Tuning,
     calibrate,
+    learned_images,
     tune_network,
 )
 from tuckertree.calibration.distances import IncomparableError
@@ -58,7 +59,8 @@ def make_network(
         stopwatch.lap("factors")
         return Made(compressed, plan)
     notes, distances = dict[str, str](), dict[str, float]()
-    compressed = calibrate(network.module, plan, images, notes=notes, distances=distances, tick=tick)
+    fitted = images if length is None else learned_images(network.module, images)
+    compressed = calibrate(network.module, plan, fitted, notes=notes, distances=distances, tick=tick)
     stopwatch.lap("calibration")
     return Made(compressed, plan.noted(notes), distances)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import TypeVar
 
 import torch
@@ -31,14 +32,17 @@ def tune(
     steps: int | None = None,
     seed: int = 0,
     batch_size: int | None = None,
+    checkpoint: str | Path | None = None,
     progress: bool | None = None,
 ) -> Tunable:
     """Tune a whole compressed network against its original, without labels, for minutes.
 
-    All layers change together by gradient steps that lessen the distance of outputs, and of features at a few places, from
-    the original's. A few ways to make steps are tried for a short while, and the best goes on. The last fifth of the
-    images takes no part: by the distance of the outputs on it the best state is kept, and where none is better than
-    the start, nothing changes. Parameters that are frozen and layers that were left out stay as they are, to the bit.
+    All layers change together by gradient steps that lessen the distance of outputs, and of features at the ends of blocks,
+    from the original's. A few ways to make steps are tried for a short while, and the boldest that loses little goes on:
+    from the network as it is, and where its plan is known from layers that do not make up for each other's errors. The
+    last fifth of the images takes no part: by the distance of the outputs on it the best state is kept, and where none
+    is better than the network given, nothing changes. Parameters that are frozen and layers that were left out stay as
+    they are, to the bit.
 
     Parameters
     ----------
@@ -55,7 +59,10 @@ def tune(
     seed
         Of the order of the images, and of how they are mirrored and shifted where a network classifies colour images.
     batch_size
-        By default 64, of large images 16; what a file prescribes.
+        By default 64, and 16 of images that are large or much work; what a file prescribes.
+    checkpoint
+        A file in which the run is kept twenty times on the way. The same call goes on from it when it was interrupted, to
+        the same bits as without a break; it is removed when the run has ended.
     progress
         Draw a progress bar on stderr; by default where stderr is a terminal.
 
@@ -68,10 +75,11 @@ def tune(
     Raises
     ------
     UsageError
-        If neither minutes nor steps are given, or both, or one of a value it cannot have.
+        If neither minutes nor steps are given, or both, or one of a value it cannot have; or the checkpoint is of
+        another run.
     TuckertreeError
         If the networks do not belong together or do not run on the images, or the outputs cannot be compared or
-        differentiated.
+        differentiated; or the checkpoint cannot be read or written.
 
     Warns
     -----
@@ -113,6 +121,7 @@ def tune(
             plan=result.plan if result else None,
             seed=seed,
             batch_size=batch_size,
+            checkpoint=None if checkpoint is None else Path(checkpoint),
             tick=tick,
         )
     if not isinstance(network, CompressionResult):

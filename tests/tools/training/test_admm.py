@@ -9,13 +9,14 @@ import tuckertree
 from tests.strategies import method_cuts
 from tests.tools.cli.test_cli import tuckertree as run_cli
 from tests.tools.training.cases import demo_images, same_weights, terminate
+from tuckertree._base.checkpoints import read_checkpoint
 from tuckertree._base.errors import TuckertreeError, UsageError
 from tuckertree.core.decomposition import decompose
 from tuckertree.core.layers import LayerSpec
 from tuckertree.io import read_plan
 from tuckertree.tools.training import Settings, finetune, train
 from tuckertree.tools.training.admm import Admm
-from tuckertree.tools.training.checkpoints import STEP, read_checkpoint
+from tuckertree.tools.training.checkpoints import STEP
 
 pytest.importorskip("lightning")
 

@@ -4,16 +4,10 @@ import pytest
 import torch
 
 from tests.tools.training.cases import tiny_network
+from tuckertree._base.checkpoints import read_checkpoint, write_checkpoint
 from tuckertree._base.errors import TuckertreeError, UsageError
 from tuckertree.tools.training import Settings
-from tuckertree.tools.training.checkpoints import (
-    EPOCH,
-    STEP,
-    identity,
-    latest,
-    read_checkpoint,
-    write_checkpoint,
-)
+from tuckertree.tools.training.checkpoints import EPOCH, STEP, identity, latest
 
 
 class Evil:

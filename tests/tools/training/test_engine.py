@@ -9,11 +9,12 @@ from torch import nn
 
 import tuckertree
 from tests.tools.training.cases import demo_images, same_weights, terminate, tiny_network
+from tuckertree._base.checkpoints import read_checkpoint
 from tuckertree._base.errors import TuckertreeError, UsageError
 from tuckertree.tools.data import ImageSet, Preprocessing
 from tuckertree.tools.data.arrays import ArrayRecords
 from tuckertree.tools.training import Settings, finetune, train
-from tuckertree.tools.training.checkpoints import EPOCH, STEP, read_checkpoint
+from tuckertree.tools.training.checkpoints import EPOCH, STEP
 
 pytest.importorskip("lightning")
 

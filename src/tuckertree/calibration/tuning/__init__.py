@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from pathlib import Path
 from warnings import warn
 
 from torch import nn
@@ -17,14 +18,16 @@ from torch import nn
 from tuckertree._base.errors import TuckertreeError, UsageError
 from tuckertree._base.progress import ProgressCallback, no_progress
 from tuckertree.calibration.sources import Calibration, CalibrationData, CalibrationWarning, to_model
-from tuckertree.calibration.tuning.images import TuningImages
+from tuckertree.calibration.tuning.images import TuningImages, usual_size
 from tuckertree.calibration.tuning.loss import Imitation
+from tuckertree.calibration.tuning.parts import NO_DERIVATIVE, tunable
 from tuckertree.calibration.tuning.record import Length, Tuning, Way
-from tuckertree.calibration.tuning.run import NO_DERIVATIVE, TuningRun, tunable
+from tuckertree.calibration.tuning.resuming import Checkpoint, identity
+from tuckertree.calibration.tuning.run import TuningRun
 from tuckertree.measure import copy_model, preserved
 from tuckertree.planning import Plan
 
-__all__ = ["Length", "Tuning", "Way", "check_tunable", "tune_network"]
+__all__ = ["Length", "Tuning", "Way", "check_tunable", "learned_images", "tune_network"]
 
 
 def tune_network(
@@ -37,6 +40,7 @@ def tune_network(
     seed: int = 0,
     batch_size: int | None = None,
     way: Way | None = None,
+    checkpoint: Path | None = None,
     tick: ProgressCallback = no_progress,
 ) -> tuple[nn.Module, Tuning]:
     """Tune a compressed network; see :func:`tuckertree.tune`.
@@ -54,9 +58,11 @@ def tune_network(
     seed
         Of the order of the images and how they are moved.
     batch_size
-        By default 64, of large images 16.
+        By default 64; 16 of images that are large or much work.
     way
         How to make steps; by default that of a few which is best on the images held out.
+    checkpoint
+        A file for the state of the run, which goes on from it if it is there. It is removed when the run has ended.
 
     Returns
     -------
@@ -65,9 +71,11 @@ def tune_network(
 
     Raises
     ------
+    UsageError
+        If the checkpoint is of another run.
     TuckertreeError
         If the networks do not belong together, do not run on the images, or have no outputs that can be compared or
-        differentiated.
+        differentiated; or the checkpoint cannot be read or written.
 
     Warns
     -----
@@ -78,9 +86,17 @@ def tune_network(
         raise UsageError(f"a batch holds at least one image, not {batch_size}")
     began = time.perf_counter()
     with preserved(original):
-        run = TuningRun(model, original, TuningImages(Calibration(images), batch_size), plan, seed, tick)
-        tuning = run.tune(length, way)
+        images = Calibration(images)
+        size = batch_size or usual_size(original, images)
+        parts = TuningImages(images, size)
+        run = TuningRun(model, original, parts, plan, seed, tick)
+        kept = Checkpoint(
+            checkpoint, {} if checkpoint is None else identity(length, seed, model, original, parts)
+        )
+        tuning = run.tune(length, way, kept)
         result = run.result()
+    if not tuning.interrupted:
+        kept.remove()
     tuning = replace(tuning, seconds=round(time.perf_counter() - began, 3))
     if tuning.note:
         warn(f"tuning: {tuning}", CalibrationWarning, stacklevel=3)
@@ -102,3 +118,12 @@ def check_tunable(model: nn.Module, images: Calibration) -> None:
     with preserved(twin), tunable(twin, []):
         if not Imitation(twin, first).loss(twin, first).requires_grad:
             raise TuckertreeError(NO_DERIVATIVE)
+
+
+def learned_images(original: nn.Module, images: Calibration) -> Calibration:
+    """The images that :func:`tune_network` learns from: all where there is but one.
+
+    Who fits a network to these alone before it is tuned leaves the images held out as a measure of both.
+    """
+    parts = TuningImages(images, usual_size(original, images))
+    return parts.learned if len(parts) else images

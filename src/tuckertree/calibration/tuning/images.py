@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from tuckertree.calibration.batches import batch_size, is_free, join, narrow, same_form
-from tuckertree.calibration.sources import Calibration
-from tuckertree.measure import ExampleInputs
+from tuckertree.calibration.sources import Calibration, to_model
+from tuckertree.measure import ExampleInputs, count_macs
 from tuckertree.measure.nested import leaves
 
 BATCH = 64
 _LARGE_BATCH = 16
 _LARGE = 3 * 64 * 64
-"""Numbers of an input from which on a batch is smaller."""
+"""Numbers of an input above which a batch is smaller."""
+_MUCH_WORK = 5 * 10**8
+"""Multiply-accumulates for an image, the same: a step of more than 64 of them takes seconds on a CPU."""
 HELD_OUT = 5
 """One in so many images is held out, the last ones."""
 _SHIFT = 8
@@ -32,12 +34,14 @@ class TuningImages:
         Images of a step.
     at_once
         Images of a batch: fewer where they cannot be put together, as where a file prescribes their number.
+    learned
+        Those that the network learns from, in their order.
     held
         The last fifth, at least a batch where there are four of them.
     """
 
-    def __init__(self, images: Calibration, size: int | None) -> None:
-        self.size = size or _usual_size(next(iter(images)))
+    def __init__(self, images: Calibration, size: int) -> None:
+        self.size = size
         given = list(images.in_batches(self.size))
         self._joined = all(is_free(each) and same_form(given[0], each) for each in given)
         if self._joined:
@@ -48,13 +52,18 @@ class TuningImages:
         left = len(given) - max(len(given) // HELD_OUT, least, 1)
         self._given, held = given[:left], given[left:]
         self.at_once = min(self.size, left) if self._joined else largest
-        if self._joined:
-            held = [join(held[start : start + self.size]) for start in range(0, len(held), self.size)]
-        self.held = Calibration(held, self.size, images.example)
+        self.learned, self.held = (
+            Calibration(self._in_batches(part), self.size, images.example) for part in (self._given, held)
+        )
 
     def __len__(self) -> int:
         """Number of images to learn from; none where there is but one."""
         return sum(map(batch_size, self._given))
+
+    def _in_batches(self, parts: list[ExampleInputs]) -> list[ExampleInputs]:
+        if not self._joined:
+            return parts
+        return [join(parts[start : start + self.size]) for start in range(0, len(parts), self.size)]
 
     @property
     def first(self) -> ExampleInputs:
@@ -74,9 +83,13 @@ class TuningImages:
                 ]
 
 
-def _usual_size(first: ExampleInputs) -> int:
-    each = sum(x.numel() for x in leaves(first) if isinstance(x, Tensor)) / max(batch_size(first), 1)
-    return BATCH if each <= _LARGE else _LARGE_BATCH
+def usual_size(model: nn.Module, images: Calibration) -> int:
+    """Images of a step: 64, and 16 of those that are large or much work for the model."""
+    few = to_model(next(iter(images.in_batches(2))), model)
+    count = max(batch_size(few), 1)
+    numbers = sum(x.numel() for x in leaves(few) if isinstance(x, Tensor))
+    light = numbers <= count * _LARGE and count_macs(model, few) <= count * _MUCH_WORK
+    return BATCH if light else _LARGE_BATCH
 
 
 def can_move(batch: ExampleInputs, outputs: list[Tensor]) -> bool:

@@ -1,11 +1,11 @@
-"""What a network that is tuned learns: the original's outputs, and its features where the size of the maps changes."""
+"""What a network that is tuned learns: the original's outputs, and its features at the ends of blocks and stages."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from math import prod
+from math import ceil, prod
 from typing import Any
 
 import torch
@@ -20,7 +20,8 @@ from tuckertree.core.layers.product import is_transformed
 from tuckertree.measure import ExampleInputs, call, run
 
 NO_OUTPUTS = "a network without floating-point outputs cannot be tuned: there is no distance to lessen"
-_PLACES = 4
+_STAGES = 4
+_BLOCKS = 16
 _IMAGES = "the calibration images"
 
 
@@ -28,7 +29,9 @@ class Imitation:
     """The loss of a network against the original, on the same inputs.
 
     Of each floating-point output its relative squared error, numbers in units of their own as in the objective
-    ``outputs``; and the same of the features at a few places: what the last module gives at each size of the maps.
+    ``outputs``; and the same of the features at up to twenty places: what the last module gives at each size of the maps,
+    and what blocks give, the smallest modules that hold two layers or more, or layers where there are no blocks. With more
+    places the layers learn in fewer steps.
 
     Parameters
     ----------
@@ -90,25 +93,59 @@ def relative_error(x: Tensor, target: Tensor, units: Tensor | float = 1.0) -> Te
 
 
 def _places(original: nn.Module, first: ExampleInputs) -> tuple[list[str], list[Tensor]]:
-    """Names of the modules that end a stage, the last ones, and the outputs."""
+    """Names of the modules that end a block or a stage, and the outputs."""
     closed: tuple[type, ...] = (*DENSE_TYPES, torch.jit.ScriptModule)
     inside = {f"{name}." for name, module in original.named_modules() if name and isinstance(module, closed)}
     names = [name for name, _ in original.named_modules() if name and not name.startswith(tuple(inside))]
     calls: Counter[str] = Counter()
-    last: dict[tuple[int, ...], str] = {}
+    stages: dict[tuple[int, ...], str] = {}
+    order: dict[str, int] = {}
+    before: list[tuple[Tensor, int]] = []
 
     def see(name: str, x: Tensor) -> None:
         calls[name] += 1
-        size = tuple(x.shape[2:]) if x.ndim > 3 else tuple(x.shape[1:])
+        version = 0 if x.is_inference() else x._version
+        handed_on = any(x is y and version == known for y, known in before)
+        before[:] = [(x, version)]
         if prod(x.shape[2:]) > 1:
-            last.pop(size, None)
-            last[size] = name
+            order[name] = max(order.values(), default=0) + (not handed_on)
+            stages[tuple(x.shape[2:]) if x.ndim > 3 else tuple(x.shape[1:])] = name
 
     with _watching(original, names, see):
         outputs = floating_outputs(run(original, first, _IMAGES))
     if not outputs:
         raise TuckertreeError(NO_OUTPUTS)
-    return [name for name in last.values() if calls[name] == 1][-_PLACES:], outputs
+    alone = [name for name in order if calls[name] == 1]
+    last = [name for name in alone if name in stages.values()][-_STAGES:]
+    ends = _ends(original, alone)[::-1]
+    chosen = {order[name]: name for name in (*last, *ends[:: ceil(len(ends) / _BLOCKS) or 1])}
+    return sorted(chosen.values(), key=order.__getitem__), outputs
+
+
+def _ends(model: nn.Module, names: list[str]) -> list[str]:
+    """Of some modules the blocks; where there are hardly any, as in a plain row of layers, the layers."""
+    blocks = _blocks(model)
+    found = [name for name in names if name in blocks]
+    if len(found) > _STAGES:
+        return found
+    return [name for name in names if isinstance(model.get_submodule(name), DENSE_TYPES)]
+
+
+def _blocks(model: nn.Module) -> set[str]:
+    """Names of the modules that hold two layers or more, and no other such module."""
+    held: Counter[str] = Counter()
+    for name, module in model.named_modules():
+        if isinstance(module, DENSE_TYPES):
+            held.update(_around(name))
+    several = {name for name, count in held.items() if count > 1}
+    outer = {name for block in several for name in _around(block)}
+    return several - outer
+
+
+def _around(name: str) -> list[str]:
+    """Names of the modules that one is in."""
+    parts = name.split(".")
+    return [".".join(parts[:count]) for count in range(1, len(parts))]
 
 
 def _holds_numbers(x: Tensor) -> bool:

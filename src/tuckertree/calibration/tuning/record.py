@@ -64,10 +64,13 @@ class Way:
         Whether BatchNorms that may change are in training mode.
     rate
         The highest learning rate of Adam; it rises for a tenth of the steps and falls along a cosine.
+    corrected
+        Whether they start from the network as it is; otherwise from factors that do not make up for each other.
     """
 
     batch_norm: bool
     rate: float
+    corrected: bool = True
 
 
 @dataclass(frozen=True)

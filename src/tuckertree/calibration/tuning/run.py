@@ -4,36 +4,41 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from math import ceil, cos, inf, pi
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from tuckertree._base.errors import TuckertreeError, first_line
 from tuckertree._base.progress import ProgressCallback
-from tuckertree.calibration.balancing import balance_in_place
 from tuckertree.calibration.distances import output_distances
 from tuckertree.calibration.sources import to_model
 from tuckertree.calibration.tuning.images import TuningImages, can_move
 from tuckertree.calibration.tuning.loss import Imitation
-from tuckertree.calibration.tuning.parts import free_parts, in_single_precision
+from tuckertree.calibration.tuning.parts import (
+    backward,
+    free_parts,
+    in_single_precision,
+    lay_channels_last,
+    tunable,
+)
 from tuckertree.calibration.tuning.record import Length, Tuning, Way
-from tuckertree.core.layers import Chain
+from tuckertree.calibration.tuning.resuming import Checkpoint
+from tuckertree.calibration.tuning.starts import balance_free, uncorrected, values_in
 from tuckertree.measure import copy_model
-from tuckertree.measure.forward import modes_of, set_modes, uncompiled
 from tuckertree.planning import Plan
 
 _CHECKS = 20
 """The held-out images are looked at so many times in a run."""
 _TRIAL, _ENOUGH, _ROOMY = 30, 100, 150
 """Each way is tried for so many steps, where there are enough; where time is given, there must be room for trials too."""
+_LITTLE = 1.1
+"""A way is taken if the outputs are at most so many times as far as at the start after its trial; it gains later."""
 _TIMED = 3
 """Steps that are timed where minutes are given, after a first one."""
 _WARM_UP = 0.1
 _RATES = 3e-3, 1e-3, 3e-4, 1e-4
-NO_DERIVATIVE = "no derivative leads from the network's outputs to its weights, so it cannot be tuned"
 _NORMS_NEED = 32
 """Images in a batch from which on BatchNorm is tried in training mode."""
 
@@ -60,7 +65,7 @@ class TuningRun:
         tick: ProgressCallback,
     ) -> None:
         self._model, self._images, self._seed, self._tick = model, images, seed, tick
-        self._original, self._student = in_single_precision(original), in_single_precision(copy_model(model))
+        self._original, self._student = in_single_precision(original), in_single_precision(model)
         first = to_model(images.first, self._original)
         self._imitation = Imitation(self._original, first)
         self._moved = can_move(first, self._imitation.outputs)
@@ -68,14 +73,15 @@ class TuningRun:
         for parameter in self._student.parameters():
             parameter.requires_grad_(any(parameter is each for each in self._parameters))
         before = self._distance(self._student)
-        free = {id(p) for p in self._parameters}
-        for module in self._student.modules():
-            if isinstance(module, Chain) and all(id(stage.weight) in free for stage in module):
-                balance_in_place(module)
+        balance_free(self._student, self._parameters)
+        for network in (self._original, self._student):
+            lay_channels_last(network, first)
+        self._plan = plan
         self._start = self._best = _State(before, self._values())
+        self._uncorrected: list[Tensor] | None = None
 
-    def tune(self, length: Length, way: Way | None) -> Tuning:
-        """Make steps, and keep the best state."""
+    def tune(self, length: Length, way: Way | None, checkpoint: Checkpoint) -> Tuning:
+        """Make steps, from where a checkpoint was written on, and keep the best state."""
         steps, note, interrupted = length.steps or 0, "", False
         if not len(self._images) or not self._parameters:
             why = (
@@ -84,10 +90,11 @@ class TuningRun:
             return self._told(0, None, why)
         chosen, done = way, 0
         try:
-            steps, chosen = self._settled(length, way)
-            for done in self._steps(chosen, steps):
+            steps, chosen = self._resumed(checkpoint.state) or self._settled(length, way)
+            for done in self._steps(chosen, steps, checkpoint.state):
                 if done % ceil(steps / _CHECKS) == 0 or done == steps:
                     self._look(done, steps)
+                    checkpoint.write(self._kept(chosen, steps, done))
         except KeyboardInterrupt:
             note, interrupted = f"interrupted after {done} steps", True
         except FloatingPointError as error:
@@ -124,13 +131,36 @@ class TuningRun:
                     own[name].copy_(value.detach())
         return result
 
+    def _kept(self, way: Way, steps: int, done: int) -> dict[str, object]:
+        """What the run goes on from; the order of the images follows from the seed and the steps done."""
+        return {
+            "steps": steps,
+            "done": done,
+            "way": asdict(way),
+            "values": self._values(),
+            "optimizer": self._optimizer.state_dict(),
+            "best": vars(self._best),
+        }
+
+    def _resumed(self, state: dict[str, Any] | None) -> tuple[int, Way] | None:
+        """Steps and way of a run that was interrupted, and its best state."""
+        if state is None:
+            return None
+        self._best = _State(**state["best"])
+        return state["steps"], Way(**state["way"])
+
     def _settled(self, length: Length, way: Way | None) -> tuple[int, Way]:
         """How many steps are made, and how."""
+        began = time.perf_counter()
+        if way is None or not way.corrected:
+            self._uncorrected = self._without_correction()
+        if way is not None and self._uncorrected is None:
+            way = replace(way, corrected=True)  # there is no other start
         ways = [way] if way else self._ways()
         if length.steps is not None:
             return length.steps, self._tried(ways, _trial(length.steps))
         assert length.seconds is not None
-        end = time.perf_counter() + length.seconds
+        end = began + length.seconds
         each, look = self._timed(ways[0])
 
         def room() -> int:
@@ -152,13 +182,23 @@ class TuningRun:
     def _ways(self) -> list[Way]:
         """Those that are tried, the boldest first."""
         in_training = bool(self._norms) and self._images.at_once >= _NORMS_NEED
-        return [
-            *([Way(batch_norm=True, rate=_RATES[0])] if in_training else []),
-            *(Way(batch_norm=False, rate=rate) for rate in _RATES),
-        ]
+        bold = [Way(True, _RATES[0])] if in_training else []
+        bold.append(Way(False, _RATES[0]))
+        given = [*bold, *(Way(False, rate) for rate in _RATES[1:])]
+        return given if self._uncorrected is None else [replace(way, corrected=False) for way in bold] + given
+
+    def _without_correction(self) -> list[Tensor] | None:
+        """Values to start from, of factors that do not make up for each other."""
+        other = uncorrected(self._original, self._plan, self._images.learned)
+        values = None if other is None else values_in(other, self._student, self._tuned)
+        if values is not None:
+            self._set(values)
+            balance_free(self._student, self._parameters)
+            values = self._values()
+        return values
 
     def _tried(self, ways: list[Way], steps: int) -> Way:
-        """The boldest way that has gained something after some steps; the best where none has.
+        """The boldest way by which little is lost after some steps; the best where there is none.
 
         The nearest is no good choice: after few steps that is the gentlest, which falls behind later.
         """
@@ -170,24 +210,31 @@ class TuningRun:
                 found.append(self._distance(self._student))
             except FloatingPointError:
                 found.append(inf)
-            if found[-1] < self._start.distance:
+            if found[-1] <= _LITTLE * self._start.distance:
                 return way
         return ways[found.index(min(found))] if found else ways[0]
 
-    def _steps(self, way: Way, steps: int) -> Iterator[int]:
-        """Make steps from the start, and say how many are done.
+    def _steps(self, way: Way, steps: int, state: dict[str, Any] | None = None) -> Iterator[int]:
+        """Make steps from the start, or from the state that a run was interrupted in, and say how many are done.
 
         Raises
         ------
         FloatingPointError
             If the loss is not finite.
         """
-        self._set(self._start.values)
-        optimizer = torch.optim.Adam(self._parameters)
+        self._set(self._uncorrected if self._uncorrected and not way.corrected else self._start.values)
+        optimizer = self._optimizer = torch.optim.Adam(self._parameters)
         generator = torch.Generator().manual_seed(self._seed)
         batches = self._images.steps(generator, moved=self._moved)
         norms = self._norms if way.batch_norm else []
-        for step in range(steps):
+        begun = 0
+        if state is not None:
+            self._set(state["values"])
+            optimizer.load_state_dict(state["optimizer"])
+            begun = state["done"]
+        for _ in range(begun):
+            next(batches)
+        for step in range(begun, steps):
             for group in optimizer.param_groups:
                 group["lr"] = way.rate * _share(step, steps)
             optimizer.zero_grad()
@@ -197,7 +244,7 @@ class TuningRun:
                     loss = self._imitation.loss(self._student, to_model(inputs, self._student)) / len(of_step)
                     if not loss.isfinite():
                         raise FloatingPointError(f"the loss became NaN or infinite at step {step + 1}")
-                    _backward(loss)
+                    backward(loss)
             optimizer.step()
             yield step + 1
 
@@ -235,30 +282,3 @@ def _share(step: int, steps: int) -> float:
     """Of the highest rate: up along a line for a tenth of the steps, down along a cosine to nothing."""
     place, top = (step + 1) / steps, max(_WARM_UP, 1 / steps)
     return place / top if place < top else (1 + cos(pi * (place - top) / (1 - top + 1 / steps))) / 2
-
-
-def _backward(loss: Tensor) -> None:
-    """Send the loss back; raises TuckertreeError where that cannot be."""
-    if not loss.requires_grad:
-        raise TuckertreeError(NO_DERIVATIVE)
-    try:
-        loss.backward()
-    except RuntimeError as error:
-        raise TuckertreeError(
-            f"the network's outputs cannot be differentiated: {first_line(error)}"
-        ) from error
-
-
-@contextmanager
-def tunable(student: nn.Module, norms: list[nn.Module]) -> Iterator[None]:
-    """Evaluation mode but for some norms."""
-    modes = modes_of(student)
-    # In evaluation mode cuDNN does not differentiate recurrent layers.
-    recurrent = any(isinstance(module, nn.RNNBase) for module in student.modules())
-    cudnn = torch.backends.cudnn.flags(enabled=False) if recurrent else nullcontext()
-    try:
-        set_modes(dict.fromkeys(modes, False) | dict.fromkeys(norms, True))
-        with cudnn, uncompiled(), torch.enable_grad():
-            yield
-    finally:
-        set_modes(modes)

@@ -236,10 +236,11 @@ def show(result: CompressionResult, output: Path, more: Sequence[str], *, as_jso
     stdout.print(f"saved       {output}", soft_wrap=True)
 
 
-def end_if_interrupted(result: CompressionResult, output: Path) -> None:
+def end_if_interrupted(result: CompressionResult, output: Path, *, resumable: bool = False) -> None:
     """End as Ctrl-C does where it came in the tuning, once the best state so far is saved."""
     if result.tuning is not None and result.tuning.interrupted:
-        raise KeyboardInterrupt(f"tuning was interrupted; the best state so far is saved in {output}")
+        said = f"tuning was interrupted; the best state so far is saved in {output}"
+        raise KeyboardInterrupt(f"{said}; go on with --resume" if resumable else said)
 
 
 def _rule(

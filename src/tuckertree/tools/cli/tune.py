@@ -26,6 +26,7 @@ from tuckertree.tools.cli.options import (
     parse_size,
     prepared,
 )
+from tuckertree.tools.cli.training_options import Resume, unfinished
 
 
 @app.command()
@@ -58,6 +59,7 @@ def tune(
     channels: Channels = None,
     device: Device = "cpu",
     overwrite: Overwrite = False,
+    resume: Resume = False,
     as_json: AsJson = False,
 ) -> None:
     """Tune a compressed model against the original on unlabelled images and save it as a folder."""
@@ -66,7 +68,7 @@ def tune(
     from tuckertree.io import check_output, read_config, read_report
     from tuckertree.tools.opening import open_model
 
-    check_output(output, overwrite=overwrite)
+    check_output(output, overwrite=overwrite or resume)
     config = read_config(folder)
     size = parse_size(input_size)
     opened = open_model(folder, architecture=architecture, input_size=size, device=device)
@@ -89,20 +91,24 @@ def tune(
         input_size=config.input_size,
     )
     minutes = 5.0 if minutes is None and steps is None else minutes
-    result = tuckertree.tune(
-        before,
-        original.to(device),
-        images,
-        minutes=minutes,
-        steps=steps,
-        seed=seed,
-        batch_size=batch_size,
-    )
-    new = result.summary()
-    result.save(
-        output,
-        overwrite=overwrite,
-        report={name: x for name, x in known.items() if name not in {*new, "accuracy"}},
-    )
-    show(result, output, [*result.lines(), f"images      {len(images)} of {images.source}"], as_json=as_json)
-    end_if_interrupted(result, output)
+    with unfinished(output, resume=resume, overwrite=overwrite) as partial:
+        result = tuckertree.tune(
+            before,
+            original.to(device),
+            images,
+            minutes=minutes,
+            steps=steps,
+            seed=seed,
+            batch_size=batch_size,
+            checkpoint=partial / "tuning.ckpt",
+        )
+        new = result.summary()
+        report = {name: x for name, x in known.items() if name not in {*new, "accuracy"}}
+        result.save(output, overwrite=overwrite or resume, report=report)
+        show(
+            result,
+            output,
+            [*result.lines(), f"images      {len(images)} of {images.source}"],
+            as_json=as_json,
+        )
+        end_if_interrupted(result, output, resumable=True)

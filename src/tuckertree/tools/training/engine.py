@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from tuckertree._base.checkpoints import read_checkpoint
 from tuckertree._base.errors import DivergedError, TuckertreeError, UsageError, argument
 from tuckertree._base.progress import progress_bar
 from tuckertree.calibration.balancing import rebalance
@@ -22,7 +23,7 @@ from tuckertree.tools.data import ImageSet, ImageStream, Preprocessing, open_tra
 from tuckertree.tools.models import build, resolve
 from tuckertree.tools.settings import STARTED_APART, Settings
 from tuckertree.tools.training.admm import make_admm
-from tuckertree.tools.training.checkpoints import EPOCH, STEP, identity, latest, read_checkpoint
+from tuckertree.tools.training.checkpoints import EPOCH, STEP, identity, latest
 from tuckertree.tools.training.checks import check_classes, check_device, check_teacher, split_validation
 from tuckertree.tools.training.outcome import Outcome
 from tuckertree.tools.training.quiet import load_lightning

@@ -15,10 +15,11 @@ import lightning
 import torch
 from torch import Tensor, nn
 
+from tuckertree._base.checkpoints import write_checkpoint
 from tuckertree._base.progress import ProgressCallback
 from tuckertree.tools.settings import Settings
 from tuckertree.tools.training.admm import Admm
-from tuckertree.tools.training.checkpoints import EPOCH, STEP, write_checkpoint
+from tuckertree.tools.training.checkpoints import EPOCH, STEP
 from tuckertree.tools.training.graph import CapturedPass
 from tuckertree.tools.training.optimisation import RunningAverage, learning_rate, loss_of, make_optimizer
 from tuckertree.tools.training.quiet import hush

@@ -41,8 +41,8 @@ from tuckertree.planning import (
     trade_off,
 )
 from tuckertree.planning.channels import CHANNELS, DEFAULT_METHODS, Pruning
+from tuckertree.planning.options import Choice
 from tuckertree.planning.plan import list_reasons
-from tuckertree.planning.planner import Choice
 
 
 @dataclass(frozen=True)

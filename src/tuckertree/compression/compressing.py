@@ -21,7 +21,7 @@ from tuckertree.compression.result import CompressionResult
 from tuckertree.measure import ExampleInputs
 from tuckertree.planning import Budget, Plan
 from tuckertree.planning.channels import DEFAULT_METHODS
-from tuckertree.planning.planner import Choice
+from tuckertree.planning.options import Choice
 
 
 def compress(

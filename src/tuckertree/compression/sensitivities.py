@@ -16,7 +16,7 @@ from tuckertree.compression.networks import Network, network_of
 from tuckertree.core.layers import METHODS
 from tuckertree.measure import ExampleInputs
 from tuckertree.planning import DENSE, Options, survey_candidates
-from tuckertree.planning.planner import Choice
+from tuckertree.planning.options import Choice
 
 
 def sensitivity(

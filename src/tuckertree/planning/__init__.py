@@ -5,8 +5,9 @@ from tuckertree.planning.budget import Budget, TradeOff, trade_off
 from tuckertree.planning.candidates import Candidates, layer_candidates
 from tuckertree.planning.groups import Decisions, Group
 from tuckertree.planning.inventory import DEPTHWISE, Call, Inventory, Layer, take_inventory
+from tuckertree.planning.options import Options
 from tuckertree.planning.plan import DENSE, Latency, LayerPlan, Optimality, Plan
-from tuckertree.planning.planner import Metric, Options, make_plan, survey, survey_candidates
+from tuckertree.planning.planner import Metric, make_plan, survey, survey_candidates
 from tuckertree.planning.rules import Allocation, Energy, ErrorBound, NetworkRule, Ranks, Rule
 from tuckertree.planning.timing import Timer
 

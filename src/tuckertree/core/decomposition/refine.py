@@ -336,18 +336,13 @@ def ridged_root(gram: Tensor, ridge: float) -> tuple[Tensor, Tensor]:
     """
     scale = gram.diagonal(dim1=1, dim2=2).mean(1).clamp_min(torch.finfo(gram.dtype).tiny ** 0.25)
     amount = ridge * scale[:, None, None]
-
-    def ridged() -> Tensor:
+    while True:
         raised = gram.clone()
-        diagonal = raised.diagonal(dim1=1, dim2=2)
-        diagonal += amount[:, 0]
-        return raised
-
-    root, failed = torch.linalg.cholesky_ex(ridged())
-    while failed.any():
+        raised.diagonal(dim1=1, dim2=2).add_(amount[:, 0])
+        root, failed = torch.linalg.cholesky_ex(raised)
+        if not failed.any():
+            return root, amount
         amount = amount.where(failed[:, None, None] == 0, 100 * amount)
-        root, failed = torch.linalg.cholesky_ex(ridged())
-    return root, amount
 
 
 def _leading_right_vectors(matrix: Tensor, rank: int) -> Tensor:

@@ -19,6 +19,9 @@ from tuckertree.calibration.pairs import Pair, least_squares_kernel, reading
 RIDGES = (10.0, 1.0, 0.1, 0.01, 0.001)
 """In this order; what is weaker than one that was worse than the one before is not tried."""
 
+_COSTLY = 2048
+"""Of kernels with more unknowns for an output a solve takes seconds: one fold is judged by the others, not each in turn."""
+
 
 @dataclass(frozen=True)
 class Strength:
@@ -71,7 +74,7 @@ def choose_strength(
     start = reading(kernel, channels)
     matrix, begun = (each.flatten(2).mT for each in (kernel, start))
     judged: list[tuple[Pair, Tensor, Tensor]] = []
-    for place, fold in enumerate(folds):
+    for place, fold in enumerate(folds if matrix.shape[1] <= _COSTLY else folds[:1]):
         others = Pair.joined([*folds[:place], *folds[place + 1 :]])
         if centred:
             fold, others = fold.about(others.moment.mean, others.mean), others.centred()

@@ -325,10 +325,16 @@ def trade_off_curve(
     >>> smallest.macs < 0.1 * whole.macs, smallest.loss > between[0].loss, whole.loss
     (True, True, 0.0)
     """
-    network = network_of(model, example_inputs)
+    network, options = network_of(model, example_inputs), Options()
     images = None if calibration is None else network.images(calibration)
     with progress_bar(progress) as tick, network.opened(images):
-        inventory = network.probed(network.inventory(), Options())
+        inventory = network.probed(network.inventory(), options)
+        hidden: list[HiddenChannels] = []
+        if images is not None:
+            network.check_images(images)
+            hidden = network.hidden(inventory, options)
         objective = default_objective(calibrated=images is not None)
-        candidates, _ = survey_network(network.module, inventory, Options(), objective, images, tick=tick)
-    return trade_off(inventory, candidates, by=by, points=points)
+        found, _ = survey_network(
+            network.module, inventory, options, objective, images, hidden=hidden, tick=tick
+        )
+    return trade_off(inventory, found, by=by, points=points)

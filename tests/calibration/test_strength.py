@@ -12,7 +12,7 @@ from tuckertree.calibration import calibrate, output_distances
 from tuckertree.calibration.batchnorm import held_out
 from tuckertree.calibration.distances import Comparison
 from tuckertree.calibration.moment import InputSecondMoment
-from tuckertree.calibration.pairs import FOLDS, Pair
+from tuckertree.calibration.pairs import FOLDS, Pair, least_squares_kernel, reading
 from tuckertree.calibration.strength import NONE, choose_strength, shrunk_by_folds
 from tuckertree.io.report import too_few_images
 from tuckertree.tools.data import batches, open_calibration
@@ -131,3 +131,17 @@ def test_a_result_tells_both_distances_and_warns_where_they_part():
     assert not too_few_images({**found, "held out": found["fitted"]})
     (warning,) = too_few_images({**found, "held out": 3 * found["fitted"]})
     assert "34 images say too little" in warning
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 10**6), st.sets(st.integers(0, 4), min_size=1, max_size=4))
+def test_a_layer_that_reads_some_channels_does_the_best_it_can_with_them(seed, channels):
+    kept = sorted(channels)
+    x = rows(400, seed) @ rows(5, seed + 1)  # channels that say something of each other
+    folds = [pair(*both) for both in zip(x.split(100), x.split(100), strict=True)]
+    fitted = least_squares_kernel(KERNEL, Pair.joined(folds), 1e-9, kept)
+    best = torch.linalg.lstsq(x[:, kept], x @ KERNEL[0].mT).solution
+    torch.testing.assert_close(fitted[0][:, kept].mT, best, rtol=1e-3, atol=1e-3)
+    assert not fitted[0][:, [c for c in range(5) if c not in kept]].any()
+    chosen = choose_strength(KERNEL, folds, kept, centred=False).correct(KERNEL, Pair.joined(folds), kept)
+    assert lost(chosen, x, x, centred=False) <= lost(reading(KERNEL, kept), x, x, centred=False) * (1 + 1e-9)

@@ -10,6 +10,7 @@ from tuckertree.calibration import CalibrationWarning, calibrate, output_distanc
 from tuckertree.calibration.distances import NO_NEARER
 from tuckertree.calibration.moments import captured_inputs
 from tuckertree.calibration.pairs import APART
+from tuckertree.core.layers import METHODS
 from tuckertree.planning import take_inventory
 
 IMAGES = torch.rand(48, 3, 10, 10, generator=generator())
@@ -179,7 +180,7 @@ class Detector(nn.Module):
 def test_outputs_that_differ_in_size_leave_batch_norm_as_it_is_and_it_is_said(rule):
     model = Detector().eval()
     with pytest.warns(CalibrationWarning, match="not taken anew: the sizes of the outputs depend on their v"):
-        result = tt.compress(model, IMAGES[:1], rule, calibration=IMAGES)
+        result = tt.compress(model, IMAGES[:1], rule, calibration=IMAGES, methods=METHODS)
     assert torch.equal(result.model.n.running_var, model.n.running_var)
     with pytest.raises(tt.TuckertreeError, match="sensitivity to a layer has no measure"):
         tt.compress(model, IMAGES[:1], tt.Budget(0.5), calibration=IMAGES, objective="sensitivity")

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from tuckertree._base.errors import TuckertreeError
 from tuckertree.core.layers import DENSE_TYPES
+from tuckertree.core.layers.product import is_transformed
 from tuckertree.measure import ExampleInputs, run, watch_input
 from tuckertree.network.channels import BETWEEN
 from tuckertree.planning import Inventory, Options
@@ -138,7 +139,7 @@ def _seen(
 
     def look(name: str, module: nn.Module) -> Callable[[Any], None]:
         def see(x: Any) -> None:
-            if name in found or not isinstance(x, Tensor) or x.ndim < 2:
+            if name in found or not isinstance(x, Tensor) or x.ndim < 2 or is_transformed():
                 found[name] = None
                 return
             found[name] = x.isnan().movedim(_axis(module), 0).flatten(1).any(1).cpu()
@@ -147,7 +148,12 @@ def _seen(
 
     def answer(name: str) -> Callable[..., object]:
         def hook(module: nn.Module, args: object, output: object) -> object:  # noqa: ARG001
-            if not isinstance(output, Tensor) or output.ndim < 2 or not output.is_floating_point():
+            if (
+                not isinstance(output, Tensor)
+                or output.ndim < 2
+                or not output.is_floating_point()
+                or is_transformed()
+            ):
                 return output
             marked = marks[name].nonzero().flatten().to(output.device)
             return torch.full_like(output, _ANSWER).index_fill_(

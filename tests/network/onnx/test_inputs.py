@@ -265,6 +265,7 @@ def with_state(path, *, state, anchors=None):
     return save(path, nodes, inputs, outputs, tensors)
 
 
+@pytest.mark.filterwarnings("ignore:fitting does not bring")  # of noise there is nothing to learn
 @pytest.mark.parametrize("batch", [1, 2, 4, 20])
 @pytest.mark.parametrize("order", [1, -1])
 def test_only_the_batch_is_cut_in_calibration(batch, order, tmp_path):

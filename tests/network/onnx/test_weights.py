@@ -283,6 +283,7 @@ def test_an_initializer_that_a_caller_may_replace_stays_and_so_does_its_input(be
     assert [layer.name for layer in result.plan.compressed] == ["second"]
 
 
+@pytest.mark.filterwarnings("ignore:fitting does not bring")  # of noise there is nothing to learn
 def test_a_bias_that_a_caller_may_replace_is_not_corrected(tmp_path):
     nodes = [helper.make_node("Conv", ["x", "w", "b"], ["y"], name="layer")]
     inputs = [value("x", [1, 6, 9, 8]), value("b", [8])]

@@ -48,6 +48,7 @@ def test_the_cheapest_network_that_keeps_the_accuracy_is_saved_with_the_search(t
     assert low < found["top1"] < high
 
 
+@pytest.mark.filterwarnings("ignore:fitting does not bring")  # of noise there is nothing to learn
 def test_one_folder_of_photographs_is_divided(photographs, tmp_path):
     options = ("--max-drop", 30, "--data", photographs, "--best-effort", "--json", *QUICK)
     code, out, err = tuckertree("compress", "demo", *options, "-o", tmp_path / "out")

@@ -57,6 +57,7 @@ def eliminate(moments: Tensor, grams: Tensor, widths: Sequence[int]) -> Eliminat
     Examples
     --------
     >>> import torch
+    >>> from tuckertree.core.decomposition.elimination import eliminate
     >>> weight = torch.tensor([[1.0, 2.0, 0.1]], dtype=torch.float64)
     >>> path = eliminate(torch.eye(3, dtype=torch.float64)[None], (weight.T @ weight)[None], [2, 1])
     >>> path.kept(2), path.kept(1), [round(x, 2) for x in path.loss[:, 0].tolist()]

@@ -1,6 +1,7 @@
 """A budget may let hidden channels go, of torch models and of ONNX files, and all that follows knows of it."""
 
 import copy
+import json
 import warnings
 from dataclasses import replace
 
@@ -208,3 +209,25 @@ def test_narrower_layers_are_timed_and_their_widths_suit_the_machine(network):
     plan = make_plan(timed, found, Budget(latency=0.7), options)
     assert plan.pruned
     assert sum(layer.seconds[0] - layer.seconds[1] for layer in plan.layers) >= 0.3e-9 * inventory.macs
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"producers": [""]}, "of which no channels can go"),
+        ({"producers": ["1.nothing"]}, "does not have"),
+        ({"between": [], "consumers": ["1.branch.3"]}, "of which no channels can go"),
+        ({"between": ["1.branch.2"]}, "not for each channel apart"),
+        ({"channels": 4096}, "the plan says 4096"),
+        ({"producers": []}, "producers and consumers"),
+        ({"channels": "many"}, "channels"),
+    ],
+)
+def test_a_folder_whose_channels_do_not_fit_is_refused(network, result, tmp_path, change, message):
+    result.save(tmp_path / "net")
+    config = json.loads((tmp_path / "net" / "config.json").read_text())
+    config["plan"]["pruned"][0]["hidden"].update(change)
+    (tmp_path / "net" / "config.json").write_text(json.dumps(config))
+    with pytest.raises(tt.TuckertreeError, match=message) as raised:
+        tt.load(tmp_path / "net", into=network)
+    assert "\n" not in str(raised.value)

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 from torch import Tensor, nn
@@ -252,7 +251,7 @@ class OnnxNetwork(Network):
 
     def hidden(self, inventory: Inventory, options: Options) -> list[HiddenChannels]:
         """As :meth:`Network.hidden`; of a norm a file counts the statistics, too."""
-        module, example = self._onnx_module(), cast("Mapping[str, object]", self._example)
+        module, example = self._onnx_module(), self._example
         found = may_go(module, find_hidden(module, inventory, example), inventory, options)
         return [
             replace(each, beside=each.beside + 2 * len(module.norms.keys() & {*each.between}))
@@ -262,7 +261,7 @@ class OnnxNetwork(Network):
     def check_images(self, images: Calibration) -> None:
         """As :meth:`Network.check_images`; and that torch computes what ONNX Runtime does."""
         self._onnx_module().check(self._example)
-        check_images(self._onnx_module(), images, cast("Mapping[str, object]", self._example))
+        check_images(self._onnx_module(), images, self._example)
 
     def target(self, rule: Budget) -> LatencyTarget:
         """As :meth:`Network.target`.

@@ -167,7 +167,7 @@ class Choosing:
             inventory, timer = target.measure(inventory, options, tick=tick)
             self.stopwatch.lap("times")
         dense, images = self.network.module, self.images
-        may_prune = CHANNELS in options.methods and images is not None
+        may_prune = CHANNELS in options.methods and images is not None and self.objective.weighs
         hidden = self.network.hidden(inventory, options) if may_prune else []
         candidates, objective = survey_network(
             dense, inventory, options, self.objective, images, hidden=hidden, timer=timer, tick=tick

@@ -15,8 +15,9 @@ from tuckertree.calibration import KroneckerMetric
 from tuckertree.calibration.sensitivity import interpolated
 from tuckertree.core.decomposition.elimination import Elimination, eliminate
 from tuckertree.core.layers import LayerSpec, weight_of
-from tuckertree.planning import DENSE, Candidates, Group, Layer, LayerPlan, Timer
+from tuckertree.planning import Candidates, Group, Layer, LayerPlan, Timer
 from tuckertree.planning.channels import HiddenChannels, Pruning
+from tuckertree.planning.planner import leave_dense
 from tuckertree.planning.timing import channel_step
 
 _WIDTHS = {1: 32, 2: 16}
@@ -187,17 +188,10 @@ class _Concerned:
                 said.append(f"{width} of {hidden.channels} {side}")
                 share *= float(np.interp(width, *self._times[hidden][1])) if self._times else 1.0
         seconds = next((dense for dense, _ in self._times.values()), None)
-        return LayerPlan(
-            name=layer.name,
-            kind=layer.spec.kind,
-            kernel=layer.spec.kernel_shape,
-            groups=layer.spec.groups,
-            method=DENSE,
-            ranks=(),
+        return replace(
+            leave_dense(layer, f"budget: {', '.join(said) or 'best left as it is'}"),
             parameters=(layer.spec.weights, spec.weights),
             macs=(layer.macs, replace(layer, spec=spec).macs),
-            bound=0.0,
-            reason=f"budget: {', '.join(said) or 'best left as it is'}",
             seconds=None if seconds is None else (seconds, seconds * share),
         )
 

@@ -85,36 +85,39 @@ def _axis(module: nn.Module, *, outputs: bool) -> int:
 
 def _slice_layer(module: nn.Module, index: Tensor, channels: int, name: str, *, outputs: bool) -> None:
     """A layer that gives or reads some of its channels, in place."""
-    counted = (
-        ("in_channels", "out_channels") if isinstance(module, _ConvNd) else ("in_features", "out_features")
-    )
     if not isinstance(module, DENSE_TYPES) or getattr(module, "groups", 1) != 1:
         raise TuckertreeError(f"{name} is a {type(module).__name__} here, of which no channels can go")
-    _check(getattr(module, counted[outputs]), channels, name)
+    own = counter(module, outputs=outputs)
+    _check(getattr(module, own), channels, name)
     _select(module, "weight", index, _axis(module, outputs=outputs))
     if outputs:
         _select(module, "bias", index)
-    setattr(module, counted[outputs], len(index))
+    setattr(module, own, len(index))
 
 
 def _slice_between(module: nn.Module, index: Tensor, channels: int, name: str) -> None:
     """A module that treats each channel by itself, for some of them, in place."""
-    if isinstance(module, _ConvNd):
-        _check(module.groups, channels, name)
-        _check(module.in_channels, module.out_channels, name)
-        module.groups = module.in_channels = module.out_channels = len(index)
-    elif isinstance(module, _NormBase):
-        _check(module.num_features, channels, name)
-        module.num_features = len(index)
-    elif isinstance(module, nn.PReLU):
-        _check(module.num_parameters, channels, name)
-        module.num_parameters = len(index)
-    else:
+    if not isinstance(module, BETWEEN):
         raise TuckertreeError(
             f"{name} is a {type(module).__name__} here, which is not for each channel apart"
         )
+    for own in counters(module):
+        _check(getattr(module, own), channels, name)
+        setattr(module, own, len(index))
     for own in ("weight", "bias", "running_mean", "running_var"):
         _select(module, own, index)
+
+
+def counter(layer: nn.Module, *, outputs: bool) -> str:
+    """The attribute in which a layer has the number of channels that it gives or reads."""
+    return ("out_" if outputs else "in_") + ("features" if isinstance(layer, nn.Linear) else "channels")
+
+
+def counters(module: nn.Module) -> tuple[str, ...]:
+    """The attributes in which one of :data:`BETWEEN` has its number of channels."""
+    if isinstance(module, _ConvNd):
+        return "groups", "in_channels", "out_channels"
+    return ("num_features",) if isinstance(module, _NormBase) else ("num_parameters",)
 
 
 def _check(found: int, wanted: int, name: str) -> None:

@@ -20,7 +20,7 @@ from tuckertree._base.errors import TuckertreeError
 from tuckertree.core.layers import DENSE_TYPES
 from tuckertree.core.layers.product import is_transformed
 from tuckertree.measure import ExampleInputs, run, watch_input
-from tuckertree.network.channels import BETWEEN
+from tuckertree.network.channels import BETWEEN, counter, counters
 from tuckertree.planning import Inventory, Options
 from tuckertree.planning.channels import HiddenChannels
 from tuckertree.planning.inventory import count_uses
@@ -58,7 +58,7 @@ def find_hidden(
         for layer in inventory.layers
         if len(layer.calls) == 1 and layer.spec.groups == 1 and layer.name in modules
     }
-    counts = {name: _channels(module, outputs=True) for name, module in layers.items()}
+    counts = {name: getattr(module, counter(module, outputs=True)) for name, module in layers.items()}
     between = {name: m for name, m in modules.items() if isinstance(m, BETWEEN) and name not in layers}
     readers = {**layers, **between}
     generator = torch.Generator().manual_seed(0)
@@ -116,11 +116,6 @@ def may_go(
             )
         )
     ]
-
-
-def _channels(module: nn.Module, *, outputs: bool) -> int:
-    kind = ("out_" if outputs else "in_") + ("features" if isinstance(module, nn.Linear) else "channels")
-    return int(getattr(module, kind))
 
 
 def _axis(module: nn.Module) -> int:
@@ -187,12 +182,8 @@ def _sources(name: str, own: Sequence[Marks], seen: Sequence[Mapping[str, Tensor
 def _fits(module: nn.Module, channels: int) -> bool:
     """Whether a module reads so many channels, each by itself if it stands between layers."""
     if isinstance(module, DENSE_TYPES) and getattr(module, "groups", 1) == 1:
-        return _channels(module, outputs=False) == channels
-    if isinstance(module, nn.modules.conv._ConvNd):
-        return module.groups == module.in_channels == module.out_channels == channels
-    if isinstance(module, nn.PReLU):
-        return module.num_parameters == channels
-    return getattr(module, "num_features", 0) == channels
+        return getattr(module, counter(module, outputs=False)) == channels
+    return all(getattr(module, own) == channels for own in counters(module))
 
 
 def _components(

@@ -154,7 +154,7 @@ def make_plan(
             else:
                 plans[name] = _plan_candidate(by_name[name], decision, pick, options)
         layers = tuple(
-            plans.get(layer.name) or _leave_dense(layer, options.method(layer)[1])
+            plans.get(layer.name) or leave_dense(layer, options.method(layer)[1])
             for layer in inventory.layers
         )
     else:
@@ -179,21 +179,21 @@ def make_plan(
 def _plan_layer(layer: Layer, spectra: Spectra | None, rule: Rule, options: Options) -> LayerPlan:
     method, reason = options.method(layer)
     if spectra is None or method == DENSE:
-        return _leave_dense(layer, reason)
+        return leave_dense(layer, reason)
     ranks = rule.ranks(layer.name, spectra)
     if ranks is None:
-        return _leave_dense(layer, "no ranks given")
+        return leave_dense(layer, "no ranks given")
     how, step = get_method(method), options.round_to or 1
     ranks = how.checked_ranks(layer.spec, [ceil(rank / step) * step for rank in ranks])
     stages = how.stages(layer.spec, ranks)
     parameters, macs = chain_parameters(stages), layer.chain_macs(stages)
     if parameters >= layer.spec.weights:
-        return _leave_dense(layer, f"ranks {_row(ranks)} would not save parameters")
+        return leave_dense(layer, f"ranks {_row(ranks)} would not save parameters")
     if macs > layer.macs:
-        return _leave_dense(layer, f"ranks {_row(ranks)} would add MACs")
+        return leave_dense(layer, f"ranks {_row(ranks)} would add MACs")
     bound = spectra.bound(dict(zip(spectra.bonds, ranks, strict=True)))
     return replace(
-        _leave_dense(layer, reason),
+        leave_dense(layer, reason),
         method=method,
         ranks=ranks,
         parameters=(layer.spec.weights, parameters),
@@ -207,17 +207,17 @@ def _plan_candidate(layer: Layer, candidates: Candidates, pick: int, options: Op
     seconds = None if candidates.seconds is None else candidates.seconds.tolist()
     before = max(seconds) if seconds else 0.0  # nothing slower than the dense layer is a candidate
     if method == DENSE and layer.skip_reason:  # it is there for the groups that it belongs to
-        return _leave_dense(layer, layer.skip_reason)
+        return leave_dense(layer, layer.skip_reason)
     if method == DENSE:
         fits = any(get_method(name).applies(layer.spec) for name in options.of_layers)
         reason = (
             "best left as it is" if fits else f"none of the methods {', '.join(options.methods)} is for it"
         )
-        dense = _leave_dense(layer, f"budget: {reason}")
+        dense = leave_dense(layer, f"budget: {reason}")
         return replace(dense, seconds=(before, before)) if seconds else dense
     get_method(method).checked_costs(layer.spec, candidates.ranks[pick], parameters)
     return replace(
-        _leave_dense(layer, "budget"),
+        leave_dense(layer, "budget"),
         method=method,
         ranks=candidates.ranks[pick],
         parameters=(layer.spec.weights, parameters),
@@ -228,7 +228,8 @@ def _plan_candidate(layer: Layer, candidates: Candidates, pick: int, options: Op
     )
 
 
-def _leave_dense(layer: Layer, reason: str) -> LayerPlan:
+def leave_dense(layer: Layer, reason: str) -> LayerPlan:
+    """The plan of a layer that stays as it is."""
     return LayerPlan(
         name=layer.name,
         kind=layer.spec.kind,

@@ -18,6 +18,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from tuckertree.calibration.sources import to_model
 from tuckertree.measure import ExampleInputs, run, watch_input
+from tuckertree.measure.frozen import may_change
 from tuckertree.planning import DENSE, Layer, Plan
 
 
@@ -51,11 +52,7 @@ def changeable(model: nn.Module, plan: Plan, layers: Sequence[Layer], first: Exa
     TuckertreeError
         If the model does not run.
     """
-    trained = any(parameter.requires_grad for parameter in model.parameters())
-
-    def is_free(parameter: object) -> bool:
-        return isinstance(parameter, Tensor) and (parameter.requires_grad or not trained)
-
+    is_free = may_change(model)
     planned = {layer.name: layer for layer in plan.layers}
     modules = {layer.name: model.get_submodule(layer.name) for layer in layers}
     compressed = {name for name, layer in planned.items() if layer.method != DENSE}

@@ -20,6 +20,7 @@ from tuckertree._base.errors import TuckertreeError
 from tuckertree.core.layers import DENSE_TYPES
 from tuckertree.core.layers.product import is_transformed
 from tuckertree.measure import ExampleInputs, run, watch_input
+from tuckertree.measure.frozen import may_change
 from tuckertree.network.channels import BETWEEN, counter, counters
 from tuckertree.planning import Inventory, Options
 from tuckertree.planning.channels import HiddenChannels
@@ -101,7 +102,7 @@ def may_go(
     model: nn.Module, hidden: Sequence[HiddenChannels], inventory: Inventory, options: Options
 ) -> list[HiddenChannels]:
     """Those of which no layer is left out, and no parameter frozen where others are not."""
-    trained = any(parameter.requires_grad for parameter in model.parameters())
+    is_free = may_change(model)
     left_out = {
         layer.name for layer in inventory.layers if options.method(layer)[1] in (EXCLUDED, NOT_INCLUDED)
     }
@@ -109,12 +110,7 @@ def may_go(
         each
         for each in hidden
         if not left_out & {*each.modules}
-        and not (
-            trained
-            and any(
-                not p.requires_grad for name in each.modules for p in model.get_submodule(name).parameters()
-            )
-        )
+        and all(is_free(p) for name in each.modules for p in model.get_submodule(name).parameters())
     ]
 
 

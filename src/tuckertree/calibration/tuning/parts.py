@@ -14,6 +14,7 @@ from tuckertree.calibration.sources import floating_outputs
 from tuckertree.core.layers import Chain
 from tuckertree.measure import ExampleInputs, copy_model, run
 from tuckertree.measure.forward import modes_of, set_modes, uncompiled
+from tuckertree.measure.frozen import may_change
 from tuckertree.network.surgery import layer_for
 from tuckertree.planning import Plan, take_inventory
 
@@ -47,13 +48,11 @@ def free_parts(
         found |= {id(p): p for p in chosen if p is not None}
     found |= {id(p): p for norm in norms for p in norm.parameters(recurse=False)}
     kept = [p for name in modules.keys() - free.kernels for p in modules[name].parameters()]
-    trained = any(p.requires_grad for p in student.parameters())
+    is_free = may_change(student)
     return [
         p
         for p in found.values()
-        if p.is_floating_point()
-        and (p.requires_grad or not trained)
-        and all(p is not other for other in kept)
+        if p.is_floating_point() and is_free(p) and all(p is not other for other in kept)
     ], norms
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
@@ -11,8 +11,9 @@ from tests.calibration.cases import generator
 from tuckertree.calibration import calibrate, output_distances
 from tuckertree.calibration.batchnorm import held_out
 from tuckertree.calibration.distances import Comparison
+from tuckertree.calibration.least_squares import corrected, reading
 from tuckertree.calibration.moment import InputSecondMoment
-from tuckertree.calibration.pairs import FOLDS, Pair, least_squares_kernel, reading
+from tuckertree.calibration.pairs import FOLDS, Pair
 from tuckertree.calibration.strength import NONE, choose_strength, shrunk_by_folds
 from tuckertree.io.report import too_few_images
 from tuckertree.tools.data import batches, open_calibration
@@ -32,8 +33,8 @@ def rows(count: int, seed: int):
     return torch.randn(count, 5, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def lost(kernel, x, z, *, centred: bool) -> float:
-    error = x @ KERNEL[0].mT - z @ kernel[0].mT
+def lost(kernel, x, z, *, centred: bool, original=KERNEL) -> float:
+    error = x @ original[0].mT - z @ kernel[0].mT
     return float((error - error.mean(0) if centred else error).square().sum())
 
 
@@ -49,7 +50,13 @@ def test_what_the_images_show_is_corrected(centred):
 
 
 @settings(max_examples=30, deadline=None)
-@given(st.integers(0, 10**6), st.integers(2, 12), st.booleans(), st.floats(0, 2))
+@given(
+    st.integers(0, 10**6),
+    st.integers(2, 12),
+    st.booleans(),
+    st.floats(0, 2) | st.floats(-18, 0).map(lambda e: 10**e),
+)
+@example(seed=2, count=2, centred=False, noise=2.220446049250313e-16)
 def test_the_chosen_strength_gains_on_the_folds_that_are_left_out_or_nothing_is_fitted(
     seed, count, centred, noise
 ):
@@ -139,9 +146,26 @@ def test_a_layer_that_reads_some_channels_does_the_best_it_can_with_them(seed, c
     kept = sorted(channels)
     x = rows(400, seed) @ rows(5, seed + 1)  # channels that say something of each other
     folds = [pair(*both) for both in zip(x.split(100), x.split(100), strict=True)]
-    fitted = least_squares_kernel(KERNEL, Pair.joined(folds), 1e-9, kept)
+    fitted = corrected(KERNEL, Pair.joined(folds), 1e-9, channels=kept)
     best = torch.linalg.lstsq(x[:, kept], x @ KERNEL[0].mT).solution
     torch.testing.assert_close(fitted[0][:, kept].mT, best, rtol=1e-3, atol=1e-3)
     assert not fitted[0][:, [c for c in range(5) if c not in kept]].any()
     chosen = choose_strength(KERNEL, folds, kept, centred=False).correct(KERNEL, Pair.joined(folds), kept)
     assert lost(chosen, x, x, centred=False) <= lost(reading(KERNEL, kept), x, x, centred=False) * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("noise", [0.01, 0.3, 3.0])
+def test_mixtures_of_many_outputs_choose_as_all_outputs_do(noise, monkeypatch):
+    kernel, z = rows(900, 1).reshape(1, 900, 5), rows(60, 0)
+    x = z @ (torch.eye(5, dtype=torch.float64) + 0.1 * rows(5, 1)) + noise * rows(60, 2)
+    folds = [pair(*both) for both in zip(x.split(15), z.split(15), strict=True)]
+    found = choose_strength(kernel, folds, centred=True)
+    monkeypatch.setattr("tuckertree.calibration.strength._OUTPUTS", 900)
+    every = choose_strength(kernel, folds, centred=True)
+    many = rows(4000, 3)
+    seen = many @ torch.linalg.lstsq(z, x).solution
+    one, other = (
+        lost(each.correct(kernel, Pair.joined(folds).centred()), seen, many, centred=True, original=kernel)
+        for each in (found, every)
+    )
+    assert one == pytest.approx(other, rel=0.05)

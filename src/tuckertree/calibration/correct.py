@@ -94,7 +94,7 @@ def calibrate(
     dense
         With correction: fit the layers that stay dense, too, to the inputs they get.
     ridge
-        Of all corrections, see :func:`~tuckertree.calibration.pairs.least_squares_kernel`; by default each layer's
+        Of all corrections, see :class:`~tuckertree.calibration.least_squares.Correction`; by default each layer's
         strength is chosen (:mod:`tuckertree.calibration.strength`).
     notes
         Takes up what there is to say of compressed layers that were not fitted as the others, by name.

@@ -13,8 +13,9 @@ from tuckertree._base.errors import TuckertreeError
 from tuckertree._base.progress import parallel_map
 from tuckertree.calibration.fit import fit
 from tuckertree.calibration.kept import Changeable
+from tuckertree.calibration.least_squares import reading
 from tuckertree.calibration.moment import NOT_CALLED
-from tuckertree.calibration.pairs import Pair, reading
+from tuckertree.calibration.pairs import Pair
 from tuckertree.calibration.sources import CalibrationWarning
 from tuckertree.calibration.strength import Strength, choose_strength, shrunk_by_folds
 from tuckertree.core.decomposition import Factors

@@ -23,7 +23,6 @@ from tuckertree.calibration.moments import (
     patch_blocks,
 )
 from tuckertree.calibration.sources import Part
-from tuckertree.core.decomposition.refine import ridged_root
 from tuckertree.planning import DEPTHWISE, Layer
 
 FOLDS = 4
@@ -270,40 +269,3 @@ def _see_the_same_rows(before: Sequence[Captured], after: Sequence[Captured]) ->
         (one.control_flow, one.x.shape, one.size_out) == (other.control_flow, other.x.shape, other.size_out)
         for one, other in zip(before, after, strict=True)
     )
-
-
-def least_squares_kernel(
-    kernel: Tensor, pair: Pair, ridge: float, channels: Sequence[int] | None = None
-) -> Tensor:
-    """Kernel that gives, on the compressed network's inputs, what is nearest to the original outputs.
-
-    ``W* = argmin E||W x - W* z||^2 + lambda ||W* - W||^2``, that is
-    ``W*^T = W^T + (E[z z^T] + lambda I)^-1 (E[z x^T] - E[z z^T]) W^T``.
-
-    Parameters
-    ----------
-    kernel
-        ``W[g, T, C, D1, ..., DN]``, float64.
-    ridge
-        ``lambda`` in units of the mean of the diagonal of ``E[z z^T]``, at least.
-    channels
-        Those of ``C`` that may be read; by default all. The kernel is zero for the others.
-    """
-    whole = kernel.flatten(2).mT
-    rows = torch.arange(whole.shape[1], device=kernel.device)
-    if channels is not None:
-        rows = rows.reshape(kernel.shape[2], -1)[list(channels)].flatten()
-    matrix, cross = whole[:, rows], pair.cross.to(kernel.device)[:, rows]
-    gram, moment = (x.to(kernel.device)[:, rows][:, :, rows] for x in (pair.gram, pair.moment.patch))
-    root, _ = ridged_root(moment, ridge)
-    change = torch.cholesky_solve(cross @ whole - gram @ matrix, root)
-    found = torch.zeros_like(whole).index_copy_(1, rows, matrix + change)
-    return found.mT.reshape(kernel.shape)
-
-
-def reading(kernel: Tensor, channels: Sequence[int] | None) -> Tensor:
-    """A kernel that reads some of its channels ``C`` and has zeros for the others; None: all."""
-    if channels is None:
-        return kernel
-    some = torch.tensor(list(channels), device=kernel.device)
-    return torch.zeros_like(kernel).index_copy_(2, some, kernel.index_select(2, some))

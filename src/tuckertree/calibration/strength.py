@@ -13,14 +13,18 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from tuckertree.calibration.least_squares import Correction, corrected, reading
 from tuckertree.calibration.moment import InputSecondMoment
-from tuckertree.calibration.pairs import Pair, least_squares_kernel, reading
+from tuckertree.calibration.pairs import Pair
 
 RIDGES = (10.0, 1.0, 0.1, 0.01, 0.001)
 """In this order; what is weaker than one that was worse than the one before is not tried."""
 
 _COSTLY = 2048
 """Of kernels with more unknowns for an output a solve takes seconds: one fold is judged by the others, not each in turn."""
+
+_OUTPUTS = 256
+"""Where a layer has more, strengths are compared on so many random mixtures of them: all squared errors are as expected."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,7 @@ class Strength:
     Attributes
     ----------
     ridge
-        See :func:`~tuckertree.calibration.pairs.least_squares_kernel`.
+        See :class:`~tuckertree.calibration.least_squares.Correction`.
     share
         Of the way from the original kernel to the corrected one, 0 to 1.
     """
@@ -40,10 +44,9 @@ class Strength:
 
     def correct(self, kernel: Tensor, pair: Pair, channels: Sequence[int] | None = None) -> Tensor:
         """The kernel as far corrected as this says, reading some channels alone."""
-        start = reading(kernel, channels)
         if not self.share:
-            return start
-        return start + self.share * (least_squares_kernel(kernel, pair, self.ridge, channels) - start)
+            return reading(kernel, channels)
+        return corrected(kernel, pair, self.ridge, self.share, channels)
 
 
 NONE = Strength(RIDGES[0], 0.0)
@@ -71,31 +74,39 @@ def choose_strength(
     """
     if len(folds) < 2:
         return NONE
-    start = reading(kernel, channels)
-    matrix, begun = (each.flatten(2).mT for each in (kernel, start))
-    judged: list[tuple[Pair, Tensor, Tensor]] = []
-    for place, fold in enumerate(folds if matrix.shape[1] <= _COSTLY else folds[:1]):
+    kernel = _mixed(kernel)
+    judged: list[tuple[Correction, Correction, float]] = []
+    for place, fold in enumerate(folds if kernel[0, 0].numel() <= _COSTLY else folds[:1]):
         others = Pair.joined([*folds[:place], *folds[place + 1 :]])
+        samples = fold.moment.samples
         if centred:
             fold, others = fold.about(others.moment.mean, others.mean), others.centred()
-        samples = fold.moment.samples
-        second = fold.gram.to(kernel.device)
-        slope = fold.cross.to(kernel.device) @ matrix - second @ begun
-        judged.append((others, samples * second, samples * slope))
+        fitted, unseen = (Correction.of(kernel, pair, channels) for pair in (others, fold))
+        judged.append((fitted.single(), unseen.single(), samples))
     best, most = NONE, 0.0
     for ridge in RIDGES:
         along, across = 0.0, 0.0
-        for others, second, slope in judged:
-            change = (least_squares_kernel(kernel, others, ridge, channels) - start).flatten(2).mT
-            along += float((change * slope).sum())
-            across += float((change * (second @ change)).sum())
+        for fitted, unseen, samples in judged:
+            change = fitted.change(ridge)
+            along += samples * float((change * unseen.slope).sum())
+            across += samples * float((change * (unseen.gram @ change)).sum())
         share = min(max(along / across, 0.0), 1.0) if across > 0 else 0.0
         gain = share * (2 * along - share * across)
         if gain < most:
             break
         if gain > most:
             best, most = Strength(ridge, share), gain
-    return best
+    rounding = torch.finfo(kernel.dtype).eps * sum(samples * unseen.energy for _, unseen, samples in judged)
+    return best if most > rounding else NONE
+
+
+def _mixed(kernel: Tensor) -> Tensor:
+    """Few random mixtures of a kernel's outputs, ``[g, T', C, D1, ..., DN]``: of the squares of sums as many as of terms."""
+    groups, outputs, *sizes = kernel.shape
+    if outputs <= _OUTPUTS:
+        return kernel
+    signs = torch.randint(2, (_OUTPUTS, outputs), generator=torch.Generator().manual_seed(0)).mul(2).sub(1)
+    return (signs.to(kernel) / _OUTPUTS**0.5 @ kernel.flatten(2)).reshape(groups, _OUTPUTS, *sizes)
 
 
 def shrunk_by_folds(moment: InputSecondMoment, folds: Sequence[Pair], *, centred: bool) -> InputSecondMoment:

@@ -18,6 +18,9 @@ from torch import Tensor
 _ROUNDS = 64
 """Channels go one by one where there are no more than this, and otherwise in so many equal rounds."""
 
+_SPARSE = 0.75
+"""Channels that are gone keep their place, as zeros, until so few are left: smaller matrices are a copy."""
+
 
 @dataclass(frozen=True)
 class Elimination:
@@ -64,25 +67,28 @@ def eliminate(moments: Tensor, grams: Tensor, widths: Sequence[int]) -> Eliminat
     ((0, 1), (1,), [0.01, 1.01])
     """
     inverse = torch.cholesky_inverse(torch.linalg.cholesky(moments.double()))
-    gram, left = grams.double(), torch.arange(moments.shape[-1])
+    gram, left = grams.double().clone(), torch.arange(moments.shape[-1], device=moments.device)
+    stays = torch.ones_like(left, dtype=torch.bool)
+    count, largest = len(left), ceil(len(left) / _ROUNDS)
     gone: list[Tensor] = []
     total, loss = gram.new_zeros(len(gram)), []
-    largest = ceil(len(left) / _ROUNDS)
     for width in widths:
-        while len(left) > width:
+        while count > width:
+            if count <= _SPARSE * len(left):
+                left, inverse, gram = left[stays], inverse[:, stays][:, :, stays], gram[:, stays][:, :, stays]
+                stays = torch.ones_like(left, dtype=torch.bool)
             scores = (gram.diagonal(dim1=1, dim2=2) / inverse.diagonal(dim1=1, dim2=2)).sum(0)
-            order = scores.argsort()
-            count = min(largest, len(left) - width)
-            out, stay = order[:count], order[count:].sort().values
-            own = inverse[:, out][:, :, out]
-            lost = torch.linalg.inv(own)
-            total = total + (gram[:, out][:, :, out] * lost).sum((1, 2))
-            share = lost @ inverse[:, out][:, :, stay]
-            crossed = gram[:, stay][:, :, out] @ share
-            both = share.mT @ gram[:, out][:, :, out] @ share
-            inverse = inverse[:, stay][:, :, stay] - inverse[:, stay][:, :, out] @ share
-            gram = gram[:, stay][:, :, stay] - crossed - crossed.mT + both
-            gone.append(left[out.cpu()])
-            left = left[stay.cpu()]
+            out = scores.where(stays, torch.inf).argsort()[: min(largest, count - width)]
+            rows, products = inverse[:, out], gram[:, out]
+            own, lost = products[:, :, out], torch.linalg.inv(rows[:, :, out])
+            total = total + (own * lost).sum((1, 2))
+            share = lost @ rows
+            half = products - own @ share / 2
+            inverse.baddbmm_(rows.mT, share, alpha=-1)
+            gram.baddbmm_(half.mT, share, alpha=-1).baddbmm_(share.mT, half, alpha=-1)
+            gone.append(left[out])
+            stays[out] = False
+            count -= len(out)
         loss.append(total)
-    return Elimination(torch.cat([*gone, left]), tuple(widths), torch.stack(loss).clamp_min(0).cpu())
+    order = torch.cat([*gone, left[stays]]).cpu()
+    return Elimination(order, tuple(widths), torch.stack(loss).clamp_min(0).cpu())

@@ -75,7 +75,7 @@ def choose_strength(
     if len(folds) < 2:
         return NONE
     kernel = _mixed(kernel)
-    judged: list[tuple[Correction, Correction, float]] = []
+    judged: list[tuple[Correction, Correction, int]] = []
     for place, fold in enumerate(folds if kernel[0, 0].numel() <= _COSTLY else folds[:1]):
         others = Pair.joined([*folds[:place], *folds[place + 1 :]])
         samples = fold.moment.samples

@@ -7,11 +7,14 @@ other, so no network is scored on an image it has seen. Super-resolution: crops 
 
 from __future__ import annotations
 
+import argparse
 import math
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,6 +34,8 @@ CROPS, CROP, SCALES = 240, 64, (2, 3, 4)
 _SIDE = 216
 """Of a photograph, a multiple of all scales."""
 Scores = dict[str, float]
+Budgets = dict[str, float]
+"""Factors: what is to be divided, ``params`` or ``macs``, and by how much."""
 
 
 @dataclass(frozen=True)
@@ -80,18 +85,18 @@ class VDSR(nn.Module):
 
 
 def in_cifar(
-    name: str, weights: str, folders: Sequence[Path], limit: int | None, *, validation: bool
+    name: str, weights: str, folders: Sequence[Path], limit: int | None, *, validation: bool, images: int
 ) -> Trained:
     """A network of CIFAR-10; for a choice on other training images instead of the test set."""
     known = resolve(name)
     source = find("cifar10", folders)
     model = tt.build(name, weights=find(f"models/{weights}.safetensors", folders))
     if validation:
-        train = open_images(source, known.preprocessing, split="train", limit=IMAGES + OTHER_IMAGES)
+        train = open_images(source, known.preprocessing, split="train", limit=images + OTHER_IMAGES)
         parts = list(batches(train, 128))
-        calibration = torch.cat([images for images, _ in parts[: IMAGES // 128]])
-        return Trained(model, known.example_inputs(), (labelled(calibration, parts[IMAGES // 128 :]),))
-    train = open_images(source, known.preprocessing, split="train", limit=IMAGES)
+        calibration = torch.cat([x for x, _ in parts[: images // 128]])
+        return Trained(model, known.example_inputs(), (labelled(calibration, parts[images // 128 :]),))
+    train = open_images(source, known.preprocessing, split="train", limit=images)
     test = open_images(source, known.preprocessing, split="test", limit=limit)
     return Trained(model, known.example_inputs(), (labelled(pixels(train), list(batches(test, 100))),))
 
@@ -112,12 +117,13 @@ def on_photographs(
     limit: int | None,  # noqa: ARG001
     *,
     validation: bool,  # noqa: ARG001
+    images: int,  # noqa: ARG001
     preprocessing: Preprocessing | None = None,
 ) -> Trained:
     """A network of ImageNet on the 500 photographs, in two folds."""
     known = resolve(name)
-    images = open_images(find("imagenet-like", folders), preprocessing or known.preprocessing, split="test")
-    every = list(batches(images, 50))
+    found = open_images(find("imagenet-like", folders), preprocessing or known.preprocessing, split="test")
+    every = list(batches(found, 50))
     halves = every[: len(every) // 2], every[len(every) // 2 :]
     folds = tuple(
         labelled(torch.cat([x for x, _ in seen]), unseen) for seen, unseen in (halves, halves[::-1])
@@ -134,6 +140,7 @@ def super_resolution(
     limit: int | None,  # noqa: ARG001
     *,
     validation: bool,  # noqa: ARG001
+    images: int,  # noqa: ARG001
 ) -> Trained:
     """VDSR; PSNR in dB on the luminance of Set5, without a border of the scale's width."""
     model = VDSR()
@@ -165,7 +172,12 @@ NETWORKS: dict[str, Callable[..., Trained]] = {
 
 
 def open_network(
-    name: str, folders: Sequence[Path], limit: int | None = None, *, validation: bool = False
+    name: str,
+    folders: Sequence[Path],
+    limit: int | None = None,
+    *,
+    validation: bool = False,
+    images: int = IMAGES,
 ) -> Trained:
     """A network by its name; without folders the packaged one.
 
@@ -175,8 +187,37 @@ def open_network(
         Test images of CIFAR-10; all by default.
     validation
         Score networks of CIFAR-10 on training images that take no part, for choices.
+    images
+        Unlabelled images of CIFAR-10, a multiple of 128 for validation.
     """
-    return NETWORKS[name](folders, limit, validation=validation) if folders else demo(limit)
+    return NETWORKS[name](folders, limit, validation=validation, images=images) if folders else demo(limit)
+
+
+def network_and_budget(text: str) -> tuple[str, Budgets]:
+    """Read ``ResNet-20:params=3.8``."""
+    name, _, factors = text.partition(":")
+    if name not in NETWORKS:
+        raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(NETWORKS)}")
+    return name, budget(factors)
+
+
+def budget(text: str) -> Budgets:
+    """Read ``params=3.8``."""
+    kind, _, factor = text.partition("=")
+    if kind not in ("params", "macs") or not re.fullmatch(r"\d+(\.\d+)?", factor):
+        raise argparse.ArgumentTypeError(f"a budget is such as params=3.8 or macs=2, not {text!r}")
+    return {kind: float(factor)}
+
+
+def rule_of(factors: Budgets) -> tt.Budget:
+    """The budget that they mean."""
+    shares: dict[str, Any] = {kind: 1 / factor for kind, factor in factors.items()}
+    return tt.Budget(**shares)
+
+
+def title_of(factors: Budgets) -> str:
+    """As tables show them."""
+    return ", ".join(f"{kind} {factor:g}x" for kind, factor in factors.items())
 
 
 def find(name: str, folders: Sequence[Path]) -> Path:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import time
 import warnings
 from collections.abc import Iterator, Sequence
@@ -22,12 +21,11 @@ from typing import Any
 import torch
 
 import tuckertree as tt
-from trained import NETWORKS, Trained, open_network
+from trained import NETWORKS, Budgets, Trained, budget, open_network, rule_of, title_of
 from tuckertree._base.atomic import write_atomically
 from tuckertree.measure import environment
 
 Row = dict[str, Any]
-Budgets = dict[str, float]
 
 ROWS: dict[str, tuple[int, tuple[Budgets, ...]]] = {
     "ResNet-20": (500, ({"params": 3.8}, {"params": 2.5}, {"params": 8})),
@@ -91,17 +89,9 @@ def main() -> None:
     print(markdown(rows))
 
 
-def budget(text: str) -> Budgets:
-    """Read ``params=3.8``."""
-    kind, _, factor = text.partition("=")
-    if kind not in ("params", "macs") or not re.fullmatch(r"\d+(\.\d+)?", factor):
-        raise argparse.ArgumentTypeError(f"a budget is such as params=3.8 or macs=2, not {text!r}")
-    return {kind: float(factor)}
-
-
 def measured(name: str, factors: Budgets, steps: int, options: argparse.Namespace) -> Row:
     """A row: the one that is there, or measured now and written."""
-    title = ", ".join(f"{kind} {factor:g}x" for kind, factor in factors.items())
+    title = title_of(factors)
     file = None
     if options.output:
         folder = options.output / "tuning"
@@ -118,7 +108,7 @@ def measured(name: str, factors: Budgets, steps: int, options: argparse.Namespac
 
 def measure(trained: Trained, factors: Budgets, steps: int) -> Row:
     """Compress, score, compress and tune, score."""
-    shares: dict[str, Any] = {kind: 1 / factor for kind, factor in factors.items()}
+    rule = rule_of(factors)
     results: list[tt.CompressionResult] = []
     tuned: list[tt.CompressionResult] = []
     seconds: list[float] = []
@@ -131,7 +121,7 @@ def measure(trained: Trained, factors: Budgets, steps: int) -> Row:
                     tt.compress(
                         trained.model,
                         trained.example,
-                        tt.Budget(**shares),
+                        rule,
                         calibration=fold.calibration,
                         tune=length,
                         progress=False,

@@ -40,11 +40,15 @@ Budgets = dict[str, float]
 
 @dataclass(frozen=True)
 class Fold:
-    """Unlabelled images, and the scores of a network that was fitted to them on others, of which there are ``count``."""
+    """Unlabelled images, and the scores of a network that was fitted to them on others, of which there are ``count``.
+
+    Those others with their labels, where they have some, in batches.
+    """
 
     calibration: Tensor
     score: Callable[[nn.Module], Scores]
     count: int
+    others: Sequence[tuple[Tensor, Tensor]] = ()
 
 
 @dataclass(frozen=True)
@@ -231,7 +235,7 @@ def find(name: str, folders: Sequence[Path]) -> Path:
 def labelled(calibration: Tensor, scored: list[tuple[Tensor, Tensor]]) -> Fold:
     """A fold that is scored by top-1 in percent."""
     count = sum(len(labels) for _, labels in scored)
-    return Fold(calibration, lambda model: {"top1": evaluate(model, scored).top1}, count)
+    return Fold(calibration, lambda model: {"top1": evaluate(model, scored).top1}, count, scored)
 
 
 def pixels(images: ImageSet) -> Tensor:

@@ -1,6 +1,7 @@
 """compress(), what it takes and gives back, and what a budget makes small."""
 
 from tuckertree.compression.accuracy.search import AccuracyNotKeptError
+from tuckertree.compression.by_layer import DistanceByLayer, Rise, distance_by_layer
 from tuckertree.compression.compressing import compress, plan
 from tuckertree.compression.layerwise import LayerSensitivity, Sensitivity
 from tuckertree.compression.measures import Stopwatch
@@ -13,14 +14,17 @@ from tuckertree.compression.tuned import tune
 __all__ = [
     "AccuracyNotKeptError",
     "CompressionResult",
+    "DistanceByLayer",
     "LayerSensitivity",
     "Network",
     "Objective",
     "OnnxNetwork",
+    "Rise",
     "Sensitivity",
     "Stopwatch",
     "Survey",
     "compress",
+    "distance_by_layer",
     "plan",
     "sensitivity",
     "trade_off_curve",

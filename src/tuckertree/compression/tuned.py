@@ -103,12 +103,8 @@ def tune(
     result = network if isinstance(network, CompressionResult) else None
     model: nn.Module = network.model if isinstance(network, CompressionResult) else network
     output = result.output if result else None
-    original = output.original if output else original
-    if original is None:
-        raise UsageError("give the original network too, which the compressed one is to be like")
-    original = to_dense(original) if is_compressed(original) else original
-    example = _example(result.input_size) if result else None
-    given = output.images(images) if output else Calibration(images, example=example)
+    original = original_of(result, original)
+    given = images_for(result, images)
     first = next(iter(given))
     check_images(original, given, first)
     stopwatch = Stopwatch()
@@ -140,6 +136,27 @@ def tune(
         tuning=tuning,
         accuracy=None,
     )
+
+
+def original_of(result: CompressionResult | None, original: nn.Module | None) -> nn.Module:
+    """The dense network that one was made from: that of the ONNX file, or the one given.
+
+    Raises
+    ------
+    UsageError
+        If there is none.
+    """
+    original = result.output.original if result and result.output else original
+    if original is None:
+        raise UsageError("give the original network too, which the compressed one is to be like")
+    return to_dense(original) if is_compressed(original) else original
+
+
+def images_for(result: CompressionResult | None, images: CalibrationData) -> Calibration:
+    """Images in the form that a result's network takes."""
+    if result and result.output:
+        return result.output.images(images)
+    return Calibration(images, example=_example(result.input_size) if result else None)
 
 
 def _example(size: Size | None) -> ExampleInputs | None:

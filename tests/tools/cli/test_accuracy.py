@@ -133,6 +133,18 @@ def test_a_folder_that_is_not_there_is_one_line(tmp_path):
     assert (code, "no such file or folder" in err) == (1, True)
 
 
+def test_by_layer_is_a_table_and_json(tmp_path):
+    options = ("--macs", "0.7", "--calibration", "demo", "--calibration-images", 32, "--by-layer")
+    code, out, _ = tuckertree("compress", "demo", *options, "-o", tmp_path / "out", "--json")
+    found = json.loads(out)["by_layer"]
+    assert (code, found["images"]) == (0, 5)
+    assert sum(each["share"] for each in found["rises"]) == pytest.approx(1)
+    code, out, _ = tuckertree("compress", "demo", *options, "-o", tmp_path / "other")
+    assert (code, "up to them" in out) == (0, True)
+    code, err = refused("compress", "demo", "--macs", "0.7", "--by-layer", "-o", tmp_path / "none")
+    assert (code, "--by-layer belongs to --calibration" in err) == (2, True), err
+
+
 def test_sensitivity_is_a_table_and_json():
     options = ("--sensitivity", "--calibration", "demo", "--calibration-images", 8)
     code, out, _ = tuckertree("inspect", "demo", *options, "--json")

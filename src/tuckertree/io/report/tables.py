@@ -207,6 +207,17 @@ def sensitivity_text(layers: Sequence[Mapping[str, Any]]) -> str:
     return _plain(sensitivity_table(layers))
 
 
+def rises_table(rises: Sequence[Mapping[str, Any]]) -> FittingTable:
+    """Table of what each layer adds to the outputs' distance, in the order of the forward."""
+    rows = [(", ".join(each["layers"]), f"{each['distance']:.4f}", f"{each['share']:.1%}") for each in rises]
+    return FittingTable(("layers", ">distance of outputs\nup to them", ">share of\nits square"), rows)
+
+
+def rises_text(rises: Sequence[Mapping[str, Any]]) -> str:
+    """The same as plain text."""
+    return _plain(rises_table(rises))
+
+
 def history_table(history: Sequence[Mapping[str, object]]) -> FittingTable:
     """Table of the epochs of a training run; twenty at most, the last among them."""
     step = -(-len(history) // 20)

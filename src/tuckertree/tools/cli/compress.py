@@ -32,7 +32,7 @@ from tuckertree.tools.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from tuckertree.compression import CompressionResult
+    from tuckertree.compression import CompressionResult, DistanceByLayer
     from tuckertree.compression.objectives import AnyRule
 
 
@@ -109,6 +109,13 @@ def compress(
         str | None,
         typer.Option(help="With --calibration: then tune the whole network: 5min, 90s or a number of steps."),
     ] = None,
+    by_layer: Annotated[
+        bool,
+        typer.Option(
+            "--by-layer",
+            help="With --calibration: show where the outputs' distance comes from, on images not fitted to.",
+        ),
+    ] = False,
     include: Annotated[
         list[str] | None, typer.Option(help="Compress only layers of this name pattern.")
     ] = None,
@@ -150,7 +157,11 @@ def compress(
     images_as: dict[str, Any] = {"mean": mean, "std": std, "scale": scale, "channels": channels}
     if calibration is None and data is None:
         refuse_options(
-            "belongs to --calibration", calibration_images=calibration_images, tune=tune, **images_as
+            "belongs to --calibration",
+            calibration_images=calibration_images,
+            tune=tune,
+            by_layer=by_layer or None,
+            **images_as,
         )
     if data is None:
         refuse_options("belongs to --data", data_images=data_images)
@@ -214,21 +225,35 @@ def compress(
         data=labelled,
     )
     result.save(output, overwrite=overwrite)
-    show(result, output, [*result.lines(), *more], as_json=as_json)
+    found = None
+    if by_layer:
+        assert images is not None
+        unseen = int(result.distances.get("images fitted", 0))
+        found = tuckertree.distance_by_layer(result, network.module, images, start=unseen)
+    show(result, output, [*result.lines(), *more], by_layer=found, as_json=as_json)
     end_if_interrupted(result, output)
 
 
-def show(result: CompressionResult, output: Path, more: Sequence[str], *, as_json: bool) -> None:
+def show(
+    result: CompressionResult,
+    output: Path,
+    more: Sequence[str],
+    *,
+    by_layer: DistanceByLayer | None = None,
+    as_json: bool,
+) -> None:
     """Print a result, and more lines after its totals; warnings on stderr, where all are."""
-    from tuckertree.io.report import plan_table, totals, warnings_of
+    from tuckertree.io.report import plan_table, rises_table, totals, warnings_of
 
     warnings = [*result.warnings, *warnings_of(result)]
     if as_json:
-        print_json(
-            {**result.summary(), "warnings": warnings, "plan": result.plan.to_json(), "output": str(output)}
-        )
+        where = {} if by_layer is None else {"by_layer": by_layer.to_json()}
+        known = {"warnings": warnings, "plan": result.plan.to_json(), "output": str(output)}
+        print_json({**result.summary(), **where, **known})
         return
     print_table(plan_table(result))
+    if by_layer is not None:
+        print_table(rises_table(by_layer.rows()))
     for line in [*totals(result, warned=False), *more]:
         stdout.print(line, soft_wrap=True)
     for warning in warnings:

@@ -156,13 +156,13 @@ def _rises(
     changed = _changed(plan, {name: place for place, tied in enumerate(order) for name in tied})
     wanted = [float_outputs(original, inputs) for inputs in batches]
     found: list[tuple[tuple[str, ...], float]] = []
-    done = 0
-    for number, (names, _) in enumerate(changed):
-        stop = changed[number + 1][1] if number + 1 < len(changed) else len(order)
-        for tied in order[done:stop]:
-            for name in tied:
+    left = dict(enumerate(order))
+    for number, (names, places) in enumerate(changed):
+        later = {place for _, others in changed[number + 1 :] for place in others}
+        stop = min(later - {*range(max(places))}, default=len(order))
+        for place in [place for place in left if place < stop and place not in later]:
+            for name in left.pop(place):
                 twin.set_submodule(name, compressed.get_submodule(name))
-        done = stop
         found.append((names, _squared_distance(twin, batches, wanted)))
         tick("layers", number + 1, len(changed))
     whole = found[-1][1] if found else 0.0
@@ -193,24 +193,23 @@ def _called(model: nn.Module, inputs: ExampleInputs) -> list[tuple[str, ...]]:
     return [*called, *(tied for tied in names.values() if tied not in called)]
 
 
-def _changed(plan: Plan, places: Mapping[str, int]) -> list[tuple[tuple[str, ...], int]]:
-    """Names of layers that cannot be changed one without the other, and the place of the first of their modules."""
-    spans: list[tuple[int, int, tuple[str, ...]]] = [
-        (places[layer.name], places[layer.name], (layer.name,))
-        for layer in plan.layers
-        if layer.method != DENSE
-    ]
+def _changed(plan: Plan, places: Mapping[str, int]) -> list[tuple[tuple[str, ...], set[int]]]:
+    """Names of layers that cannot be changed one without the other, and the places of all modules that are concerned.
+
+    In the order of the last of these.
+    """
+    units = [({layer.name}, {places[layer.name]}) for layer in plan.layers if layer.method != DENSE]
     for each in plan.pruned:
-        span = [places[name] for name in each.hidden.modules]
-        spans.append((min(span), max(span), (*each.hidden.producers, *each.hidden.consumers)))
-    joined: list[tuple[int, int, tuple[str, ...]]] = []
-    for first, last, names in sorted(spans):
-        if joined and first <= joined[-1][1]:
-            begun, end, others = joined.pop()
-            joined.append((begun, max(end, last), (*others, *names)))
-        else:
-            joined.append((first, last, names))
-    return [(tuple(sorted(set(names), key=places.__getitem__)), first) for first, _, names in joined]
+        names, span = (
+            {*each.hidden.producers, *each.hidden.consumers},
+            {*map(places.__getitem__, each.hidden.modules)},
+        )
+        for other in [other for other in units if other[1] & span]:
+            units.remove(other)
+            names, span = names | other[0], span | other[1]
+        units.append((names, span))
+    units.sort(key=lambda unit: max(unit[1]))
+    return [(tuple(sorted(names, key=places.__getitem__)), span) for names, span in units]
 
 
 def _squared_distance(

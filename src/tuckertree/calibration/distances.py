@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from tuckertree._base.errors import TuckertreeError
-from tuckertree.calibration.metrics import units_of
 from tuckertree.calibration.sources import (
     Calibration,
     CalibrationData,
@@ -20,6 +19,7 @@ from tuckertree.calibration.sources import (
     floating_outputs,
     to_model,
 )
+from tuckertree.calibration.units import units_of
 from tuckertree.measure import ExampleInputs, run
 
 NO_NEARER = "fitting does not bring the outputs nearer to the original's"
@@ -40,7 +40,7 @@ def output_distances(
 ) -> list[float]:
     """Relative distance of each model's outputs from the reference's on the images from ``start`` on.
 
-    ``in_units``, boxes and scores in one output count alike (:func:`~tuckertree.calibration.metrics.units_of`).
+    ``in_units``, boxes and scores in one output count alike (:func:`~tuckertree.calibration.units.units_of`).
     What is not finite in the reference does not count; what is so only in a model makes its distance infinite.
 
     Raises
@@ -159,15 +159,19 @@ def squared_error(
     if any([y.shape for y in each] != [y.shape for y in wanted] for each in found):
         raise IncomparableError("the sizes of the outputs depend on their values")
     usual = [y.where(y.isfinite(), 0.0) for y in wanted]
-    units = [units_of(y) if in_units else y.new_ones(()) for y in usual]
-    norm = sum(float((y * unit).square().sum()) for y, unit in zip(usual, units, strict=True))
+    units = [units_of(y) if in_units else _as_it_is for y in usual]
+    norm = sum(float(unit(y).square().sum()) for y, unit in zip(usual, units, strict=True))
     return norm, [
         sum(
-            float(((y - z) * unit)[y.isfinite()].square().sum())
-            for y, z, unit in zip(wanted, each, units, strict=True)
+            float((unit(usual_y) - unit(z.where(y.isfinite(), 0.0))).square().sum())
+            for y, usual_y, z, unit in zip(wanted, usual, each, units, strict=True)
         )
         for each in found
     ]
+
+
+def _as_it_is(output: Tensor) -> Tensor:
+    return output
 
 
 def answers_of(outputs: Sequence[Tensor]) -> Tensor | None:

@@ -32,6 +32,7 @@ from tuckertree.calibration.batches import batch_size, divided
 from tuckertree.calibration.moment import shrinkage
 from tuckertree.calibration.parts import images_at_once
 from tuckertree.calibration.sources import Calibration, CalibrationData, floating_outputs, to_model
+from tuckertree.calibration.units import units_of
 from tuckertree.core.decomposition.spectra import lower_gram, mirrored
 from tuckertree.core.layers import weight_of
 from tuckertree.core.layers.product import is_transformed
@@ -40,8 +41,6 @@ from tuckertree.planning import Layer
 
 IMAGES = 256
 _FLOOR = 1e-6
-_LEAST_DEVIATION = 1e-3
-"""Beside the mean square of all: an output that hardly varies does not outweigh the others."""
 _BATCH = 8
 _WIDE = 8192
 """Of longer modes, as in VGG-16's first linear layer, only the mean level is taken: their moments need gigabytes, and
@@ -253,6 +252,7 @@ def _gradients(
             raise NotDifferentiableError(
                 "no derivative leads from the model's outputs to its weights; use the objective moments"
             )
+        outputs = [units_of(y.detach())(y) for y in outputs]
         directions = [_direction(y, generator) for y in outputs]
         try:
             found = torch.autograd.grad(outputs, weights, directions, allow_unused=True)
@@ -288,25 +288,7 @@ def _outputs(model: nn.Module, inputs: ExampleInputs, at_once: int | None) -> li
 def _direction(output: Tensor, generator: torch.Generator) -> Tensor:
     v = torch.randn(output.shape, generator=generator).to(output)
     # Logits that all rise together say nothing new.
-    return v - v.mean(1, keepdim=True) if output.ndim == 2 else v * units_of(output.detach())
-
-
-def units_of(output: Tensor) -> Tensor:
-    """Weights of an output's numbers, for each what deviations from its mean are to those of others.
-
-    Boxes and scores stand in one output, in units of their own; as they are, only the largest would count. Their axis
-    is the one along which the deviations differ most.
-    """
-    if output.ndim < 3 or output.numel() <= output.shape[0]:
-        return torch.ones_like(output[:1])
-    deviations = []
-    for axis in range(1, output.ndim):
-        others = [each for each in range(output.ndim) if each != axis]
-        deviation = output.double().std(others, correction=0, keepdim=True)
-        whole = deviation.square().mean().sqrt()
-        deviations.append((deviation / whole).clamp_min(_LEAST_DEVIATION) if whole > 0 else 1 + 0 * deviation)
-    chosen = max(deviations, key=lambda each: float(each.log().var(correction=0)))
-    return chosen.reciprocal().to(output)
+    return v - v.mean(1, keepdim=True) if output.ndim == 2 else v
 
 
 @contextmanager

@@ -1,0 +1,97 @@
+"""In which units the numbers of an output count, so that boxes, scores and maps can stand side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+Units = Callable[[Tensor], Tensor]
+"""Of an output of any network, in the shape of the original's: its numbers in units that count alike."""
+
+_LEAST_DEVIATION = 1e-3
+"""Beside the mean square of all: an output that hardly varies does not outweigh the others."""
+_BOX = 4
+_SPARSE = 0.1
+"""Detectors find something in few places: their confidences are no more than this on average."""
+_SCORE = 0.1
+"""A score that is off by so much counts as much as a number of a box that is off by its deviation."""
+
+
+def units_of(output: Tensor) -> Units:
+    """The units of an output ``[N, ...]`` of the original network.
+
+    Boxes and scores stand in one output, in units of their own; as they are, only the largest would count. Numbers are divided
+    by their deviations along the axis along which these differ most; those of a detector (:class:`Detections`) count where
+    something is detected. Classes of a classifier ``[N, classes]`` count as they are.
+    """
+    if output.ndim < 3 or output.numel() <= output.shape[0]:
+        return lambda y: y
+    found = Detections.in_(output)
+    if found is not None:
+        return found
+    deviations = []
+    for axis in range(1, output.ndim):
+        others = [each for each in range(output.ndim) if each != axis]
+        deviation = output.double().std(others, correction=0, keepdim=True)
+        whole = deviation.square().mean().sqrt()
+        deviations.append((deviation / whole).clamp_min(_LEAST_DEVIATION) if whole > 0 else 1 + 0 * deviation)
+    chosen = max(deviations, key=lambda each: float(each.log().var(correction=0)))
+    weights = chosen.reciprocal().to(output)
+    return lambda y: y * weights
+
+
+@dataclass(frozen=True)
+class Detections:
+    """An output of boxes and scores at many places ``[N, places, numbers]``, or with these axes in turn.
+
+    It is known by its numbers: at least four that are boxes come first, those that are always in 0..1 are scores, and
+    there are few places where a score is high. Where the scores of classes are high everywhere, the first score says
+    whether there is anything at all (YOLO's objectness), and those of classes are multiplied by it.
+
+    Attributes
+    ----------
+    axis
+        Of the numbers.
+    scores
+        Which of them are scores, ``[numbers]`` of bool.
+    gated
+        Whether the first score multiplies the others.
+    weights
+        What numbers other than scores are multiplied by: the confidence at their place, over their deviation at the places
+        where something is detected, ``[N, places, n]``.
+    """
+
+    axis: int
+    scores: Tensor
+    gated: bool
+    weights: Tensor
+
+    @classmethod
+    def in_(cls, output: Tensor) -> Detections | None:
+        """Those of an output of the original network, if it is of such a kind."""
+        for axis in (2, 1) if output.ndim == 3 else ():
+            y = output.movedim(axis, 2)
+            scores = ((y >= 0) & (y <= 1)).flatten(0, 1).all(0)
+            if y.shape[1] <= y.shape[2] or len(scores) <= _BOX or scores[:_BOX].any() or not scores.any():
+                continue
+            found, gated = y[..., scores], False
+            confidence = found.amax(2, keepdim=True)
+            if confidence.mean() > _SPARSE and found.shape[2] > 1:
+                found, gated = found[..., :1] * found[..., 1:], True
+                confidence = found.amax(2, keepdim=True)
+            if 0 < confidence.mean() <= _SPARSE:
+                boxes, share = y[..., ~scores], confidence.square() / confidence.square().sum()
+                mean = (share * boxes).sum((0, 1), keepdim=True)
+                deviation = (share * (boxes - mean).square()).sum((0, 1), keepdim=True).sqrt()
+                return cls(axis, scores, gated, confidence / deviation.where(deviation > 0, 1.0))
+        return None
+
+    def __call__(self, output: Tensor) -> Tensor:
+        """Numbers of any network's output, scores last."""
+        y = output.movedim(self.axis, 2)
+        found = y[..., self.scores]
+        found = found[..., :1] * found[..., 1:] if self.gated else found
+        return torch.cat([y[..., ~self.scores] * self.weights, found / _SCORE], 2)

@@ -169,3 +169,20 @@ def test_mixtures_of_many_outputs_choose_as_all_outputs_do(noise, monkeypatch):
         for each in (found, every)
     )
     assert one == pytest.approx(other, rel=0.05)
+
+
+@pytest.mark.parametrize("scale", [1e-12, 1e-6, 1e12, 1e30])
+@pytest.mark.parametrize("noise", [0.1, 3.0])
+def test_the_strength_does_not_depend_on_the_unit_of_the_inputs(scale, noise):
+    z = rows(60, 0)
+    x = z + noise * rows(60, 1)
+    strengths = [
+        choose_strength(
+            KERNEL,
+            [pair(s * a, s * b) for a, b in zip(x.split(15), z.split(15), strict=True)],
+            centred=False,
+        )
+        for s in (1.0, scale)
+    ]
+    assert strengths[0].ridge == strengths[1].ridge
+    assert strengths[0].share == pytest.approx(strengths[1].share, rel=1e-3)

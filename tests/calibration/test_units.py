@@ -60,6 +60,28 @@ def test_a_false_detection_counts_and_a_class_of_nothing_does_not():
     assert seen > 100 * unseen > 0
 
 
+def test_many_detections_of_a_class_are_no_objectness():
+    y = torch.cat([torch.randn(3, PLACES, 4), torch.full((3, PLACES, CLASSES), 0.01)], 2)
+    y[:, ::5, 7] = 0.9
+    found = Detections.in_(y)
+    assert found is not None
+    assert not found.gated
+
+
+def test_boxes_in_pixels_count_in_half_precision():
+    y = detector_output(gated=True, last=True, scale=600.0).half()
+    units = units_of(y)
+    assert units(y).isfinite().all()
+    assert units(y)[:, 7, :4].abs().max() > 0.1
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_tokens_behind_a_rectifier_are_no_detections(seed):
+    generator = torch.Generator().manual_seed(seed)
+    y = torch.randn(4, 196, 64, generator=generator) * torch.rand(64, generator=generator)
+    assert Detections.in_(y.relu()) is None
+
+
 @pytest.mark.parametrize(
     "y",
     [
@@ -70,8 +92,9 @@ def test_a_false_detection_counts_and_a_class_of_nothing_does_not():
         torch.cat([torch.randn(3, 8, 4), torch.full((3, 8, 8), 0.01)], 2),  # as few places as numbers
         torch.cat([torch.full((3, 50, 8), 0.01), torch.randn(3, 50, 4)], 2),  # no boxes come first
         torch.cat([torch.randn(3, 50, 4), torch.zeros(3, 50, 8)], 2),  # nothing anywhere
+        torch.cat([torch.randn(3, 50, 4), (9 * torch.randn(3, 50, 8)).softmax(2)], 2),  # with a background
     ],
-    ids=["maps", "tokens", "shares", "scores everywhere", "few places", "scores first", "nothing"],
+    ids=["maps", "tokens", "shares", "everywhere", "few places", "scores first", "nothing", "softmax"],
 )
 def test_anything_else_counts_by_its_deviations(y):
     assert Detections.in_(y) is None
@@ -94,7 +117,7 @@ class Detector(nn.Module):
     def forward(self, x):
         x = self.common(x).relu()
         scores = self.scores(x).flatten(2)
-        scores = torch.cat([scores[:, :1] * 6 - 8, scores[:, 1:]], 1).sigmoid()
+        scores = torch.cat([scores[:, :1] * 16 - 8, scores[:, 1:]], 1).sigmoid()
         return torch.cat([30 * self.boxes(x).flatten(2), scores], 1).mT
 
 

@@ -28,10 +28,21 @@ class Crossed(nn.Module):
         return self.last(self.again(self.inner(x).relu()).relu())
 
 
-def inverted():
+class Active(nn.BatchNorm2d):
+    """A BatchNorm with a module of its own, as timm has them."""
+
+    def __init__(self, channels):
+        super().__init__(channels)
+        self.act = nn.ReLU()
+
+    def forward(self, x):
+        return self.act(super().forward(x))
+
+
+def inverted(norm=nn.BatchNorm2d):
     def block():
         return [
-            nn.Conv2d(16, 48, 1), nn.BatchNorm2d(48), nn.ReLU(),
+            nn.Conv2d(16, 48, 1), norm(48), nn.ReLU(),
             nn.Conv2d(48, 48, 3, padding=1, groups=48), nn.BatchNorm2d(48), nn.ReLU(),
             nn.Conv2d(48, 16, 1), nn.BatchNorm2d(16),
         ]  # fmt: skip
@@ -44,7 +55,15 @@ def made(build):
     return build().eval()
 
 
-@pytest.mark.parametrize(("build", "methods"), [(Crossed, ("ht2", "spatial")), (inverted, (CHANNELS,))])
+@pytest.mark.parametrize(
+    ("build", "methods"),
+    [
+        (Crossed, ("ht2", "spatial")),
+        (inverted, (CHANNELS,)),
+        (lambda: inverted(Active), (CHANNELS,)),
+        (lambda: nn.Conv2d(3, 32, 5), ("ht2",)),
+    ],
+)
 def test_shares_add_up_and_the_last_distance_is_that_of_the_whole(build, methods):
     model = made(build)
     before = copy.deepcopy(model.state_dict())
@@ -104,5 +123,13 @@ def test_what_is_missing_is_said():
         tt.distance_by_layer(result, model, IMAGES, start=40)
     with pytest.raises(tt.UsageError, match="give the original network too"):
         tt.distance_by_layer(result, None, IMAGES)
+    with pytest.raises(tt.UsageError, match="start is the number of an image, not -1"):
+        tt.distance_by_layer(result, model, IMAGES, start=-1)
+    with pytest.raises(tt.UsageError, match="the result that compress"):
+        tt.distance_by_layer(result.model, model, IMAGES)
+    with torch.no_grad():
+        next(result.model.last.parameters()).fill_(1e38)
+    with pytest.raises(tt.TuckertreeError, match="not finite"):
+        tt.distance_by_layer(result, model, IMAGES)
     with pytest.raises(tt.TuckertreeError, match="do not belong together"):
         tt.distance_by_layer(result, made(inverted), IMAGES)

@@ -49,9 +49,15 @@ class Correction:
         found = gram @ matrix
         return cls(gram, moment, wanted - found, float((matrix * found).sum()))
 
-    def single(self) -> Correction:
-        """In single precision, which is enough to compare strengths."""
-        return Correction(self.gram.float(), self.moment.float(), self.slope.float(), self.energy)
+    def single(self, unit: float) -> Correction:
+        """In single precision, with ``unit`` for 1, which is enough to compare strengths."""
+        gram, moment, slope = ((x / unit).float() for x in (self.gram, self.moment, self.slope))
+        return Correction(gram, moment, slope, self.energy / unit)
+
+    @property
+    def unit(self) -> float:
+        """The moment's mean diagonal, or 1 where that is 0."""
+        return float(self.moment.diagonal(dim1=1, dim2=2).mean()) or 1.0
 
     def change(self, ridge: float) -> Tensor:
         """``W*^T - W^T``, ``[g, n, T]``, with ``lambda`` in units of the moment's mean diagonal, at least."""

@@ -75,14 +75,14 @@ def choose_strength(
     if len(folds) < 2:
         return NONE
     kernel = _mixed(kernel)
-    judged: list[tuple[Correction, Correction, int]] = []
+    judged: list[tuple[Correction, Correction, float]] = []
     for place, fold in enumerate(folds if kernel[0, 0].numel() <= _COSTLY else folds[:1]):
         others = Pair.joined([*folds[:place], *folds[place + 1 :]])
-        samples = fold.moment.samples
+        samples = float(fold.moment.samples)
         if centred:
             fold, others = fold.about(others.moment.mean, others.mean), others.centred()
         fitted, unseen = (Correction.of(kernel, pair, channels) for pair in (others, fold))
-        judged.append((fitted.single(), unseen.single(), samples))
+        judged.append((fitted.single(fitted.unit), unseen.single(fitted.unit), samples * fitted.unit))
     best, most = NONE, 0.0
     for ridge in RIDGES:
         along, across = 0.0, 0.0

@@ -13,9 +13,13 @@ Units = Callable[[Tensor], Tensor]
 
 _LEAST_DEVIATION = 1e-3
 """Beside the mean square of all: an output that hardly varies does not outweigh the others."""
-_BOX = 4
-_SPARSE = 0.1
-"""Detectors find something in few places: their confidences are no more than this on average."""
+_BOX = (4, 5)
+"""Numbers of a box, and of one that is turned."""
+_SPARSE, _HIGH = 0.25, 0.25
+"""Detectors find something, and that in few places: their confidences are no more than this on average, and as much somewhere."""
+_LOW, _NOTHING = 0.1, 0.03
+"""An objectness below the first says that there is nothing; a class above the second, most often, means nothing by itself."""
+_WHOLE = 0.02
 _SCORE = 0.1
 """A score that is off by so much counts as much as a number of a box that is off by its deviation."""
 
@@ -47,9 +51,10 @@ def units_of(output: Tensor) -> Units:
 class Detections:
     """An output of boxes and scores at many places ``[N, places, numbers]``, or with these axes in turn.
 
-    It is known by its numbers: at least four that are boxes come first, those that are always in 0..1 are scores, and
-    there are few places where a score is high. Where the scores of classes are high everywhere, the first score says
-    whether there is anything at all (YOLO's objectness), and those of classes are multiplied by it.
+    It is known by its numbers: four or five that are a box come first, then come scores, which are always in 0..1, high
+    somewhere, and so in few places, and do not add up to 1. Where some class has a score at most places at which the
+    first score is low, the first says whether there is anything at all (YOLO's objectness), and those of classes are
+    multiplied by it.
 
     Attributes
     ----------
@@ -72,17 +77,23 @@ class Detections:
     @classmethod
     def in_(cls, output: Tensor) -> Detections | None:
         """Those of an output of the original network, if it is of such a kind."""
+        output = output.detach().float()
         for axis in (2, 1) if output.ndim == 3 else ():
             y = output.movedim(axis, 2)
             scores = ((y >= 0) & (y <= 1)).flatten(0, 1).all(0)
-            if y.shape[1] <= y.shape[2] or len(scores) <= _BOX or scores[:_BOX].any() or not scores.any():
+            first = int(scores.long().argmax())
+            if (
+                first not in _BOX
+                or y.shape[1] <= y.shape[2]
+                or not _one_run(scores)
+                or _add_up(y[..., scores])
+            ):
                 continue
-            found, gated = y[..., scores], False
+            found = y[..., scores]
+            gated = _is_gate(found[..., 0], found[..., 1:])
+            found = found[..., :1] * found[..., 1:] if gated else found
             confidence = found.amax(2, keepdim=True)
-            if confidence.mean() > _SPARSE and found.shape[2] > 1:
-                found, gated = found[..., :1] * found[..., 1:], True
-                confidence = found.amax(2, keepdim=True)
-            if 0 < confidence.mean() <= _SPARSE:
+            if confidence.mean() <= _SPARSE and confidence.max() >= _HIGH:
                 boxes, share = y[..., ~scores], confidence.square() / confidence.square().sum()
                 mean = (share * boxes).sum((0, 1), keepdim=True)
                 deviation = (share * (boxes - mean).square()).sum((0, 1), keepdim=True).sqrt()
@@ -95,3 +106,20 @@ class Detections:
         found = y[..., self.scores]
         found = found[..., :1] * found[..., 1:] if self.gated else found
         return torch.cat([y[..., ~self.scores] * self.weights, found / _SCORE], 2)
+
+
+def _one_run(scores: Tensor) -> bool:
+    """Whether what is true comes in one run, to the end or with a few numbers of another kind behind, as masks have."""
+    return int(scores.long().diff().abs().sum()) == 1 + (not scores[-1])
+
+
+def _add_up(scores: Tensor) -> bool:
+    """Whether scores are shares of a whole, one of them that of the background."""
+    return bool((scores.sum(2) - 1).abs().max() < _WHOLE)
+
+
+def _is_gate(first: Tensor, others: Tensor) -> bool:
+    """Whether a score says whether there is anything: rarely, and others are not low where it is."""
+    if not others.shape[2] or first.mean() > _SPARSE or not (first < _LOW).any():
+        return False
+    return bool(others.amax(2)[first < _LOW].median() > _NOTHING)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from math import isfinite
 from typing import Any
 
 import torch
@@ -49,7 +50,7 @@ class DistanceByLayer:
     Attributes
     ----------
     rises
-        In the order of the forward pass; their shares add up to 1.
+        In the order of the forward pass; their shares add up to 1, or are all 0 where nothing was lost.
     images
         Number of images looked at.
     """
@@ -105,9 +106,10 @@ def distance_by_layer(
     Raises
     ------
     UsageError
-        If there are no images from ``start`` on, or no original.
+        If there are no images from ``start`` on, no original, or what is given is no result.
     TuckertreeError
-        If the networks do not belong together or do not run on the images, or the outputs cannot be compared.
+        If the networks do not belong together or do not run on the images, or the outputs cannot be compared or are
+        not finite.
 
     Examples
     --------
@@ -120,6 +122,10 @@ def distance_by_layer(
     >>> [rise.layers for rise in found.rises], round(sum(rise.share for rise in found.rises), 6)
     ([('0',), ('2',)], 1.0)
     """
+    if not isinstance(result, CompressionResult):
+        raise UsageError(f"give the result that compress() returned, not a {type(result).__name__}")
+    if start < 0:
+        raise UsageError(f"start is the number of an image, not {start}")
     original = original_of(result, original)
     given = images_for(result, images)
     check_images(original, given, next(iter(given)))
@@ -152,18 +158,19 @@ def _rises(
     tick: ProgressCallback,
 ) -> tuple[Rise, ...]:
     twin = copy_for_inference(original)
-    order = _called(twin, to_model(batches[0], twin))
+    order = _called(twin, to_model(batches[0], twin), plan)
     changed = _changed(plan, {name: place for place, tied in enumerate(order) for name in tied})
     wanted = [float_outputs(original, inputs) for inputs in batches]
     found: list[tuple[tuple[str, ...], float]] = []
     left = dict(enumerate(order))
     for number, (names, places) in enumerate(changed):
         later = {place for _, others in changed[number + 1 :] for place in others}
-        stop = min(later - {*range(max(places))}, default=len(order))
+        stop = min(later - {*range(max(places))}, default=0)
         for place in [place for place in left if place < stop and place not in later]:
             for name in left.pop(place):
                 twin.set_submodule(name, compressed.get_submodule(name))
-        found.append((names, _squared_distance(twin, batches, wanted)))
+        model = twin if later else compressed
+        found.append((names, _squared_distance(model, batches, wanted)))
         tick("layers", number + 1, len(changed))
     whole = found[-1][1] if found else 0.0
     before = [0.0, *(squared for _, squared in found)]
@@ -173,11 +180,17 @@ def _rises(
     )
 
 
-def _called(model: nn.Module, inputs: ExampleInputs) -> list[tuple[str, ...]]:
-    """All names of each module without parts, in the order in which these are first called; the others come last."""
+def _called(model: nn.Module, inputs: ExampleInputs, plan: Plan) -> list[tuple[str, ...]]:
+    """All names of each module that may be exchanged, in the order in which these are first called; the others come last.
+
+    Modules of the plan, whatever is in them, and outside of them those without parts.
+    """
+    planned = {layer.name for layer in plan.layers}
+    planned |= {name for each in plan.pruned for name in each.hidden.modules}
+    whole = tuple(f"{name}." for name in planned)
     names: dict[nn.Module, tuple[str, ...]] = {}
     for name, module in model.named_modules(remove_duplicate=False):
-        if not list(module.children()):
+        if name in planned or not (name.startswith(whole) or list(module.children())):
             names[module] = (*names.get(module, ()), name)
     called: dict[tuple[str, ...], None] = {}
 
@@ -219,4 +232,8 @@ def _squared_distance(
     for inputs, outputs in zip(batches, wanted, strict=True):
         norm, (error,) = squared_error(outputs, [float_outputs(model, inputs)])
         whole, lost = whole + norm, lost + error
+    if not isfinite(lost):
+        raise TuckertreeError(
+            "the outputs of the compressed network are not finite: there is no distance to divide"
+        )
     return lost / whole if whole else lost

@@ -226,10 +226,13 @@ def compress(
     )
     result.save(output, overwrite=overwrite)
     found = None
-    if by_layer:
-        assert images is not None
+    if by_layer and images is not None:
         unseen = int(result.distances.get("images fitted", 0))
-        found = tuckertree.distance_by_layer(result, network.module, images, start=unseen)
+        more += [] if unseen else ["by layer    on the images fitted to: there were none besides"]
+        try:
+            found = tuckertree.distance_by_layer(result, network.module, images, start=unseen)
+        except tuckertree.TuckertreeError as error:  # the network is made and saved
+            show_warning(f"not by layer: {error}")
     show(result, output, [*result.lines(), *more], by_layer=found, as_json=as_json)
     end_if_interrupted(result, output)
 

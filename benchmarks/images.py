@@ -17,7 +17,7 @@ from unittest.mock import patch
 import torch
 
 import tuckertree as tt
-from merging import Row, write_report
+from merging import Row, merged, write_report
 from trained import Trained, network_and_budget, open_network, rule_of, title_of
 from tuckertree.calibration.strength import NONE
 from tuckertree.measure import environment
@@ -56,8 +56,9 @@ def main() -> None:
             rows.append(row)
             print(row, flush=True)
             if options.output:
-                report = {"environment": environment(), "rows": rows}
-                write_report(options.output, "images", report, markdown(rows))
+                every = merged(options.output / "images.json", "rows", rows, ("network", "budget", "images"))
+                report = {"environment": environment(), "rows": every}
+                write_report(options.output, "images", report, markdown(every))
     print(markdown(rows))
 
 

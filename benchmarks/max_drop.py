@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 import tuckertree as tt
-from merging import Row, write_report
+from merging import Row, merged, write_report
 from trained import NETWORKS, open_network
 from tuckertree.measure import environment
 
@@ -34,8 +34,9 @@ def main() -> None:
         rows.append({"network": name, **measured(name, options.points, options.data)})
         print(rows[-1], flush=True)
         if options.output:
-            report = {"environment": environment(), "points": options.points, "rows": rows}
-            write_report(options.output, "max_drop", report, markdown(rows, options.points))
+            every = merged(options.output / "max_drop.json", "rows", rows, ("network",))
+            report = {"environment": environment(), "points": options.points, "rows": every}
+            write_report(options.output, "max_drop", report, markdown(every, options.points))
     print(markdown(rows, options.points))
 
 

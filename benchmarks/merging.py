@@ -16,10 +16,10 @@ def merged(path: Path, key: str, rows: Sequence[Row], kind: Sequence[str]) -> li
     Parameters
     ----------
     kind
-        Keys that rows of one kind have the same values of.
+        Keys that rows of one kind have the same values of, or lack alike.
     """
     found = json.loads(path.read_text(encoding="utf-8"))[key] if path.exists() else []
-    return list({tuple(row[name] for name in kind): row for row in [*found, *rows]}.values())
+    return list({tuple(row.get(name) for name in kind): row for row in [*found, *rows]}.values())
 
 
 def write_report(folder: Path, name: str, report: Row, page: str) -> None:

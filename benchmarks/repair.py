@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 
 import tuckertree as tt
-from merging import Row, write_report
+from merging import Row, merged, write_report
 from trained import Trained, network_and_budget, open_network, rule_of, title_of
 from tuckertree._base.progress import no_progress
 from tuckertree.compression import Rise
@@ -50,7 +50,8 @@ def main() -> None:
             print(rows[-1], flush=True)
     print(markdown(rows))
     if options.output:
-        write_report(options.output, "repair", {"environment": environment(), "rows": rows}, markdown(rows))
+        every = merged(options.output / "repair.json", "rows", rows, ("network", "budget", "round"))
+        write_report(options.output, "repair", {"environment": environment(), "rows": every}, markdown(every))
 
 
 def measured(trained: Trained, rule: tt.Budget) -> list[Row]:

@@ -5,6 +5,7 @@ import json
 import pytest
 from PIL import Image
 
+import tuckertree as tt
 from tests.network.onnx.test_cli import image_network
 from tests.tools.cli.test_bad_input import refused
 from tests.tools.cli.test_cli import tuckertree
@@ -143,6 +144,18 @@ def test_by_layer_is_a_table_and_json(tmp_path):
     assert (code, "up to them" in out) == (0, True)
     code, err = refused("compress", "demo", "--macs", "0.7", "--by-layer", "-o", tmp_path / "none")
     assert (code, "--by-layer belongs to --calibration" in err) == (2, True), err
+
+
+def test_what_cannot_be_told_by_layer_is_a_warning_and_the_network_is_saved(tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise tt.TuckertreeError("no output is of floating-point numbers")
+
+    monkeypatch.setattr(tt, "distance_by_layer", refuse, raising=False)
+    options = ("--macs", "0.7", "--calibration", "demo", "--calibration-images", 8, "--by-layer")
+    code, out, err = tuckertree("compress", "demo", *options, "-o", tmp_path / "out")
+    assert (code, "saved" in out) == (0, True)
+    assert "not by layer: no output is of floating-point numbers" in err
+    assert (tmp_path / "out").exists()
 
 
 def test_sensitivity_is_a_table_and_json():

@@ -20,8 +20,8 @@ _SPARSE, _HIGH = 0.25, 0.25
 _LOW, _NOTHING = 0.1, 0.03
 """An objectness below the first says that there is nothing; a class above the second, most often, means nothing by itself."""
 _WHOLE = 0.02
-_SCORE = 0.1
-"""A score that is off by so much counts as much as a number of a box that is off by its deviation."""
+_SCORE = 0.5
+"""No score is further from its mean: one that is off by so much counts as much as a number of a box by its deviation."""
 
 
 def units_of(output: Tensor) -> Units:

@@ -53,6 +53,14 @@ class DistanceByLayer:
         In the order of the forward pass; their shares add up to 1, or are all 0 where nothing was lost.
     images
         Number of images looked at.
+
+    Examples
+    --------
+    >>> import tuckertree as tt
+    >>> from tuckertree.compression import Rise
+    >>> found = tt.DistanceByLayer((Rise(("first",), 0.1, 0.25), Rise(("last",), 0.2, 0.75)), images=8)
+    >>> [rise.layers for rise in found.worst(1)], found.rises[-1].distance
+    ([('last',)], 0.2)
     """
 
     rises: tuple[Rise, ...]

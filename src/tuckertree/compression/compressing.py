@@ -132,7 +132,8 @@ def compress(
 
     >>> data = open_images("demo", resolve("demo").preprocessing, limit=200)
     >>> rule = tt.Budget(max_drop=5.0)
-    >>> result = tt.compress(model, torch.zeros(1, 3, 32, 32), rule, calibration=images, data=data, progress=False)
+    >>> options = {"include": "layer3.*", "data": data, "progress": False}
+    >>> result = tt.compress(model, torch.zeros(1, 3, 32, 32), rule, calibration=images, **options)
     >>> result.accuracy.held, result.accuracy.loss.lost <= 5, result.accuracy.loss.images
     (True, True, 100)
     """

@@ -30,7 +30,8 @@ def wilson(hits: int, count: int, z: float | None = None) -> tuple[float, float]
     share, spread = hits / count, z * z / count
     middle = (share + spread / 2) / (1 + spread)
     half = z * (share * (1 - share) / count + spread / (4 * count)) ** 0.5 / (1 + spread)
-    return max(middle - half, 0.0), min(middle + half, 1.0)
+    # Of none and of all the limit is the share itself, but for rounding.
+    return max(min(middle - half, share), 0.0), min(max(middle + half, share), 1.0)
 
 
 def paired_difference(

@@ -19,7 +19,7 @@ from tuckertree.calibration.sources import (
     floating_outputs,
     to_model,
 )
-from tuckertree.calibration.units import units_of
+from tuckertree.calibration.units import as_it_is, units_of
 from tuckertree.measure import ExampleInputs, run
 
 NO_NEARER = "fitting does not bring the outputs nearer to the original's"
@@ -159,7 +159,7 @@ def squared_error(
     if any([y.shape for y in each] != [y.shape for y in wanted] for each in found):
         raise IncomparableError("the sizes of the outputs depend on their values")
     usual = [y.where(y.isfinite(), 0.0) for y in wanted]
-    units = [units_of(y) if in_units else _as_it_is for y in usual]
+    units = [units_of(y) if in_units else as_it_is for y in usual]
     norm = sum(float(unit(y).square().sum()) for y, unit in zip(usual, units, strict=True))
     return norm, [
         sum(
@@ -168,10 +168,6 @@ def squared_error(
         )
         for each in found
     ]
-
-
-def _as_it_is(output: Tensor) -> Tensor:
-    return output
 
 
 def answers_of(outputs: Sequence[Tensor]) -> Tensor | None:

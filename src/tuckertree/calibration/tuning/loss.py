@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from tuckertree._base.errors import TuckertreeError
 from tuckertree.calibration.distances import IncomparableError
 from tuckertree.calibration.sources import floating_outputs
-from tuckertree.calibration.units import Units, units_of
+from tuckertree.calibration.units import Units, as_it_is, units_of
 from tuckertree.core.layers import DENSE_TYPES
 from tuckertree.core.layers.product import is_transformed
 from tuckertree.measure import ExampleInputs, call, run
@@ -82,14 +82,12 @@ class Imitation:
             return torch.stack([*errors, *found.values()]).sum()
 
 
-def relative_error(x: Tensor, target: Tensor, units: Units | None = None) -> Tensor:
+def relative_error(x: Tensor, target: Tensor, units: Units = as_it_is) -> Tensor:
     """Squared error relative to the square of the target, where that is finite."""
     usual = target.isfinite()
     if not usual.all():
         x, target = x.where(usual, 0.0), target.where(usual, 0.0)
-    x, target = x.float(), target.float()
-    if units is not None:
-        x, target = units(x), units(target)
+    x, target = units(x.float()), units(target.float())
     whole = target.square().sum()
     return (x - target).square().sum() / whole.where(whole > 0, 1.0)
 

@@ -136,6 +136,7 @@ def markdown(rows: list[Row]) -> str:
         "a budget of MACs (most often 0.6), factors fitted to two batches of random inputs; then",
         "",
         "- *output error*: ||y' - y|| / ||y|| on an input that took no part. Weights are random, so it says little;",
+        "- *groups thinned*: groups of layers between which hidden channels go;",
         f"- *full ranks*: chains in place of all layers that can be one, nothing cut off, give the outputs of the original, to {ROUNDING:g}",
         "  of the largest; *jumps*: detectors of random weights, whose own boxes change as much with the last digits of the input;",
         "- *load*: the network that is loaded into another one of its kind gives the same outputs, bit for bit;",
@@ -150,8 +151,8 @@ def markdown(rows: list[Row]) -> str:
         + ", ".join(f"{package} {found[package]}" for package in PACKAGES if package in found)
         + ".",
         "",
-        "| network | layers compressed | parameters | MACs | output error | full ranks | load | training step | ONNX | s |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "| network | layers factored | groups thinned | parameters | MACs | output error | full ranks | load | training step | ONNX | s |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
         *map(line, rows),
     ]
     if any(row["error"] for row in rows):
@@ -164,10 +165,11 @@ def markdown(rows: list[Row]) -> str:
 
 def line(row: Row) -> str:
     if "layers" not in row:
-        return f"| {row['network']} | {row['station']} fails {'| ' * 8}| {row['seconds']:.0f} |"
+        return f"| {row['network']} | {row['station']} fails {'| ' * 9}| {row['seconds']:.0f} |"
     cells = [
         row["network"],
         f"{row['compressed']} of {row['layers']}",
+        str(row["pruned"]),
         less(row["parameters"]),
         less(row["macs"]),
         figure(row["output_error"]),

@@ -83,6 +83,7 @@ def way(network: Network, folder: Path, row: Row) -> list[Callable[[], None]]:
             macs=list(plan.macs),
             layers=len(plan.layers),
             compressed=len(plan.compressed),
+            pruned=len(plan.pruned),
             reasons=dict(Counter(layer.reason for layer in dense).most_common()),
             output_error=difference(made["model"], result.model, made["unseen"], worst=False),
         )
@@ -175,7 +176,7 @@ def chains_everywhere(model: nn.Module, inputs: Any, plan: tt.Plan) -> tt.Plan:
         method, _ = Options().method(layer)
         cuts = () if method == DENSE else get_method(method).cuts(layer.spec)
         layers.append(replace(planned, method=method, ranks=tuple(2**31 for _ in cuts)))
-    return replace(plan, layers=tuple(layers))
+    return replace(plan, layers=tuple(layers), pruned=())
 
 
 def training_step(model: nn.Module, network: Network) -> float:

@@ -6,6 +6,7 @@ from tuckertree.calibration.check import check_images
 from tuckertree.calibration.correct import calibrate
 from tuckertree.calibration.distances import output_distances
 from tuckertree.calibration.fit import fit, output_error
+from tuckertree.calibration.int8 import rebalance_for_int8
 from tuckertree.calibration.metrics import KroneckerMetric, NotDifferentiableError, collect_metrics
 from tuckertree.calibration.moment import InputSecondMoment
 from tuckertree.calibration.moments import collect_moments
@@ -34,6 +35,7 @@ __all__ = [
     "output_distances",
     "output_error",
     "rebalance",
+    "rebalance_for_int8",
     "reestimate",
     "reestimate_if_better",
     "tune_network",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from tuckertree._base.atomic import atomic_files, check_free_file
 from tuckertree._base.errors import TuckertreeError, UsageError, first_line
+from tuckertree.calibration import rebalance_for_int8
 from tuckertree.io.export.quantization import quantize
 from tuckertree.measure import ExampleInputs, copy_for_inference
 from tuckertree.measure import run as run_once
@@ -21,6 +22,8 @@ from tuckertree.runtimes.runtime import reference_outputs
 
 _TOLERANCES = {torch.float16: 1e-2, torch.bfloat16: 5e-2, torch.float64: 1e-9}
 _TOLERANCE_INT8 = 0.5
+_IMAGES = 32
+"""That the factors of chains are chosen by, before a file is quantized."""
 Compute = Callable[[Sequence[Tensor]], list[Tensor]]
 
 
@@ -85,7 +88,8 @@ def export(
     dynamic
         Sizes that stay free: ``"none"``, ``"batch"``, or ``"size"`` for the batch and all spatial sizes.
     calibration
-        Batches of inputs to quantize an ONNX file by, to 8 bits; the network has one input then. The file is
+        Batches of inputs to quantize an ONNX file by, to 8 bits; the network has one input then. Chains are written
+        with factors that lose little by it (:func:`~tuckertree.calibration.rebalance_for_int8`). The file is
         compared before it is quantized, and again after it on the first batch, where 0.5 is allowed: rounding to
         8 bits does change the outputs, and only labelled data say what that costs.
     tolerance
@@ -124,19 +128,20 @@ def export(
     run_once(model, inputs)  # what does not run is said before anything else
     model = copy_for_inference(model).cpu()
     inputs = tuple(x.detach().cpu() for x in inputs)
+    batches = None if calibration is None else _batches(calibration, inputs, dynamic)
+    written = model if batches is None else rebalance_for_int8(model, batches[0][:_IMAGES])
     allowed = _TOLERANCES.get(inputs[0].dtype, 1e-4) if tolerance is None else tolerance
     samples = [inputs, *_others(inputs, dynamic)]
     for sample in samples[2:]:
         run_once(model, sample, "inputs of another size, which is to be free:")
     with atomic_files(path, overwrite=overwrite) as new:
-        runtime.write(model, inputs, new, dynamic)
+        runtime.write(written, inputs, new, dynamic)
         compute = runtime.open(new).run
-        before = allowed if calibration is None else _TOLERANCES.get(inputs[0].dtype, 1e-4)
+        before = allowed if batches is None else _TOLERANCES.get(inputs[0].dtype, 1e-4)
         difference, unquantized = _check(f"the {to} file", model, compute, samples, before), None
-        if calibration is not None:
-            batches = _of_batch(calibration, len(inputs[0])) if dynamic == "none" else calibration
+        if batches is not None:
             exact = compute
-            sample, compute = quantize(new, batches, inputs)
+            sample, compute = quantize(new, batches)
             samples, allowed = [sample], _TOLERANCE_INT8 if tolerance is None else tolerance
             unquantized = _difference(model, exact, sample)
             difference = _check("the file in 8 bits", model, compute, samples, allowed)
@@ -147,9 +152,20 @@ def export(
     return Exported(path, to, size, difference, allowed, shapes, unquantized)
 
 
-def _of_batch(batches: Iterable[Tensor], count: int) -> Iterator[Tensor]:
-    """The same samples in batches that a file without free sizes takes; what does not fill one is left out."""
-    return (part for batch in batches for part in batch.split(count) if len(part) == count)
+def _batches(calibration: Iterable[Tensor], inputs: Sequence[Tensor], dynamic: Dynamic) -> list[Tensor]:
+    """Batches to quantize by; for a file without free sizes in batches that it takes, what does not fill one left out."""
+    batches = list(calibration)
+    for batch in batches:
+        if batch.shape[1:] != inputs[0].shape[1:]:
+            raise TuckertreeError(
+                f"calibration images are {describe(batch)}, the network takes {describe(inputs)}"
+            )
+    if dynamic == "none":
+        count = len(inputs[0])
+        batches = [part for batch in batches for part in batch.split(count) if len(part) == count]
+    if not batches:
+        raise TuckertreeError("there are no calibration images to quantize by")
+    return batches
 
 
 def _check(

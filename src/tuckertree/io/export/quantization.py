@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,11 @@ from torch import Tensor, nn
 
 from tuckertree._base.errors import TuckertreeError, first_line
 from tuckertree._base.extras import require_extra
-from tuckertree.measure.forward import describe
 from tuckertree.runtimes import Runtime, get_runtime
 from tuckertree.runtimes.runtime import Runnable
 
 
-def quantize(path: Path, batches: Iterable[Tensor], inputs: Sequence[Tensor]) -> tuple[tuple[Tensor], Any]:
+def quantize(path: Path, batches: Sequence[Tensor]) -> tuple[tuple[Tensor], Any]:
     """Replace an ONNX file by its quantized form: QDQ, a scale for each output channel of a weight.
 
     Weights become signed, activations unsigned 8-bit integers, whose range is that of the batches.
@@ -25,9 +24,7 @@ def quantize(path: Path, batches: Iterable[Tensor], inputs: Sequence[Tensor]) ->
     Parameters
     ----------
     batches
-        Inputs to measure the range of the activations on.
-    inputs
-        An example, whose sizes the batches must have.
+        Inputs to measure the range of the activations on, one batch at least, of the shape that the file takes.
 
     Returns
     -------
@@ -37,18 +34,10 @@ def quantize(path: Path, batches: Iterable[Tensor], inputs: Sequence[Tensor]) ->
     Raises
     ------
     TuckertreeError
-        If there is no batch, one has another shape, or the file cannot be quantized.
+        If the file cannot be quantized.
     """
     library = require_extra("onnxruntime.quantization", extra="onnx")
     runtime = get_runtime("onnxruntime")
-    loaded = list(batches)
-    if not loaded:
-        raise TuckertreeError("there are no calibration images to quantize by")
-    for batch in loaded:
-        if batch.shape[1:] != inputs[0].shape[1:]:
-            raise TuckertreeError(
-                f"calibration images are {describe(batch)}, the network takes {describe(inputs)}"
-            )
     name = runtime.open(path).inputs[0][0]  # type: ignore[attr-defined]
     new = path.with_name(f"int8-{path.name}")
     level = logging.getLogger().level
@@ -57,7 +46,7 @@ def quantize(path: Path, batches: Iterable[Tensor], inputs: Sequence[Tensor]) ->
         library.quantize_static(
             str(path),
             str(new),
-            _reader(library, name, loaded),
+            _reader(library, name, batches),
             quant_format=library.QuantFormat.QDQ,
             per_channel=True,
             activation_type=library.QuantType.QUInt8,
@@ -68,7 +57,7 @@ def quantize(path: Path, batches: Iterable[Tensor], inputs: Sequence[Tensor]) ->
     finally:
         logging.getLogger().setLevel(level)
     new.replace(path)
-    return (loaded[0],), runtime.open(path).run
+    return (batches[0],), runtime.open(path).run
 
 
 def _reader(library: object, name: str, batches: Sequence[Tensor]) -> object:

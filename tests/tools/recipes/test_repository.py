@@ -18,7 +18,8 @@ pytest.importorskip("yaml")
 pytest.importorskip("torchvision")
 
 ROOT = Path(__file__).parents[3]
-RECIPES = sorted((ROOT / "recipes").rglob("*.yaml"))
+RECIPES = sorted((ROOT / "recipes").glob("*/*.yaml"))
+SCHEDULES = sorted((ROOT / "recipes").glob("schedule-*.yaml"))
 
 
 def name(path):
@@ -33,6 +34,19 @@ def test_every_recipe_can_be_run_here(path):
     assert all(stage.training for stage in recipe.steps)
     assert all(stage.training.validation == 0 for stage in recipe.steps)  # no epoch is picked
     assert recipe.paper != Paper() or recipe.rivals or recipe.note  # there is something to compare with
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=name)
+@pytest.mark.parametrize("schedule", [path.stem.removeprefix("schedule-") for path in SCHEDULES])
+def test_every_recipe_can_be_carried_out_by_every_schedule(path, schedule):
+    loaded = load_recipe(path, schedule=schedule)
+    (step,) = loaded.recipe.steps
+    assert step.training.validation == 0
+    assert step.compression.calibration > 0
+    budget, paper = step.compression.budget, loaded.recipe.paper
+    for kind in ("params", "macs"):
+        published = getattr(paper, kind)
+        assert not published or factor(getattr(budget, kind)) == published
 
 
 def test_there_is_a_recipe_for_each_row_of_the_paper():

@@ -1,6 +1,7 @@
 """A recipe run on what is packaged."""
 
 import json
+import signal
 
 import pytest
 import torch
@@ -98,6 +99,74 @@ def test_results_that_are_not_ours_are_never_replaced(recipe, tmp_path, files):
     assert sorted(path.name for path in output.iterdir()) == sorted(files)
 
 
+SCHEDULE = """\
+name: short
+calibration: 64
+tune: 2
+training: {epochs: 2, batch_size: 32, lr: 1e-4, validation: 0, limit_train: 64, augment: none}
+"""
+
+
+@pytest.mark.usefixtures("few_test_images")
+def test_a_schedule_reduces_by_images_as_far_as_the_row_and_an_interrupted_run_goes_on_with_the_same_network(
+    recipe, tmp_path, monkeypatch
+):
+    pytest.importorskip("lightning")
+    (tmp_path / "schedule-short.yaml").write_text(SCHEDULE)
+    run = ("reproduce", recipe, "--data", "demo", "--schedule", "short")
+    code, _, err = tuckertree(*run, "--output", tmp_path / "whole")
+    assert code == 0, err
+    whole = json.loads((tmp_path / "whole/result.json").read_text())
+    assert whole["schedule"]["text"] == SCHEDULE
+    before, after = whole["original"], whole["compressed"]
+    assert before["parameters"] / after["parameters"] >= 1.49
+    assert before["macs"] / after["macs"] >= 1.5
+
+    # It is told to end in the second epoch; on the way on nothing is compressed again.
+    from tuckertree.tools.training import module
+
+    steps, plain = [], module.loss_of
+
+    def loss_of(*arguments):
+        steps.append(1)
+        if len(steps) == 3:
+            signal.raise_signal(signal.SIGTERM)
+        return plain(*arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(module, "loss_of", loss_of)
+        code, _, err = tuckertree(*run, "--output", tmp_path / "cut")
+    assert code == 130, err
+    assert sorted(p.name for p in (tmp_path / "cut.partial").iterdir()) == ["stage-0", "start-0"]
+    code, _, err = tuckertree(*run, "--output", tmp_path / "cut")
+    assert (code, "unfinished run" in err) == (1, True), err
+    code, _, err = tuckertree(*run, "--set", "compression.tune=3", "--resume", "--output", tmp_path / "cut")
+    assert (code, "was compressed otherwise" in err) == (1, True), err
+    with monkeypatch.context() as patched:
+        patched.setattr("tuckertree.tools.recipes.reproduction.compress", None)
+        code, _, err = tuckertree(*run, "--resume", "--output", tmp_path / "cut")
+    assert code == 0, err
+    resumed = json.loads((tmp_path / "cut/result.json").read_text())
+    assert resumed["compressed"] == whole["compressed"]
+    tensors = [(tmp_path / name / "model/model.safetensors").read_bytes() for name in ("whole", "cut")]
+    assert tensors[0] == tensors[1]
+    assert not (tmp_path / "cut.partial").exists()
+
+
+def test_a_schedule_that_is_not_there_or_none_is_refused(recipe, tmp_path):
+    run = ("reproduce", recipe, "--data", "demo", "--output", tmp_path / "out", "--schedule")
+    code, _, err = tuckertree(*run, "cpu")
+    assert (code, "unknown schedule 'cpu'; there is none in" in err) == (2, True), err
+    (tmp_path / "schedule-cpu.yaml").write_text(SCHEDULE.replace("tune: 2", "tune: -2"))
+    code, _, err = tuckertree(*run, "cpu")
+    assert (code, "tune must be a number of steps" in err) == (2, True), err
+    code, _, err = tuckertree(*run, "gpu")
+    assert (code, "unknown schedule 'gpu'; known: cpu" in err) == (2, True), err
+    (tmp_path / "schedule-cpu.yaml").write_text(SCHEDULE.replace("calibration: 64\n", ""))
+    code, _, err = tuckertree(*run, "cpu")
+    assert (code, "schedule-cpu.yaml: " in err) == (2, True), err
+
+
 @pytest.mark.usefixtures("few_test_images")
 def test_stages_compress_what_the_stage_before_has_made(recipe, tmp_path):
     stages = "stages:\n  - {compression: {energy_for: {params: 1.3x}}}\n  - {compression: {energy_for: {params: 1.8x}}}\n"
@@ -134,6 +203,7 @@ def test_weights_are_looked_for_beside_the_data(recipe, tmp_path):
     there.write_bytes(DEMO_WEIGHTS.read_bytes())
     assert find_weights(wanted, data) == there
     assert find_weights(wanted, data, DEMO_WEIGHTS) == DEMO_WEIGHTS
+    assert find_weights(wanted, tmp_path / "elsewhere/cifar10", there.parent) == there
 
 
 @pytest.mark.parametrize(

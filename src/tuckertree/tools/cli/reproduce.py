@@ -8,14 +8,25 @@ from typing import Annotated
 import typer
 
 from tuckertree.tools.cli.app import app, print_json, stdout
-from tuckertree.tools.cli.options import AsJson, Device, Overwrite, Weights
+from tuckertree.tools.cli.options import AsJson, Device, Overwrite
 
 
 @app.command()
 def reproduce(
     recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="A YAML file, such as those in recipes.")],
     data: Annotated[str, typer.Option(help="Images with a training and a test split: folder or demo.")],
-    weights: Weights = None,
+    schedule: Annotated[
+        str | None,
+        typer.Option(help="Another way to the same reduction: cpu, images and a short training."),
+    ] = None,
+    weights: Annotated[
+        Path | None,
+        typer.Option(
+            "--weights",
+            "--weights-dir",
+            help="The safetensors file, or the folder that has it; by default models beside the images.",
+        ),
+    ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder to save to; by default out/ and its name.")
     ] = None,
@@ -36,11 +47,11 @@ def reproduce(
 
     given = {"epochs": epochs, "limit_train": limit_train, "seed": seed}
     shortcuts = {name: value for name, value in given.items() if value is not None}
-    overrides = {**training_overrides(recipe, shortcuts), **parse_overrides(changes or ())}
+    overrides = {**training_overrides(recipe, shortcuts, schedule=schedule), **parse_overrides(changes or ())}
     done = carry_out(
-        load_recipe(recipe, overrides),
+        load_recipe(recipe, overrides, schedule=schedule),
         data,
-        output=output or Path("out") / recipe.stem,
+        output=output or Path("out") / "-".join(filter(None, (recipe.stem, schedule))),
         weights=weights,
         device=device,
         overwrite=overwrite,

@@ -4,21 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from tuckertree._base.errors import TuckertreeError
-from tuckertree._base.reading import read_json
 from tuckertree.tools.recipes.reading import LoadedRecipe, load_recipe
-from tuckertree.tools.recipes.reproduction import FORMAT, Reproduction, recipe_id
+from tuckertree.tools.recipes.reproduction import Reproduction, recipe_id
+from tuckertree.tools.recipes.results import RecipeResult, read_result
 from tuckertree.tools.recipes.schema import Baseline, Paper
 
 NOT_RUN = "not run"
-# How a run is carried out, which the recipe leaves open. The settings of each run are in its result.
-_OPEN = ("seed", "precision", "compile", "channels_last", "workers", "devices", "strategy")
-_LEFT_OPEN = re.compile(rf"(stages\.\d+\.)?training\.({'|'.join(_OPEN)})")
-
 _HEAD = """# The paper's tables, repeated
 
 Each row is a recipe in `recipes`, run by `tuckertree reproduce RECIPE --data DATA`. This page is made by
@@ -38,31 +31,6 @@ from nothing else. A row without a result of the whole recipe says "{not_run}".
 - Our VGG-19-BN is far more compressible than the paper's network: 15.5 times fewer parameters at energy 0.8, where
   the paper has 1.47. Its rows at the paper's reductions are a lighter task than the paper's.
 """
-
-
-@dataclass(frozen=True)
-class _Run:
-    """One result of a recipe.
-
-    Attributes
-    ----------
-    data
-        What ``result.json`` holds.
-    shortened
-        In what it is not a run of the whole recipe; empty if it is one.
-    """
-
-    data: Mapping[str, Any]
-    shortened: tuple[str, ...]
-
-    @property
-    def change(self) -> float:
-        """Of top-1, in points."""
-        return float(self.data["compressed"]["top1"] - self.data["original"]["top1"])
-
-    def fewer(self, kind: str) -> float:
-        """Factor by which ``parameters`` or ``macs`` are fewer."""
-        return float(self.data["original"][kind] / self.data["compressed"][kind])
 
 
 def reproduction_page(recipes: str | Path, results: str | Path) -> str:
@@ -88,16 +56,20 @@ def reproduction_page(recipes: str | Path, results: str | Path) -> str:
     loaded = {
         recipe_id(path): load_recipe(path) for path in sorted(Path(recipes).glob("*/*.yaml"), key=_order)
     }
-    runs: dict[str, list[_Run]] = {name: [] for name in loaded}
+    runs: dict[str, list[RecipeResult]] = {name: [] for name in loaded}
     for path in sorted(Path(results).glob("*.json")):
-        name, run = _read_run(path, loaded)
+        name, run = read_result(path, loaded)
         runs[name].append(run)
-    whole = {name: [run for run in found if not run.shortened] for name, found in runs.items()}
+    full = {name: [run for run in found if not run.shortened] for name, found in runs.items()}
+    whole = {name: [run for run in found if run.schedule is None] for name, found in full.items()}
     parts = [_HEAD.format(not_run=NOT_RUN)]
     for folder, title in (("cifar10", "CIFAR-10"), ("imagenet", "ImageNet")):
         rows = [name for name in loaded if name.startswith(f"{folder}/")]
         if rows:
             parts.append(f"## {title}\n\n" + _table(_PAPER_COLUMNS, _paper_rows(rows, loaded, whole)))
+    scheduled = list(_schedule_rows(loaded, full))
+    if scheduled:
+        parts.append(_SCHEDULES + _table(_SCHEDULE_COLUMNS, scheduled))
     rivals = list(_rival_rows(loaded, whole))
     if rivals:
         parts.append(
@@ -117,7 +89,7 @@ def reproduction_page(recipes: str | Path, results: str | Path) -> str:
 
 def result_lines(done: Reproduction) -> Iterator[str]:
     """A result in a few lines, for the terminal."""
-    run = _Run(done.result, ())
+    run = RecipeResult(done.result, ())
     before, after = done.result["original"], done.result["compressed"]
     yield f"recipe      {done.result['recipe']['id']}"
     for kind, label in (("parameters", "parameters"), ("macs", "MACs")):
@@ -141,6 +113,24 @@ _PAPER_COLUMNS = (
     ">dense top-1",
     ">our top-1",
     ">our epochs",
+)
+_SCHEDULES = """## The same rows by other schedules
+
+The network is reduced as far as the row, in parameters and in MACs, by a budget fitted to unlabelled training images and tuned, and
+then trained for less long, by `tuckertree reproduce RECIPE --schedule NAME` (`recipes/schedule-NAME.yaml`).
+
+"""
+_SCHEDULE_COLUMNS = (
+    "recipe",
+    "schedule",
+    ">paper's top-1",
+    ">our params",
+    ">our MACs",
+    ">dense top-1",
+    ">our top-1",
+    ">epochs",
+    "machine",
+    ">hours",
 )
 _RIVAL_COLUMNS = (
     "recipe",
@@ -168,7 +158,7 @@ _SHORT_COLUMNS = (
 
 
 def _paper_rows(
-    names: Sequence[str], loaded: Mapping[str, LoadedRecipe], runs: Mapping[str, Sequence[_Run]]
+    names: Sequence[str], loaded: Mapping[str, LoadedRecipe], runs: Mapping[str, Sequence[RecipeResult]]
 ) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = []
     for name in names:
@@ -187,8 +177,30 @@ def _paper_rows(
     return rows
 
 
+def _schedule_rows(
+    loaded: Mapping[str, LoadedRecipe], runs: Mapping[str, Sequence[RecipeResult]]
+) -> Iterator[tuple[str, ...]]:
+    """One for each run by a schedule."""
+    for name, found in runs.items():
+        for run in found:
+            if run.schedule is None:
+                continue
+            trained = [stage["training"]["settings"]["epochs"] for stage in run.data["stages"]]
+            yield (
+                name,
+                run.schedule,
+                _change(loaded[name].recipe.paper.top1_change),
+                *(f"{run.fewer(kind):.2f}x" for kind in ("parameters", "macs")),
+                f"{run.data['original']['top1']:.2f}",
+                _signed(run.change),
+                " + ".join(map(str, trained)),
+                f"{run.data['device']}, {run.data['environment']['processor']}",
+                f"{sum(run.data['seconds'].values()) / 3600:.1f}",
+            )
+
+
 def _rival_rows(
-    loaded: Mapping[str, LoadedRecipe], runs: Mapping[str, Sequence[_Run]]
+    loaded: Mapping[str, LoadedRecipe], runs: Mapping[str, Sequence[RecipeResult]]
 ) -> Iterator[tuple[str, ...]]:
     for name, found in loaded.items():
         for rival in found.recipe.rivals:
@@ -201,7 +213,7 @@ def _rival_rows(
             yield (name, rival.name, *own, *ours)
 
 
-def _short_rows(runs: Mapping[str, Sequence[_Run]]) -> Iterator[tuple[str, ...]]:
+def _short_rows(runs: Mapping[str, Sequence[RecipeResult]]) -> Iterator[tuple[str, ...]]:
     for name, found in runs.items():
         for run in found:
             if run.shortened:
@@ -232,45 +244,10 @@ def _notes(loaded: Mapping[str, LoadedRecipe]) -> Iterator[str]:
         yield f"- {', '.join(of)}: {note}"
 
 
-def _ours(runs: Sequence[_Run]) -> tuple[str, str, str]:
+def _ours(runs: Sequence[RecipeResult]) -> tuple[str, str, str]:
     """Factors and change, of each run with a seed of its own."""
     factors = (_each(f"{run.fewer(kind):.2f}x" for run in runs) for kind in ("parameters", "macs"))
     return (*factors, _each(_signed(run.change) for run in runs))  # type: ignore[return-value]
-
-
-def _read_run(path: Path, loaded: Mapping[str, LoadedRecipe]) -> tuple[str, _Run]:
-    try:
-        data = read_json(path)
-        if data["format"] != FORMAT:
-            raise TuckertreeError(f"{path} has format {data['format']}, not {FORMAT}")
-        name = data["recipe"]["id"]
-        if name not in loaded:
-            raise TuckertreeError(f"{path} is a result of {name}, which is no recipe here; remove it")
-        run = _Run(data, tuple(_shortened(data, loaded[name])))
-        # What the tables need is asked for here, where the file is known.
-        float(run.change + run.fewer("parameters") + run.fewer("macs") + sum(data["seconds"].values()))
-        float(data["original"]["top5"] + data["compressed"]["top5"])
-        str(data["device"])
-    except (ValueError, KeyError, TypeError, AttributeError, ZeroDivisionError) as error:
-        raise TuckertreeError(f"{path} is not a result of tuckertree reproduce: {error!r}") from error
-    return name, run
-
-
-def _shortened(data: Mapping[str, Any], loaded: LoadedRecipe) -> Iterator[str]:
-    """In what a result is not that of the whole recipe as it is now."""
-    for key, value in data["overrides"].items():
-        if not _LEFT_OPEN.fullmatch(key):
-            yield f"{key} {value}"
-    for split, wanted in (
-        ("train", loaded.recipe.data.train_images),
-        ("test", loaded.recipe.data.test_images),
-    ):
-        if data[f"{split}_images"] != wanted:
-            yield f"{data[f'{split}_images']:,} {split} images"
-    if any((stage["training"] or {}).get("diverged") for stage in data["stages"]):
-        yield "the training diverged"
-    if data["recipe"]["sha256"] != loaded.sha256:
-        yield "the recipe has changed since"
 
 
 def _order(path: Path) -> tuple[object, ...]:

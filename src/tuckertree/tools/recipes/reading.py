@@ -13,9 +13,23 @@ from tuckertree._base.errors import TuckertreeError, UsageError, first_line
 from tuckertree._base.extras import require_extra
 from tuckertree._base.reading import check_regular, number_in, read_as
 from tuckertree.tools.models import names_a_scheme, resolve
-from tuckertree.tools.recipes.schema import Recipe
+from tuckertree.tools.recipes.schema import Recipe, Schedule
 
 _LARGEST = 2**20
+
+
+@dataclass(frozen=True)
+class LoadedSchedule:
+    """A schedule, what stands in its file, and the text itself."""
+
+    schedule: Schedule
+    data: Any
+    text: str
+
+    @property
+    def sha256(self) -> str:
+        """Of the text."""
+        return _sha256(self.text)
 
 
 @dataclass(frozen=True)
@@ -32,6 +46,8 @@ class LoadedRecipe:
         What was changed, value by key.
     path
         The file.
+    schedule
+        The file of the schedule that it is carried out by, if it is not its own.
     """
 
     recipe: Recipe
@@ -39,9 +55,12 @@ class LoadedRecipe:
     sha256: str
     overrides: Mapping[str, object]
     path: Path
+    schedule: LoadedSchedule | None = None
 
 
-def load_recipe(path: str | Path, overrides: Mapping[str, object] | None = None) -> LoadedRecipe:
+def load_recipe(
+    path: str | Path, overrides: Mapping[str, object] | None = None, *, schedule: str | None = None
+) -> LoadedRecipe:
     """Read and check a recipe.
 
     Parameters
@@ -52,11 +71,14 @@ def load_recipe(path: str | Path, overrides: Mapping[str, object] | None = None)
     overrides
         Values by key, such as ``{"training.lr": 0.05, "stages.0.training.epochs": 10}``, that take the place
         of the file's.
+    schedule
+        Name of a schedule, the file ``schedule-NAME.yaml`` in the folder above the recipe's: the network is reduced as far
+        as the recipe says, by a budget of parameters and MACs fitted to images, and trained as the schedule says.
 
     Raises
     ------
     UsageError
-        If the file is missing, not YAML, or not a recipe: one line that names the file and the key.
+        If a file is missing, not YAML, or not a recipe or schedule: one line that names the file and the key.
     TuckertreeError
         If PyYAML is not installed.
     """
@@ -65,15 +87,75 @@ def load_recipe(path: str | Path, overrides: Mapping[str, object] | None = None)
     data = _parse(path, text)
     overrides = dict(overrides or {})
     try:
-        read_as(Recipe, data)  # a fault of the file is not blamed on an override
+        recipe = read_as(Recipe, data)  # a fault of the file is not blamed on an override
     except UsageError as error:
         raise UsageError(f"{path}: {error}") from error
+    other = None if schedule is None else load_schedule(path, schedule)
+    if other is not None:
+        data = _scheduled(data, recipe, path, other)
     try:
         recipe = read_as(Recipe, _changed(data, overrides))
     except UsageError as error:
         raise UsageError(f"{path}, changed by {_listed(overrides)}: {error}") from error
     _check_network(path, recipe.network)
-    return LoadedRecipe(recipe, text, hashlib.sha256(text.encode()).hexdigest(), overrides, path)
+    return LoadedRecipe(recipe, text, _sha256(text), overrides, path, other)
+
+
+def load_schedule(recipe: str | Path, name: str) -> LoadedSchedule:
+    """Read a schedule that recipes of a folder may be carried out by.
+
+    Parameters
+    ----------
+    recipe
+        The file of a recipe: schedules lie in the folder above its own.
+    name
+        The file is ``schedule-NAME.yaml``.
+
+    Raises
+    ------
+    UsageError
+        If there is none of this name, or it is no schedule.
+    """
+    folder = Path(recipe).absolute().parent.parent
+    known = sorted(each.stem.removeprefix("schedule-") for each in folder.glob("schedule-*.yaml"))
+    if name not in known:
+        there = f"known: {', '.join(known)}" if known else f"there is none in {folder}"
+        raise UsageError(f"unknown schedule {name!r}; {there}")
+    file = folder / f"schedule-{name}.yaml"
+    text = _read(file)
+    try:
+        return LoadedSchedule(read_as(Schedule, data := _parse(file, text)), data, text)
+    except UsageError as error:
+        raise UsageError(str(error) if str(file) in str(error) else f"{file}: {error}") from error
+
+
+def _scheduled(data: Any, recipe: Recipe, path: Path, given: LoadedSchedule) -> dict[str, object]:
+    """A recipe's data with the compression and the training of a schedule."""
+    schedule = given.schedule
+    compression = {
+        "budget": _reduction(recipe, path),
+        "calibration": schedule.calibration,
+        "tune": schedule.tune,
+    }
+    kept = {key: value for key, value in data.items() if key != "stages"}
+    return {**kept, "compression": compression, "training": given.data["training"]}
+
+
+def _reduction(recipe: Recipe, path: Path) -> dict[str, object]:
+    """How far the network of a recipe's row is reduced: as was published, or else as the recipe itself does it."""
+    published = {kind: getattr(recipe.paper, kind) for kind in ("params", "macs")}
+    if any(published.values()):
+        return {kind: f"{factor:g}x" for kind, factor in published.items() if factor}
+    own = recipe.steps[-1].compression
+    target = own.energy_for or own.budget
+    if target is None:
+        raise UsageError(f"{path} names no reduction of the network that a schedule could reach")
+    shares = {"params": target.params, "macs": target.macs}
+    return {kind: share for kind, share in shares.items() if share is not None}
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def parse_overrides(settings: Sequence[str]) -> dict[str, object]:
@@ -99,9 +181,11 @@ def parse_overrides(settings: Sequence[str]) -> dict[str, object]:
     return found
 
 
-def training_overrides(path: str | Path, values: Mapping[str, object]) -> dict[str, object]:
+def training_overrides(
+    path: str | Path, values: Mapping[str, object], *, schedule: str | None = None
+) -> dict[str, object]:
     """Overrides that set the same values in the training of every stage that trains."""
-    recipe = load_recipe(path).recipe
+    recipe = load_recipe(path, schedule=schedule).recipe
     prefixes = [f"stages.{number}.training" for number, stage in enumerate(recipe.stages) if stage.training]
     if recipe.training is not None:
         prefixes.append("training")

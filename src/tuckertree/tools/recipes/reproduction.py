@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +25,11 @@ from tuckertree.tools.data import ImageSet, batches, open_images
 from tuckertree.tools.opening import OpenModel, open_model
 from tuckertree.tools.recipes.energies import energy_for
 from tuckertree.tools.recipes.reading import LoadedRecipe
+from tuckertree.tools.recipes.results import FORMAT
+from tuckertree.tools.recipes.run import Run, Start
 from tuckertree.tools.recipes.schema import Compression, Paper, Recipe, RecipeStage
 from tuckertree.tools.training import Outcome, finetune
 
-FORMAT = 1
 RESULT, MODEL = "result.json", "model"
 REPRODUCED = Kind(RESULT, {"format": int, "recipe": dict}, frozenset({RESULT, MODEL}))
 _EVALUATION_BATCH = 256
@@ -82,7 +83,7 @@ def reproduce(
         Folder to write; it appears whole, at the end. Until then checkpoints stand beside it, in
         ``OUTPUT.partial``.
     weights
-        A safetensors file. By default the file of the recipe's name in the folder ``models`` beside ``data``.
+        A safetensors file, or the folder that has the file of the recipe's name; by default ``models`` beside ``data``.
     device
         Torch device to compress, train and measure on.
     overwrite
@@ -108,13 +109,19 @@ def reproduce(
         opened = replace(opened, preprocessing=recipe.data.preprocessing)
     train = open_images(data, opened.preprocessing, split="train")
     test = open_images(data, opened.preprocessing, split=recipe.data.test_split)
-    run = _Run(output.with_name(output.name + ".partial"), resume, device, progress)
+    run = Run(output.with_name(output.name + ".partial"), resume, device, progress)
     with claimed(run.checkpoints):
         if overwrite and not resume:
             run.clear(len(recipe.steps))
         model, stages, stopwatch = opened.model, [], Stopwatch()
         for number, stage in enumerate(recipe.steps):
-            compressed = _compress(stage.compression, to_dense(model), opened, data, progress)
+            made_by = [asdict(each.compression) for each in recipe.steps[: number + 1]]
+            compressed = run.start(
+                number,
+                {"compressions": made_by, "weights": file and _sha256(file)},
+                to_dense(model),
+                partial(_compress, stage.compression, opened=opened, data=data, progress=progress),
+            )
             stopwatch.lap(f"stages.{number}.compression")
             outcome = _train(number, stage, compressed, opened, train, run)
             stopwatch.lap(f"stages.{number}.training")
@@ -139,6 +146,7 @@ def reproduce(
         result = {
             "format": FORMAT,
             "recipe": {"id": recipe_id(loaded.path), "sha256": loaded.sha256, "text": loaded.text},
+            "schedule": _schedule(loaded),
             "overrides": dict(loaded.overrides),
             "seeds": [stage.training.seed for stage in recipe.steps if stage.training],
             "weights": {"name": file.name, "sha256": _sha256(file)} if file else None,
@@ -157,8 +165,8 @@ def reproduce(
                 folder / MODEL,
                 model,
                 compressed.plan,
-                architecture=compressed.architecture,
-                input_size=compressed.input_size,
+                architecture=recipe.network,
+                input_size=tuple(opened.example.shape[1:]),
                 report={name: result[name] for name in ("original", "compressed", "seconds")},
             )
             (folder / RESULT).write_text(text, encoding="utf-8")
@@ -168,6 +176,11 @@ def reproduce(
 
 def find_weights(recipe: Recipe, data: str | Path, weights: Path | None = None) -> Path | None:
     """Find the file of a recipe's weights: the one given, or the one of its name in ``models`` beside ``data``.
+
+    Parameters
+    ----------
+    weights
+        The file, or a folder to look in.
 
     Returns
     -------
@@ -179,9 +192,12 @@ def find_weights(recipe: Recipe, data: str | Path, weights: Path | None = None) 
     TuckertreeError
         If there is no such file; the message says where it was looked for.
     """
-    if weights is not None or recipe.weights is None:
+    folder = Path(data).absolute().parent / "models"
+    if weights is not None and weights.is_dir() and recipe.weights is not None:
+        folder = weights
+    elif weights is not None or recipe.weights is None:
         return weights
-    found = Path(data).absolute().parent / "models" / recipe.weights
+    found = folder / recipe.weights
     if not found.is_file():
         advice = f" ({recipe.weights_from})" if recipe.weights_from else ""
         raise TuckertreeError(
@@ -190,13 +206,19 @@ def find_weights(recipe: Recipe, data: str | Path, weights: Path | None = None) 
     return found
 
 
+def _schedule(loaded: LoadedRecipe) -> dict[str, str] | None:
+    if (given := loaded.schedule) is None:
+        return None
+    return {"name": given.schedule.name, "sha256": given.sha256, "text": given.text}
+
+
 def recipe_id(path: Path) -> str:
     """Name of a recipe in tables: ``cifar10/resnet20-3.8x``."""
     return f"{path.absolute().parent.name}/{path.stem}"
 
 
 def _compress(
-    wanted: Compression, model: nn.Module, opened: OpenModel, data: str | Path, progress: bool | None
+    wanted: Compression, model: nn.Module, *, opened: OpenModel, data: str | Path, progress: bool | None
 ) -> CompressionResult:
     rule = wanted.rule()
     if rule is None:
@@ -217,6 +239,7 @@ def _compress(
         round_to=wanted.round_to,
         calibration=images,
         objective=wanted.objective,
+        tune=wanted.tune or None,
         progress=progress,
     )
 
@@ -224,16 +247,16 @@ def _compress(
 def _train(
     number: int,
     stage: RecipeStage,
-    compressed: CompressionResult,
+    compressed: Start,
     opened: OpenModel,
     train: ImageSet,
-    run: _Run,
+    run: Run,
 ) -> Outcome | None:
     if stage.training is None:
         return None
     folder = run.checkpoints / f"stage-{number}"
     return finetune(
-        compressed,
+        compressed.model,
         train,
         stage.training,
         teacher=opened.model,
@@ -262,18 +285,3 @@ def _measured(accuracy: Accuracy, model: nn.Module, example: Any) -> dict[str, o
 def _sha256(file: Path) -> str:
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-@dataclass(frozen=True)
-class _Run:
-    """Where and how a run trains."""
-
-    checkpoints: Path
-    resume: bool
-    device: str
-    progress: bool | None
-
-    def clear(self, stages: int) -> None:
-        """Remove the checkpoints."""
-        for number in range(stages):
-            shutil.rmtree(self.checkpoints / f"stage-{number}", ignore_errors=True)

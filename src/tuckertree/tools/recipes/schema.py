@@ -97,6 +97,8 @@ class Compression:
         As of :func:`tuckertree.compress`.
     calibration
         So many training images to fit to, unlabelled; 0 for none.
+    tune
+        So many steps of tuning without labels on the same images (:func:`tuckertree.tune`).
 
     Raises
     ------
@@ -115,6 +117,7 @@ class Compression:
     round_to: int = 1
     objective: str | None = None
     calibration: int = 0
+    tune: int = 0
 
     def __post_init__(self) -> None:
         rules = ("energy", "energy_for", "error", "budget", "ranks")
@@ -124,6 +127,8 @@ class Compression:
         rule = self.rule()
         if self.calibration < 0:
             raise UsageError(f"calibration must be a number of images, 0 for none, not {self.calibration}")
+        if self.tune < 0 or (self.tune and not self.calibration):
+            raise UsageError(f"tune must be a number of steps, on the images of calibration, not {self.tune}")
         find_objective(self.objective, rule, calibrated=self.calibration > 0)
 
     def options(self) -> Options:
@@ -155,6 +160,29 @@ class RecipeStage:
 
     compression: Compression
     training: Settings | None = None
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Another way to the reduction of any recipe: a budget fitted to images, and a training of its own.
+
+    Attributes
+    ----------
+    name
+        As ``--schedule`` takes it.
+    calibration, tune
+        As of :class:`Compression`.
+    training
+        In the place of the recipe's.
+    note
+        How it was chosen.
+    """
+
+    name: str
+    calibration: int
+    training: Settings
+    tune: int = 0
+    note: str = ""
 
 
 @dataclass(frozen=True)

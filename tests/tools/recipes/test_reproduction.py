@@ -108,6 +108,7 @@ training: {epochs: 2, batch_size: 32, lr: 1e-4, validation: 0, limit_train: 64, 
 
 
 @pytest.mark.usefixtures("few_test_images")
+@pytest.mark.filterwarnings("ignore:tuning. nothing changed in 2 steps")  # two steps may gain or not
 def test_a_schedule_reduces_by_images_as_far_as_the_row_and_an_interrupted_run_goes_on_with_the_same_network(
     recipe, tmp_path, monkeypatch
 ):

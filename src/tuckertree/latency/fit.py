@@ -11,7 +11,7 @@ from torch import Tensor
 from tuckertree.core.layers import LayerSpec, Scaling, Stage, stage_macs
 from tuckertree.planning import Call
 
-_FITS, _SWEEPS = 12, 60
+_FITS, _SETS, _NOTHING = 12, 50, 1e-12
 NOISE = 0.03
 """Relative deviation of a time that was measured well."""
 
@@ -81,20 +81,33 @@ def fit_times(rows: Tensor, times: Tensor, spread: Tensor, prior: Prior) -> Tens
     scale = prior.mean  # so that all coefficients are about one
     rows, times = rows * scale / times[:, None], torch.ones_like(times)
     trust, belief = 1 / (spread + NOISE), (scale / prior.deviation).square()
-    coefficients = torch.ones(rows.shape[1], dtype=torch.float64)
     weights = trust / NOISE
     for _ in range(_FITS):
         gram = rows.T @ (weights[:, None] * rows) + belief.diag()
-        coefficients = _not_negative(gram, rows.T @ (weights * times) + belief, coefficients)
+        coefficients = _not_negative(gram, rows.T @ (weights * times) + belief)
         weights = trust / ((rows @ coefficients - times).abs() + NOISE)
     return coefficients * scale
 
 
-def _not_negative(gram: Tensor, right: Tensor, start: Tensor) -> Tensor:
-    """Least squares without negative coefficients, by one coefficient after the other."""
-    g, r, x = gram.tolist(), right.tolist(), start.tolist()
-    for _ in range(_SWEEPS):
-        for i, row in enumerate(g):
-            if row[i] > 0:
-                x[i] = max(0.0, x[i] + (r[i] - sum(a * b for a, b in zip(row, x, strict=True))) / row[i])
-    return torch.tensor(x, dtype=torch.float64)
+def _not_negative(gram: Tensor, right: Tensor) -> Tensor:
+    """Least squares without negative coefficients, by the active sets of Lawson and Hanson; ``gram`` is definite."""
+    scale = gram.diagonal().rsqrt()
+    gram, right = gram * scale * scale[:, None], right * scale
+    x, free = torch.zeros_like(right), torch.zeros(len(right), dtype=torch.bool)
+    for _ in range(_SETS):
+        gain = (right - gram @ x).masked_fill(free, 0)
+        if float(gain.max()) <= _NOTHING * float(right.abs().max()):
+            break
+        free[gain.argmax()] = True
+        while True:
+            better = torch.zeros_like(x)
+            better[free] = torch.linalg.solve(gram[free][:, free], right[free])
+            below = free & (better <= 0)
+            if not below.any():
+                break
+            step = (x[below] / (x[below] - better[below])).min()
+            x = x + step * (better - x)
+            free &= ~(below & (x <= _NOTHING))
+            x = x * free
+        x = better
+    return x * scale

@@ -10,7 +10,7 @@ from torch import Tensor
 from tuckertree.latency.fit import NOISE, Prior, fit_times
 
 _UNKNOWN, _ALIKE = 1.0, 0.4
-_LITTLE = 0.01
+_LITTLE, _MUCH = 0.01, 0.3
 _NUMBER = 10.0
 
 
@@ -40,18 +40,23 @@ class Pool:
         """
         known, seconds, spread = map(torch.cat, zip(*self._known, strict=True))
         start = _same_speed(known, seconds)
-        found = fit_times(known, seconds, spread, Prior(start, start))
+        found = fit_times(known, seconds, spread, start)
         # What seems to cost nothing may cost a little here.
         little = _LITTLE / rows.amax(0).clamp(min=1e-300)
-        mean = torch.maximum(found / (rows[0] @ found), torch.where(rows.amax(0) > 0, little, start))
-        return Prior(mean, self._deviation * mean)
+        mean = torch.maximum(found / (rows[0] @ found), torch.where(rows.amax(0) > 0, little, start.mean))
+        deviation = self._deviation * mean
+        if self._deviation == _UNKNOWN:  # of small layers a call may take the most
+            deviation[:2] = _MUCH
+        return Prior(mean, deviation)
 
 
-def _same_speed(rows: Tensor, times: Tensor) -> Tensor:
-    """Coefficients of a machine for which any multiply-accumulate takes as long, in whatever kernel."""
-    per_mac = times.sum() / rows[:, 2:6].sum().clamp(min=1)
-    per_call = (_LITTLE * times.mean()).expand(2)
-    return torch.cat([per_call, per_mac.expand(4), _NUMBER * per_mac.expand(2)]).clamp(min=1e-300)
+def _same_speed(rows: Tensor, times: Tensor) -> Prior:
+    """A machine for which any multiply-accumulate takes as long, in whatever kernel, and a call next to nothing."""
+    per_mac = (times.sum() / rows[:, 2:6].sum().clamp(min=1)).expand(4)
+    per_number = _NUMBER * per_mac[:2]
+    per_call = times.mean().expand(2)
+    mean = torch.cat([_LITTLE * per_call, per_mac, per_number])
+    return Prior(mean, torch.cat([_MUCH * per_call, per_mac, per_number]))
 
 
 def worth_timing(rows: Tensor, prior: Prior, known: Mapping[int, float], tolerance: float) -> list[int]:

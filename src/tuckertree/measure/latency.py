@@ -179,7 +179,8 @@ def time_until_steady(
     Returns
     -------
     list of (float, Timing)
-        For each function its least seconds, and their ratio to the first's (:meth:`Timing.of_least`).
+        For each function its least seconds, and their ratio to the first's (:meth:`Timing.of_least`), which for the
+        first says how surely its seconds are known.
     """
     times: list[list[float]] = [[] for _ in runs]
     found = [(0.0, Timing(1.0, 1.0, 1.0))] * len(runs)
@@ -201,7 +202,7 @@ def time_until_steady(
             found[i] = (min(times[i]), Timing.of_least(times[i], times[0]))
         known = _KNOWN if rounds < repeats else _SETTLED
         unknown = [i for i in unknown if not found[i][1].is_within(known)]
-    return [(found[0][0], Timing(1.0, 1.0, 1.0)), *found[1:]]
+    return found
 
 
 def _one_turn(work: Callable[[], object], shortest: float) -> float:

@@ -1,5 +1,7 @@
 """The plan of a few measurements beside that of all, on a machine of known speed."""
 
+from functools import cache
+
 import pytest
 import torch
 from torch import nn
@@ -40,23 +42,22 @@ def uneven(noise=0.02):
     exact, generator = machine(), torch.Generator().manual_seed(0)
 
     def benchmark(shape, forms):
-        dense = exact(shape, forms)[0].seconds
         found = []
         for time, form in zip(exact(shape, forms), forms, strict=True):
             narrowest = min(min(stage.spec.out_channels, stage.spec.in_channels) for stage in form.stages)
             shaken = 1 + noise * float(torch.rand((), generator=generator) - 0.5)
             found.append(time.seconds * (1 + 2 / narrowest) * shaken)
         ratios = [seconds / found[0] for seconds in found]
-        assert dense > 0
         return [CandidateTime(found[0] * r, Timing(r, r * (1 - noise), r * (1 + noise))) for r in ratios]
 
     return benchmark
 
 
-def surveyed(model, benchmark, **settings):
-    options = Options(round_to=4)
+@cache
+def surveyed(benchmark, **settings):
+    model, options = network(), Options(round_to=4)
     inventory = take_inventory(model, IMAGE)
-    timer = TimeModel(benchmark, methods=options.of_layers, **settings)
+    timer = TimeModel(benchmark(), methods=options.of_layers, **settings)
     timer.measure(inventory.layers)
     return inventory, survey_candidates(model, inventory, options, timer=timer), timer, options
 
@@ -64,9 +65,8 @@ def surveyed(model, benchmark, **settings):
 @pytest.mark.parametrize("benchmark", [machine, uneven])
 @pytest.mark.parametrize("latency", [0.75, 0.5])
 def test_the_plan_of_a_few_measurements_is_about_that_of_all(benchmark, latency):
-    model = network()
-    inventory, candidates, few, options = surveyed(model, benchmark())
-    _, every_candidate, every, _ = surveyed(model, benchmark(), tolerance=0)
+    inventory, candidates, few, options = surveyed(benchmark)
+    _, every_candidate, every, _ = surveyed(benchmark, tolerance=0)
     assert few.timed < 0.45 * every.timed
     total = sum(float(every.seconds(layer, None, torch.ones(1, 0))) for layer in inventory.layers)
     inventory = type(inventory)(inventory.layers, inventory.parameters, inventory.macs, total)
@@ -104,9 +104,8 @@ def test_a_layer_that_takes_next_to_nothing_is_timed_dense_alone():
 
 
 def test_the_order_of_the_layers_and_what_was_measured_before_do_not_matter_to_what_is_timed():
-    model = network()
-    *_, first, _ = surveyed(model, machine())
-    layers = take_inventory(model, IMAGE).layers
+    *_, first, _ = surveyed(machine)
+    layers = take_inventory(network(), IMAGE).layers
     second = TimeModel(machine(), methods=Options().of_layers)
     second.measure(layers[::-1])
     second.measure(layers)

@@ -36,6 +36,7 @@ OTHERS = {
     "reflect": (nn.Conv2d(3, 4, 3, padding=1, padding_mode="reflect"), (1, 3, 5, 5)),
     "activation": (nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU()), (1, 3, 5, 5)),
     "no batch": (nn.Conv2d(3, 4, 1), (3, 5, 5)),
+    "another type": (nn.Conv2d(3, 4, 1).double(), (1, 3, 5, 5)),
     "nothing": (nn.Sequential(), (1, 3, 5, 5)),
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from tuckertree._base.extras import require_extra
@@ -12,6 +13,7 @@ from tuckertree.core.layers import DENSE_TYPES, LayerSpec, bias_of, weight_of
 
 _OPSET, _IR_VERSION = 20, 10
 _INPUT = "inputs_0"
+_TYPES = (torch.float16, torch.float32, torch.float64)
 
 
 def is_plain(model: nn.Module, inputs: Sequence[Tensor]) -> bool:
@@ -89,6 +91,8 @@ def _layers(model: nn.Module) -> Iterator[nn.Module]:
 
 def _is_written(layer: nn.Module, x: Tensor) -> bool:
     spec = LayerSpec.of(layer)
+    if x.dtype not in _TYPES or any(p.dtype != x.dtype for p in layer.parameters()):
+        return False
     if not spec.order:
         return x.ndim > 1
     return x.ndim == spec.order + 2 and spec.padding_mode == "zeros"

@@ -48,6 +48,7 @@ def timed(model, image, benchmark=None, seconds=5e-6, **options):
     options = Options(**{"round_to": 4, **options})
     inventory = take_inventory(model, image)
     timer = TimeModel(benchmark or machine(), methods=options.of_layers)
+    timer.measure([layer for layer in inventory.layers if options.method(layer)[0] != "dense"])
     candidates = survey_candidates(model, inventory, options, timer=timer)
     dense = sum(float(layer.seconds.max()) for layer in candidates.values())
     inventory = type(inventory)(inventory.layers, inventory.parameters, inventory.macs, dense + seconds)

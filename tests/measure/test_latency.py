@@ -46,16 +46,41 @@ def disturbed(monkeypatch, seconds):
 
 def test_a_quiet_machine_is_measured_once(monkeypatch):
     a, b = (lambda: None), (lambda: None)
-    seconds = {a: iter([2.0] * 27), b: iter([1.0] * 27)}  # two of them to warm up
+    seconds = {a: iter([2.0] * 7), b: iter([1.0] * 7)}  # one to settle, one to warm up
     disturbed(monkeypatch, seconds)
     assert time_until_steady([a, b]) == [(2.0, Timing(1, 1, 1)), (1.0, Timing(0.5, 0.5, 0.5))]
     assert not list(seconds[a])
 
 
-def test_a_restless_machine_is_measured_for_longer_and_what_disturbs_is_left_out(monkeypatch):
+def test_a_restless_machine_is_measured_until_three_rounds_were_undisturbed(monkeypatch):
     a, b = (lambda: None), (lambda: None)
-    restless = [1.0, 1.0, *[3.0, 3.0, 1.0, 1.0, 1.0] * 5]  # two of five groups meet no undisturbed round
-    seconds = {a: iter([2.0] * 108), b: iter([*restless, *[1.0] * 81])}
+    block = [3.0, 3.0, 3.0, 1.0, 3.0, 3.0]  # the first of them to settle
+    seconds = {a: iter([2.0] * 50), b: iter([3.0, *block * 8])}
     disturbed(monkeypatch, seconds)
     assert time_until_steady([a, b])[1] == (1.0, Timing(0.5, 0.5, 0.5))
-    assert len(list(seconds[a])) == 54  # one more time was enough
+    assert len(list(seconds[a])) == 50 - 7 - 2 * 6
+
+
+def test_what_is_known_has_no_more_turns_and_what_is_never_known_an_end(monkeypatch):
+    reference, steady, restless = (lambda: None), (lambda: None), (lambda: None)
+    ever_less = (100.0 / 1.2**number for number in range(200))
+    seconds = {reference: iter([2.0] * 200), steady: iter([1.0] * 7), restless: ever_less}
+    disturbed(monkeypatch, seconds)
+    _, (_, known), (_, unknown) = time_until_steady([reference, steady, restless], repeats=10)
+    assert known == Timing(0.5, 0.5, 0.5)
+    assert not unknown.is_within(1.2)
+    assert len(list(seconds[reference])) == 200 - 7 - 7 * 6
+
+
+def test_the_least_times_count_and_how_far_the_least_three_are_apart_is_the_range():
+    ratio = Timing.of_least([9.0, 1.0, 1.1, 1.05], [2.0, 2.2, 2.1, 8.0, 9.0])
+    assert ratio == Timing(0.5, 1 / 2.2, 0.55)
+    assert ratio.is_within(1.22)
+    assert not ratio.is_within(1.2)
+
+
+def test_one_function_alone_is_timed_until_it_is_known(monkeypatch):
+    seconds = {print: iter([5.0, 5.0, 2.0, 5.0, 2.0, 5.0, 5.0, *[2.0] * 10])}
+    disturbed(monkeypatch, seconds)
+    assert time_until_steady([print]) == [(2.0, Timing(1, 1, 1))]
+    assert len(list(seconds[print])) == 4

@@ -17,6 +17,14 @@ def test_what_is_kept_is_found_again_by_an_equal_key(own_cache):
     assert [file.name for file in own_cache.parent.iterdir()] == ["latency.json"]
 
 
+def test_what_a_busy_machine_has_left_uncertain_counts_as_missing():
+    cache = LatencyCache()
+    cache.keep([(KEY, {**NUMBERS, "low": 0.5, "high": 1.5})])
+    assert cache.get(KEY) is None
+    cache.keep([(KEY, NUMBERS)])
+    assert cache.get(KEY) == NUMBERS
+
+
 def test_what_others_have_added_since_stays():
     first, second = LatencyCache(), LatencyCache()
     first.keep([(KEY, NUMBERS)])

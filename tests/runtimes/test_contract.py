@@ -80,11 +80,12 @@ def test_the_fastest_form_is_taken_or_the_layer_is_dense(network, x, pretend, ra
 
 def test_real_times_are_measured_once_for_each_distinct_layer(network, x, own_cache, monkeypatch):
     runtime = get_runtime("torch", threads=1)
+    monkeypatch.setattr("tuckertree.runtimes.cache._WIDEST", float("inf"))  # however busy this machine is
     first = contract(network, runtime, x, repeats=5)
     entries = json.loads(own_cache.read_text())["entries"]
     assert len(entries) == 8 + 2  # two convolutions are alike
     assert all(time.seconds > 0 for layer in first.layers for _, time in layer.times)
-    assert all(layer.times[0][1].ratio == Timing(1, 1, 1) for layer in first.layers)
+    assert all(layer.times[0][1].ratio.median == 1 for layer in first.layers)
     monkeypatch.setattr("tuckertree.runtimes.candidates._measure", None)
     again = contract(network, runtime, x, repeats=5)
     assert again.layers == first.layers

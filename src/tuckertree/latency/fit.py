@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from math import prod
 
 import torch
@@ -10,8 +11,9 @@ from torch import Tensor
 from tuckertree.core.layers import LayerSpec, Scaling, Stage, stage_macs
 from tuckertree.planning import Call
 
-_FITS, _SWEEPS = 12, 60
-_NOISE = 0.03
+_FITS, _SETS, _NOTHING = 12, 50, 1e-12
+NOISE = 0.03
+"""Relative deviation of a time that was measured well."""
 
 
 def work(spec: LayerSpec, call: Call, scaling: Scaling, ranks: Tensor) -> Tensor:
@@ -47,12 +49,27 @@ def _reach(spec: LayerSpec, stage: Stage) -> int:
     return 3 if axes == all_axes else 1 if axes == all_axes[:1] else 2
 
 
-def fit_times(rows: Tensor, times: Tensor, spread: Tensor) -> Tensor:
+@dataclass(frozen=True)
+class Prior:
+    """What coefficients are taken for before any time is known.
+
+    Attributes
+    ----------
+    mean, deviation
+        Of each coefficient ``[k]``, positive.
+    """
+
+    mean: Tensor
+    deviation: Tensor
+
+
+def fit_times(rows: Tensor, times: Tensor, spread: Tensor, prior: Prior) -> Tensor:
     """Coefficients ``[k]``, none negative, such that ``rows @ coefficients`` are about the times.
 
     The sum of the relative deviations is made small, not that of their squares: on a busy machine some times
     are far too long or too short, and must not draw the others with them. No coefficient is negative, so a
-    time never falls where a rank rises.
+    time never falls where a rank rises. What the times leave open is as in the prior, from which the squares of the
+    deviations count.
 
     Parameters
     ----------
@@ -61,23 +78,36 @@ def fit_times(rows: Tensor, times: Tensor, spread: Tensor) -> Tensor:
     spread
         Relative uncertainty of each time ``[n]``.
     """
-    scale = rows.amax(0).clamp(min=1e-300)
-    rows, times = rows / scale / times[:, None], torch.ones_like(times)
-    trust = 1 / (spread + _NOISE)
-    coefficients = torch.zeros(rows.shape[1], dtype=torch.float64)
-    weights = trust
+    scale = prior.mean  # so that all coefficients are about one
+    rows, times = rows * scale / times[:, None], torch.ones_like(times)
+    trust, belief = 1 / (spread + NOISE), (scale / prior.deviation).square()
+    weights = trust / NOISE
     for _ in range(_FITS):
-        gram, right = rows.T @ (weights[:, None] * rows), rows.T @ (weights * times)
-        coefficients = _not_negative(gram, right, coefficients)
-        weights = trust / ((rows @ coefficients - times).abs() + _NOISE)
-    return coefficients / scale
+        gram = rows.T @ (weights[:, None] * rows) + belief.diag()
+        coefficients = _not_negative(gram, rows.T @ (weights * times) + belief)
+        weights = trust / ((rows @ coefficients - times).abs() + NOISE)
+    return coefficients * scale
 
 
-def _not_negative(gram: Tensor, right: Tensor, start: Tensor) -> Tensor:
-    """Least squares without negative coefficients, by one coefficient after the other."""
-    g, r, x = gram.tolist(), right.tolist(), start.tolist()
-    for _ in range(_SWEEPS):
-        for i, row in enumerate(g):
-            if row[i] > 0:
-                x[i] = max(0.0, x[i] + (r[i] - sum(a * b for a, b in zip(row, x, strict=True))) / row[i])
-    return torch.tensor(x, dtype=torch.float64)
+def _not_negative(gram: Tensor, right: Tensor) -> Tensor:
+    """Least squares without negative coefficients, by the active sets of Lawson and Hanson; ``gram`` is definite."""
+    scale = gram.diagonal().rsqrt()
+    gram, right = gram * scale * scale[:, None], right * scale
+    x, free = torch.zeros_like(right), torch.zeros(len(right), dtype=torch.bool)
+    for _ in range(_SETS):
+        gain = (right - gram @ x).masked_fill(free, 0)
+        if float(gain.max()) <= _NOTHING * float(right.abs().max()):
+            break
+        free[gain.argmax()] = True
+        while True:
+            better = torch.zeros_like(x)
+            better[free] = torch.linalg.solve(gram[free][:, free], right[free])
+            below = free & (better <= 0)
+            if not below.any():
+                break
+            step = (x[below] / (x[below] - better[below])).min()
+            x = x + step * (better - x)
+            free &= ~(below & (x <= _NOTHING))
+            x = x * free
+        x = better
+    return x * scale

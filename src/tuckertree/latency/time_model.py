@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -15,6 +16,8 @@ from tuckertree.core.decomposition import feasible_ranks
 from tuckertree.core.decomposition.matricization import mode_sizes
 from tuckertree.core.layers import METHODS, FusionVariant, LayerSpec, Scaling, chain_stages
 from tuckertree.latency.fit import fit_times, work
+from tuckertree.latency.pool import Pool, worth_timing
+from tuckertree.measure import Timing
 from tuckertree.planning import Call, Layer
 from tuckertree.planning.candidates import distinct_methods
 from tuckertree.planning.timing import form_cuts, rank_step
@@ -22,6 +25,10 @@ from tuckertree.runtimes import CandidateTime, Runtime, time_candidates
 
 LayerBenchmark = Callable[[tuple[int, ...], Sequence[FusionVariant]], Sequence[CandidateTime]]
 """Times variants of a layer, the dense one first, on an input of the given shape."""
+
+_Use = tuple[LayerSpec, Call]
+_CLOSE = 0.02
+_TRIES = 3
 
 
 @dataclass(frozen=True)
@@ -35,9 +42,11 @@ class _Fitted:
 class TimeModel:
     """Times of layers, a :class:`~tuckertree.planning.Timer`.
 
-    Of each distinct layer some variants are timed at some ranks, beside the dense layer. In between, and beyond,
-    a time is taken to be linear in what the stages do (:func:`~tuckertree.latency.fit.work`): a chain of
-    plain layers does one after the other, and a runtime joins little of them.
+    Each distinct layer is timed dense, and of its variants those that have something to tell: a time is taken to be linear
+    in what the stages do (:func:`~tuckertree.latency.fit.work`), as a chain of plain layers does one after the
+    other and a runtime joins little of them, with coefficients that differ little between the layers of a network
+    (:class:`~tuckertree.latency.pool.Pool`). So the layers that take the most are timed in several variants, the others in
+    ever fewer, and where a layer's share of the network is small its times are guessed.
 
     Parameters
     ----------
@@ -47,21 +56,41 @@ class TimeModel:
         Samples now, and in the inventory's forward pass, where the two differ.
     methods
         Whose stages are timed.
+    tolerance
+        To which share of all layers' time together each layer's is to be known. 0: every sample is timed
+        (:func:`sample_variants`).
+
+    Attributes
+    ----------
+    timed
+        How many candidates have been timed, dense layers among them.
     """
 
     def __init__(
-        self, benchmark: LayerBenchmark, batch: tuple[int, int] = (1, 1), methods: Sequence[str] = METHODS
+        self,
+        benchmark: LayerBenchmark,
+        batch: tuple[int, int] = (1, 1),
+        methods: Sequence[str] = METHODS,
+        *,
+        tolerance: float = 5e-4,
     ) -> None:
-        self._benchmark, self._batch, self._methods = benchmark, batch, methods
-        self._fitted: dict[tuple[LayerSpec, Call], _Fitted] = {}
-        self._dense: dict[tuple[LayerSpec, Call], float] = {}
+        self._benchmark, self._batch, self._methods, self._tolerance = benchmark, batch, methods, tolerance
+        self._fitted: dict[_Use, _Fitted] = {}
+        self._dense: dict[_Use, float] = {}
+        self._pool, self._total, self.timed = Pool(), 0.0, 0
 
     def measure(self, layers: Sequence[Layer], *, tick: ProgressCallback = no_progress) -> None:
-        """Time all distinct layers now."""
-        distinct = {(layer.spec, call): layer for layer in layers for call in map(self._now, layer.calls)}
-        for number, ((spec, call), layer) in enumerate(distinct.items()):
-            self._fit(spec, call, rank_step(layer))
-            tick("timing layers", number + 1, len(distinct))
+        """Time what is worth it of all distinct layers now, those first that take the most time."""
+        uses = [(layer, (layer.spec, call)) for layer in layers for call in map(self._now, layer.calls)]
+        count, steps = Counter(use for _, use in uses), {use: rank_step(layer) for layer, use in uses}
+        for number, use in enumerate(count):
+            self._dense_seconds(*use)
+            tick("timing dense layers", number + 1, len(count))
+        shares = {use: times * self._dense[use] for use, times in count.items()}
+        self._total = sum(shares.values())
+        for number, use in enumerate(sorted(count, key=lambda use: -shares[use])):
+            self._fit(*use, steps[use], times=count[use])
+            tick("timing variants of layers", number + 1, len(count))
 
     def seconds(self, layer: Layer, stages: Scaling | None, ranks: Tensor) -> Tensor:
         """As :meth:`Timer.seconds <tuckertree.planning.Timer.seconds>`."""
@@ -75,32 +104,62 @@ class TimeModel:
         return total
 
     def _dense_seconds(self, spec: LayerSpec, call: Call) -> float:
-        """Of a dense layer, timed alone where it has not been with its variants."""
-        if (spec, call) in self._fitted:
-            return self._fitted[spec, call].dense
+        """Of a dense layer, timed alone."""
         if (spec, call) not in self._dense:
-            alone = [FusionVariant((), chain_stages(spec, (), ()))]
-            self._dense[spec, call] = self._benchmark(input_shape(spec, call), alone)[0].seconds
+            (time,) = self._time(spec, call, [_dense_variant(spec)])
+            self._dense[spec, call] = time.seconds
+            seconds = torch.tensor([time.seconds], dtype=torch.float64)
+            self._pool.add(_work_of(spec, call, [_dense_variant(spec)]), seconds, torch.zeros(1))
         return self._dense[spec, call]
 
     def _now(self, call: Call) -> Call:
         now, then = self._batch
         return Call(call.samples * now // then, call.size_in, call.size_out)
 
-    def _fit(self, spec: LayerSpec, call: Call, step: int) -> _Fitted:
+    def _time(
+        self, spec: LayerSpec, call: Call, variants: Sequence[FusionVariant]
+    ) -> Sequence[CandidateTime]:
+        self.timed += len(variants) - (
+            len(variants) > 1
+        )  # the dense layer was counted when it was timed alone
+        return self._benchmark(input_shape(spec, call), variants)
+
+    def _fit(self, spec: LayerSpec, call: Call, step: int, times: int = 1) -> _Fitted:
         if (spec, call) not in self._fitted:
-            variants, none = sample_variants(spec, step, self._methods), torch.ones(1, 0)
-            rows = [work(spec, call, Scaling.fixed(variant.stages), none) for variant in variants]
-            times = self._benchmark(input_shape(spec, call), variants)
-            ratios = torch.tensor([time.ratio.median for time in times], dtype=torch.float64)
-            spread = [(time.ratio.high - time.ratio.low) / time.ratio.median for time in times]
-            coefficients = fit_times(torch.cat(rows), ratios, torch.tensor(spread, dtype=torch.float64))
-            self._fitted[spec, call] = _Fitted(times[0].seconds, coefficients)
+            dense = self._dense_seconds(spec, call)
+            share = times * dense / max(self._total, times * dense)
+            tolerance = self._tolerance and max(self._tolerance / share, _CLOSE)
+            variants = sample_variants(spec, step, self._methods)
+            rows = _work_of(spec, call, variants)
+            prior, found = self._pool.prior(rows), {0: Timing(1.0, 1.0, 1.0)}
+            for _ in range(_TRIES):
+                chosen = worth_timing(rows, prior, {i: _spread(time) for i, time in found.items()}, tolerance)
+                if not chosen:
+                    break
+                times_of_chosen = self._time(spec, call, [variants[i] for i in (0, *chosen)])[1:]
+                found |= {i: time.ratio for i, time in zip(chosen, times_of_chosen, strict=True)}
+            ratios = torch.tensor([time.median for time in found.values()], dtype=torch.float64)
+            spread = torch.tensor([_spread(time) for time in found.values()], dtype=torch.float64)
+            self._fitted[spec, call] = _Fitted(dense, fit_times(rows[[*found]], ratios, spread, prior))
+            self._pool.add(rows[[*found]][1:], dense * ratios[1:], spread[1:])
         return self._fitted[spec, call]
 
 
+def _spread(ratio: Timing) -> float:
+    return (ratio.high - ratio.low) / ratio.median
+
+
+def _dense_variant(spec: LayerSpec) -> FusionVariant:
+    return FusionVariant((), chain_stages(spec, (), ()))
+
+
+def _work_of(spec: LayerSpec, call: Call, variants: Sequence[FusionVariant]) -> Tensor:
+    none = torch.ones(1, 0)
+    return torch.cat([work(spec, call, Scaling.fixed(variant.stages), none) for variant in variants])
+
+
 def sample_variants(spec: LayerSpec, step: int, methods: Sequence[str] = METHODS) -> list[FusionVariant]:
-    """The variants of a layer that are timed: the dense one, then every other at two choices of ranks or three.
+    """The variants of a layer that may be timed: the dense one, then every other at two choices of ranks or three.
 
     Ranks are quarters and halves of what there can be, of the channels at most, in multiples of ``step``. With
     two cuts either is once the larger one, so that the stages can be told apart. A layer of a single other variant
@@ -112,8 +171,8 @@ def sample_variants(spec: LayerSpec, step: int, methods: Sequence[str] = METHODS
     def rounded(share: float, limit: int) -> int:
         return max(step, int(share * limit) // step * step)
 
-    dense = chain_stages(spec, (), ())
-    found, known = {dense: FusionVariant((), dense)}, set[object]()
+    dense = _dense_variant(spec)
+    found, known = {dense.stages: dense}, set[object]()
     for cuts in form_cuts(range(len(row) - 1)):
         known.add(Scaling.of(partial(chain_stages, spec, cuts), len(cuts)).signature)
         for shares in _choices(len(cuts), alone=len(row) == 2):

@@ -15,7 +15,8 @@ from tuckertree._base.progress import ProgressCallback, no_progress
 from tuckertree.measure.forward import evaluating
 
 _LONG = 0.1
-_BLOCK, _SETTLED, _PATIENCE = 5, 1.1, 4
+_BLOCK, _LEAST, _PATIENCE = 5, 3, 4
+_KNOWN, _SETTLED = 1.04, 1.1
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Timing:
     median
         Median run.
     low, high
-        Quartiles: half of the runs lie between them.
+        Quartiles: half of the runs lie between them; for :meth:`of_least` the ends of a range.
     """
 
     median: float
@@ -49,6 +50,19 @@ class Timing:
         """
         pairs = zip(least_of_each(values, least_of), least_of_each(reference, least_of), strict=True)
         return cls.of([a / b for a, b in pairs])
+
+    @classmethod
+    def of_least(cls, values: Sequence[float], reference: Sequence[float]) -> Timing:
+        """The ratio of the least times of either, and between what it lies if any of their least three is undisturbed.
+
+        What disturbs a run only ever adds to it, so where the least three are alike they are what the run takes.
+        """
+        (low, *_, high), (least, *_, most) = (sorted(x)[:_LEAST] for x in (values, reference))
+        return cls(low / least, low / most, high / least)
+
+    def is_within(self, factor: float) -> bool:
+        """Whether the upper end is less than so many times the lower."""
+        return self.high < factor * self.low
 
 
 def least_of_each(values: Sequence[float], count: int) -> list[float]:
@@ -147,37 +161,48 @@ def time_until_steady(
     pause: float = 0.0,
     tick: ProgressCallback = no_progress,
 ) -> list[tuple[float, Timing]]:
-    """Time functions in turns against the first of them, for longer where the machine is restless.
+    """Time functions in turns against the first of them, no longer than it takes to know their ratios.
 
-    A thread that has to wait for its CPU takes tens of milliseconds more, never less. So the rounds are dealt
-    out to groups of five, of which the least time counts; and where the groups do not agree within a tenth, up to
-    four times as many rounds are made.
+    A thread that has to wait for its CPU takes tens of milliseconds more, never less. So the least time counts,
+    and it is known when the least three are alike: that many rounds have met no disturbance. After five rounds
+    without rests, which a quiet machine needs no more of, a function whose ratio is known within 4% has no more
+    turns; the others go on with rests. From ``repeats`` rounds on a tenth is enough, and at most four times as many
+    are made.
 
     Parameters
     ----------
     repeats
         Rounds, at least five; :func:`time_in_turns` has the others.
+    pause
+        Seconds to rest before a turn, once the machine has turned out to be restless.
 
     Returns
     -------
     list of (float, Timing)
-        For each function its seconds, and its time over the first's.
+        For each function its least seconds, and their ratio to the first's (:meth:`Timing.of_least`), which for the
+        first says how surely its seconds are known.
     """
     times: list[list[float]] = [[] for _ in runs]
-    for _ in range(_PATIENCE):
+    found = [(0.0, Timing(1.0, 1.0, 1.0))] * len(runs)
+    unknown, rounds = list(range(1, len(runs))) or [0], 0
+    while unknown and rounds < _PATIENCE * repeats:
+        turns = sorted({0, *unknown})
         more = time_in_turns(
-            runs, repeats=repeats, warm_up=1, shortest=shortest, settle=True, pause=pause, tick=tick
+            [runs[i] for i in turns],
+            repeats=_BLOCK,
+            warm_up=0 if rounds else 1,
+            shortest=shortest,
+            settle=True,
+            pause=pause if rounds else 0.0,
+            tick=tick,
         )
-        for seconds, added in zip(times, more, strict=True):
-            seconds += added
-        least_of = len(times[0]) // (repeats // _BLOCK)
-        ratios = [Timing.of_ratios(seconds, times[0], least_of) for seconds in times]
-        if all(ratio.high < _SETTLED * ratio.low for ratio in ratios):
-            break
-    return [
-        (Timing.of(least_of_each(seconds, least_of)).median, ratio)
-        for seconds, ratio in zip(times, ratios, strict=True)
-    ]
+        rounds += _BLOCK
+        for i, added in zip(turns, more, strict=True):
+            times[i] += added
+            found[i] = (min(times[i]), Timing.of_least(times[i], times[0]))
+        known = _KNOWN if rounds < repeats else _SETTLED
+        unknown = [i for i in unknown if not found[i][1].is_within(known)]
+    return found
 
 
 def _one_turn(work: Callable[[], object], shortest: float) -> float:

@@ -155,7 +155,7 @@ class Latency:
     target, predicted
         Shares of that time: asked for; expected from the layers' times alone.
     measured, low, high
-        Share measured, both networks in turns: median and quartiles.
+        Share measured, both networks in turns, the least time of either, and the range that their least three leave open.
     rounds
         Plans that were measured until one kept the target.
     fastest

@@ -15,6 +15,7 @@ from tuckertree._base.errors import TuckertreeError
 from tuckertree._base.reading import read_json
 
 _FORMAT = 1
+_WIDEST = 1.3
 
 
 def cache_folder() -> Path:
@@ -47,8 +48,9 @@ class LatencyCache:
         self._entries = self._read()
 
     def get(self, key: Mapping[str, object]) -> dict[str, float] | None:
-        """The numbers kept under a key, or None."""
-        return self._entries.get(_text(key))
+        """The numbers kept under a key, or None; what a busy machine has left uncertain is none, and measured anew."""
+        numbers = self._entries.get(_text(key))
+        return None if numbers is None or numbers["high"] > _WIDEST * numbers["low"] else numbers
 
     def keep(self, entries: Sequence[tuple[Mapping[str, object], dict[str, float]]]) -> None:
         """Add numbers, and write the file anew beside what others may have added to it since."""

@@ -30,14 +30,14 @@ class CandidateTime:
     seconds
         Of one run: ``ratio.median`` times the seconds of the reference.
     ratio
-        Its time over the reference's, the least of either in each group of rounds: median and quartiles.
+        Its time over the reference's, the least of either, and the range that the least three of either leave open.
     """
 
     seconds: float
     ratio: Timing
 
     def is_faster(self, margin: float = 0.02) -> bool:
-        """Whether it beats the reference by more than noise: three times in four, by the margin."""
+        """Whether it beats the reference by more than noise: at the range's upper end, by the margin."""
         return self.ratio.high < 1 - margin
 
 
@@ -65,7 +65,7 @@ def time_candidates(
     inputs
         The one input of each of them, on the CPU.
     repeats
-        Rounds; at least five.
+        Rounds on a restless machine; at least five.
     cache
         Where times are kept; by default the user's (:class:`~tuckertree.runtimes.cache.LatencyCache`).
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from tuckertree._base.errors import TuckertreeError, UsageError, first_line
 from tuckertree._base.extras import require_extra
 from tuckertree.measure.forward import evaluating
+from tuckertree.runtimes.plain_layers import is_plain, plain_to_onnx
 
 Dynamic = Literal["none", "batch", "size"]
 """Which sizes of the inputs stay free: none, the batch, or the batch and every spatial size."""
@@ -58,8 +59,16 @@ def to_onnx(model: nn.Module, inputs: Sequence[Tensor], dynamic: Dynamic = "none
 def branches_to_onnx(models: Sequence[nn.Module], inputs: Sequence[Tensor]) -> list[Any]:
     """Convert several modules that take the same inputs, much faster than one by one.
 
-    All are exported as the branches of one graph, which is then taken apart.
+    Plain layers are written as they are (:func:`~tuckertree.runtimes.plain_layers.plain_to_onnx`). All others are
+    exported as the branches of one graph, which is then taken apart.
     """
+    plain = {i: plain_to_onnx(model, inputs) for i, model in enumerate(models) if is_plain(model, inputs)}
+    others = [model for i, model in enumerate(models) if i not in plain]
+    exported = iter(_exported(others, inputs) if others else ())
+    return [plain[i] if i in plain else next(exported) for i in range(len(models))]
+
+
+def _exported(models: Sequence[nn.Module], inputs: Sequence[Tensor]) -> list[Any]:
     utils = require_extra("onnx.utils", extra="onnx")
     whole = to_onnx(_Branches(models), inputs)
     names = [value.name for value in whole.graph.input]

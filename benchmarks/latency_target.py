@@ -251,7 +251,7 @@ def markdown(report: dict[str, Any]) -> str:
         "",
         "Times of layers choose a plan, the whole network is measured, the choice corrected until it keeps the target",
         "(within 2% above and 5% below it, the noise of the measurement). Predicted: from the layers' times alone.",
-        "Measured: dense and planned network in turns, median and quartiles of the ratio. Rounds: plans measured.",
+        "Measured: dense and planned network in turns, median and range of the ratio. Rounds: plans measured.",
         "Again: both finished networks in turns with the dense one. `same MACs`: a budget of the MACs that the plan",
         "above it has, each layer in the form that measures fastest; in an ONNX file as it is written. No fine-tuning.",
         "Top-1: ResNet-20 on the CIFAR-10 test set, 1,024 unlabelled training images; GoogLeNet on every other of 500",

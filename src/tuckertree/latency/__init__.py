@@ -7,10 +7,11 @@ from tuckertree.latency.network import (
     is_measured,
     random_as_planned,
 )
-from tuckertree.latency.target import LatencyTarget, least_latency, meet_target
+from tuckertree.latency.target import LatencyNotKeptError, LatencyTarget, least_latency, meet_target
 from tuckertree.latency.time_model import LayerBenchmark, RuntimeBenchmark, TimeModel
 
 __all__ = [
+    "LatencyNotKeptError",
     "LatencyTarget",
     "LayerBenchmark",
     "NetworkBenchmark",

@@ -13,7 +13,7 @@ from tuckertree.latency.time_model import fill
 from tuckertree.measure import ExampleInputs, Timing, copy_for_inference, time_in_turns, time_until_steady
 from tuckertree.network.surgery import build_structure, replace_layers
 from tuckertree.planning import Plan
-from tuckertree.runtimes import Runtime
+from tuckertree.runtimes import FP32, Runtime
 
 _ROUNDS = 25
 _SHORTEST, _PAUSE = 2e-3, 0.05
@@ -66,9 +66,9 @@ class PlanBenchmark(ABC):
     Parameters
     ----------
     runtime
-        What runs them.
+        What runs them, in its precision.
     dense
-        Runs the dense network once.
+        Runs the dense network once, in single precision.
     batch, example_batch
         Samples in one run, and in the example inputs that the inventory was taken at.
     """
@@ -124,7 +124,7 @@ class NetworkBenchmark(PlanBenchmark):
             raise UsageError("a budget of latency needs a model that is called with tensors by position")
         self._inputs = [x.cpu() if batch is None else _of_batch(x.cpu(), batch) for x in inputs]
         self._model = copy_for_inference(model).cpu()
-        dense = runtime.load(self._model, self._inputs).bind(self._inputs)
+        dense = runtime.at(FP32).load(self._model, self._inputs).bind(self._inputs)
         super().__init__(runtime, dense, batch or len(inputs[0]), len(inputs[0]))
 
     def planned(self, plan: Plan) -> Callable[[], object]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import inf
 from pathlib import Path
 
 from torch import nn
@@ -18,11 +19,12 @@ from tuckertree.compression.accuracy.trials import (
     UnlabelledTrial,
     refuse_shuffled,
 )
+from tuckertree.compression.int8 import InPrecision
 from tuckertree.compression.measures import Stopwatch
 from tuckertree.compression.networks import Network, network_of
 from tuckertree.compression.objectives import AnyRule, Objective, find_objective, survey_network
 from tuckertree.core.decomposition import Spectra
-from tuckertree.latency import LatencyTarget, least_latency
+from tuckertree.latency import LatencyNotKeptError, LatencyTarget, least_latency
 from tuckertree.measure import ExampleInputs
 from tuckertree.network.channels import gone_from
 from tuckertree.planning import (
@@ -36,13 +38,16 @@ from tuckertree.planning import (
     Options,
     Plan,
     Ranks,
+    Timer,
     make_plan,
     survey,
     trade_off,
 )
+from tuckertree.planning.budget import SINGLE
 from tuckertree.planning.channels import CHANNELS, DEFAULT_METHODS, Pruning
 from tuckertree.planning.options import Choice
 from tuckertree.planning.plan import list_reasons
+from tuckertree.runtimes import INT8, check_precision
 
 
 @dataclass(frozen=True)
@@ -56,8 +61,8 @@ class Surveyed:
     target: LatencyTarget | None
     before: tuple[Pruning, ...] = ()
 
-    def plan(self, rule: NetworkRule, tick: ProgressCallback) -> Plan:
-        """The plan of a rule.
+    def plan(self, rule: NetworkRule, tick: ProgressCallback, alone: Plan | None = None) -> Plan:
+        """The plan of a rule; ``alone`` is that of its precision without any factors.
 
         Raises
         ------
@@ -65,7 +70,9 @@ class Surveyed:
             If it cannot be met.
         """
         if self.target is not None and isinstance(rule, Budget):
-            plan = self.target.at(rule).plan(self.inventory, self.candidates, self.options, tick=tick)
+            plan = self.target.at(rule).plan(
+                self.inventory, self.candidates, self.options, alone=alone, tick=tick
+            )
         else:
             plan = make_plan(self.inventory, self.candidates, rule, self.options)
         return replace(plan, rule={**plan.rule, **self.objective.describe()}, before=self.before)
@@ -87,6 +94,15 @@ class Surveyed:
         return smallest.parameters / self.inventory.parameters
 
 
+@dataclass(frozen=True)
+class Planned:
+    """A plan, the inventory it was made for, and spectra that its factors can be made of."""
+
+    plan: Plan
+    inventory: Inventory
+    spectra: Mapping[str, Spectra] | None = None
+
+
 @dataclass
 class Choosing:
     """What a compression is to do, checked."""
@@ -98,6 +114,7 @@ class Choosing:
     images: Calibration | None
     stopwatch: Stopwatch
     trial: Trial | None = None
+    too_slow: tuple[InPrecision, ...] = ()
 
     @property
     def some_images(self) -> Calibration | None:
@@ -136,36 +153,96 @@ class Choosing:
         found = find_objective(objective, rule, calibrated=calibration is not None)
         stopwatch = Stopwatch()
         network = network_of(model, example_inputs)
+        if isinstance(rule, Budget) and rule.latency is not None:
+            _check_precisions(rule, network, calibrated=calibration is not None)
         images = None if calibration is None else network.images(calibration)
         images, trial = trial_for(rule, network, images, calibration, data)
         return cls(network, rule, options, found, images, stopwatch, trial)
 
-    def planned(self, tick: ProgressCallback) -> tuple[Plan, Inventory, Mapping[str, Spectra] | None]:
-        """The plan, the inventory it was made for, and spectra that its factors can be made of."""
-        spectra: Mapping[str, Spectra] | None
-        if isinstance(self.rule, NetworkRule):
-            surveyed = self.surveyed(tick)
-            plan, inventory = surveyed.plan(self.rule, tick), surveyed.inventory
-            spectra = surveyed.spectra
+    def planned(self, tick: ProgressCallback) -> list[Planned]:
+        """The plan; of a budget that allows several precisions one for each that keeps the target.
+
+        What there was of the others is in :attr:`too_slow`.
+        """
+        inventory, options = self._looked_at()
+        if isinstance(self.rule, Budget) and self.rule.latency is not None:
+            found = self._in_precisions(self.rule, inventory, options, tick)
+        elif isinstance(self.rule, NetworkRule):
+            surveyed = self._survey(inventory, options, None, None, tick)
+            found = [Planned(surveyed.plan(self.rule, tick), inventory, surveyed.spectra)]
         else:
-            inventory, options = self._looked_at()
             spectra = survey(self.network.module, inventory, options, tick=tick)
-            plan = replace(
-                make_plan(inventory, spectra, self.rule, options), before=gone_from(self.network.module)
-            )
-        if not plan.changes:
-            raise UnreachableTargetError(nothing_to_compress(plan))
+            plan = make_plan(inventory, spectra, self.rule, options)
+            found = [Planned(replace(plan, before=gone_from(self.network.module)), inventory, spectra)]
+        for each in found:
+            if not each.plan.changes:
+                raise UnreachableTargetError(nothing_to_compress(each.plan))
         self.stopwatch.lap("plan")
-        return plan, inventory, spectra
+        return found
 
     def surveyed(self, tick: ProgressCallback) -> Surveyed:
-        """What a budget chooses from."""
+        """What a budget of accuracy chooses from."""
         inventory, options = self._looked_at()
         target = timer = None
         if isinstance(self.rule, Budget) and self.rule.is_timed:
             target = self.network.target(self.rule)
             inventory, timer = target.measure(inventory, options, tick=tick)
             self.stopwatch.lap("times")
+        return self._survey(inventory, options, target, timer, tick)
+
+    def _in_precisions(
+        self, rule: Budget, inventory: Inventory, options: Options, tick: ProgressCallback
+    ) -> list[Planned]:
+        """Plans that keep a target of latency, in each precision that can; the nearest where none does."""
+        found, refused = dict[str, Planned](), dict[str, UnreachableTargetError]()
+        for precision in rule.precision:
+            try:
+                found[precision] = self._timed(
+                    replace(rule, precision=(precision,)), inventory, options, tick
+                )
+            except UnreachableTargetError as error:
+                refused[precision] = error
+        shares = {name: _measured(each.plan) for name, each in found.items()}
+        shares |= {
+            name: error.nearest for name, error in refused.items() if isinstance(error, LatencyNotKeptError)
+        }
+        if not found:
+            raise refused[min(refused, key=lambda name: shares.get(name, inf))]
+        missed = [name for name, each in found.items() if each.plan.latency and each.plan.latency.missed]
+        if len(missed) == len(found):
+            missed.remove(min(missed, key=shares.__getitem__))
+        self.too_slow = tuple(
+            InPrecision(name, share, kept=False)
+            for name, share in shares.items()
+            if name in missed or name in refused
+        )
+        said = {} if rule.precision == SINGLE else {"precision": list(rule.precision)}
+        return [
+            replace(each, plan=replace(each.plan, rule={**each.plan.rule, **said}))
+            for name, each in found.items()
+            if name not in missed
+        ]
+
+    def _timed(self, rule: Budget, inventory: Inventory, options: Options, tick: ProgressCallback) -> Planned:
+        """A plan that keeps a target of latency in the one precision of a rule."""
+        target = self.network.target(rule)
+        inventory, alone = target.alone(inventory, options)
+        self.stopwatch.lap("times")
+        if alone is not None and target.keeps(alone):  # then no layer need be timed
+            return Planned(replace(alone, before=gone_from(self.network.module)), inventory)
+        inventory, timer = target.measure(inventory, options, tick=tick)
+        self.stopwatch.lap("times")
+        surveyed = self._survey(inventory, options, target, timer, tick)
+        return Planned(surveyed.plan(rule, tick, alone), inventory, surveyed.spectra)
+
+    def _survey(
+        self,
+        inventory: Inventory,
+        options: Options,
+        target: LatencyTarget | None,
+        timer: Timer | None,
+        tick: ProgressCallback,
+    ) -> Surveyed:
         dense, images = self.network.module, self.images
         may_prune = CHANNELS in options.methods and images is not None and self.objective.weighs
         hidden = self.network.hidden(inventory, options) if may_prune else []
@@ -179,7 +256,8 @@ class Choosing:
         network, stopwatch = self.network, self.stopwatch
         inventory = network.inventory()
         options = self.options.among(inventory.layers)
-        _refuse_if_all_stay(inventory, options, network.layers_are)
+        if not isinstance(self.rule, Budget) or INT8 not in self.rule.precision:
+            _refuse_if_all_stay(inventory, options, network.layers_are)
         stopwatch.lap("inventory")
         inventory = network.probed(inventory, options)
         stopwatch.lap("probe")
@@ -187,6 +265,21 @@ class Choosing:
             network.check_images(images)
             stopwatch.lap("images")
         return inventory, options
+
+
+def _check_precisions(rule: Budget, network: Network, *, calibrated: bool) -> None:
+    """Refuse precisions that the runtime or the network does not have, or that nothing could be quantized by."""
+    for precision in rule.precision:
+        check_precision(rule.runtime, precision)
+        network.check_precision(precision)
+    if INT8 in rule.precision and not calibrated:
+        how = advice(typed="--calibration", called="calibration=images")
+        raise UsageError(f"int8 needs unlabelled images to quantize by: give {how}")
+
+
+def _measured(plan: Plan) -> float:
+    assert plan.latency is not None
+    return plan.latency.measured
 
 
 def trial_for(

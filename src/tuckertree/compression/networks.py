@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from tuckertree._base.errors import UsageError
 from tuckertree.calibration import Calibration, CalibrationData, check_images
+from tuckertree.compression.int8 import Int8Network, check_single_input, quantize_network
 from tuckertree.compression.onnx_batches import first_sample, onnx_calibration, trial_feeds
 from tuckertree.compression.onnx_output import OnnxOutput
 from tuckertree.io.sizes import Size, size_of
@@ -32,6 +33,7 @@ from tuckertree.network.probing import check_hidden, check_result, probe
 from tuckertree.network.surgery import is_compressed, to_dense
 from tuckertree.planning import Budget, Inventory, Layer, Options, Plan, check_model, take_inventory
 from tuckertree.planning.channels import HiddenChannels
+from tuckertree.runtimes import FP32, INT8
 
 
 class Network(ABC):
@@ -86,6 +88,13 @@ class Network(ABC):
     @abstractmethod
     def target(self, rule: Budget) -> LatencyTarget:
         """A budget of latency for it."""
+
+    def check_precision(self, precision: str) -> None:  # noqa: B027  (most can all)
+        """Refuse a precision that a network of its kind cannot be compressed in."""
+
+    def in_int8(self, compressed: nn.Module, plan: Plan, images: Calibration) -> Int8Network:  # noqa: ARG002
+        """A compressed module in 8 bits, as it was measured."""
+        raise UsageError(f"a {self.layers_are} cannot be quantized")
 
     def weighs(self, layer: Layer) -> bool:  # noqa: ARG002
         """Whether a layer is a module with a weight of its own."""
@@ -164,6 +173,15 @@ class TorchNetwork(Network):
     def target(self, rule: Budget) -> LatencyTarget:
         """As :meth:`Network.target`."""
         return LatencyTarget.of_model(self._model, self._inputs, rule)
+
+    def check_precision(self, precision: str) -> None:
+        """As :meth:`Network.check_precision`."""
+        if precision == INT8:
+            check_single_input(self._inputs)
+
+    def in_int8(self, compressed: nn.Module, plan: Plan, images: Calibration) -> Int8Network:
+        """As :meth:`Network.in_int8`."""
+        return quantize_network(compressed, self._model, plan, self._inputs, images)
 
     def finished(self, compressed: nn.Module, plan: Plan, inventory: Inventory) -> tuple[nn.Module, Plan]:  # noqa: ARG002
         """As :meth:`Network.finished`."""
@@ -277,6 +295,14 @@ class OnnxNetwork(Network):
         layers = self._open(None).layers
         plans = FileBenchmark(self.file, self.graph, layers, module, self._example, runtime, rule.batch)
         return LatencyTarget(rule, plans, layer_benchmark(runtime, module))
+
+    def check_precision(self, precision: str) -> None:
+        """As :meth:`Network.check_precision`: files are compressed in the types that they hold."""
+        if precision != FP32:
+            raise UsageError(
+                f"an ONNX file is compressed in {FP32}, not in {precision}: compress the torch model, or quantize the "
+                "file that is written"
+            )
 
     def weighs(self, layer: Layer) -> bool:
         """As :meth:`Network.weighs`."""

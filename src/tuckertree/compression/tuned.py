@@ -13,6 +13,7 @@ from tuckertree._base.errors import UsageError
 from tuckertree._base.progress import progress_bar
 from tuckertree.calibration import Calibration, CalibrationData, Length, check_images, tune_network
 from tuckertree.calibration.sources import to_model
+from tuckertree.compression.int8 import quantize_network
 from tuckertree.compression.measures import Stopwatch, measure_errors
 from tuckertree.compression.result import CompressionResult
 from tuckertree.io.sizes import Size
@@ -124,6 +125,9 @@ def tune(
         return tuned
     stopwatch.lap("tuning")
     output = output.with_module(tuned) if output else None
+    int8, example = None, _example(network.input_size)
+    if network.int8 is not None and example is not None:
+        int8 = quantize_network(tuned, original, network.plan, example, given)
     layers = take_inventory(original, to_model(first, original)).layers
     errors, relative_error = measure_errors(original, tuned, layers)
     return replace(
@@ -135,6 +139,7 @@ def tune(
         output=output,
         tuning=tuning,
         accuracy=None,
+        int8=int8,
     )
 
 

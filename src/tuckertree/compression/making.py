@@ -25,9 +25,9 @@ from tuckertree.compression.int8 import InPrecision, Int8Network, distances_held
 from tuckertree.compression.measures import measure_errors
 from tuckertree.compression.result import CompressionResult
 from tuckertree.core.decomposition import Spectra
+from tuckertree.latency import is_int8
 from tuckertree.network.surgery import apply
 from tuckertree.planning import Inventory, Plan
-from tuckertree.runtimes import INT8
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def make_network(
         compressed = calibrate(network.module, plan, fitted, notes=notes, distances=distances, tick=tick)
     else:  # 8 bits alone: there is nothing to fit
         compressed = apply(network.module, plan)
-    int8 = network.in_int8(compressed, plan, images) if _is_int8(plan) else None
+    int8 = network.in_int8(compressed, plan, images) if is_int8(plan) else None
     stopwatch.lap("calibration")
     return Made(compressed, plan.noted(notes), distances, int8)
 
@@ -96,10 +96,6 @@ def nearest(chosen: Choosing, found: Sequence[Made]) -> Made:
     ]
     best = min(range(len(found)), key=lambda i: inf if (far := distances[i]) is None else far)
     return replace(found[best], precisions=(*tried, *chosen.too_slow))
-
-
-def _is_int8(plan: Plan) -> bool:
-    return plan.latency is not None and plan.latency.precision == INT8
 
 
 def make_result(

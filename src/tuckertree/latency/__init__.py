@@ -4,6 +4,7 @@ from tuckertree.latency.network import (
     NetworkBenchmark,
     PlanBenchmark,
     fuse_as_planned,
+    is_int8,
     is_measured,
     random_as_planned,
 )
@@ -19,6 +20,7 @@ __all__ = [
     "RuntimeBenchmark",
     "TimeModel",
     "fuse_as_planned",
+    "is_int8",
     "is_measured",
     "least_latency",
     "meet_target",

@@ -66,7 +66,8 @@ def bench(
         )
         for name in models
     ]
-    fused = fused_lines({subject.name: subject.plan for subject in subjects}, no_fused=no_fused)
+    plans, files = ({s.name: getattr(s, what) for s in subjects} for what in ("plan", "file"))
+    fused = fused_lines(plans, no_fused=no_fused, int8=files)
     with progress_bar() as tick:
         rows = measure(subjects, runtimes, repeats=rounds, memory=memory, tick=tick)
     if plot is not None:

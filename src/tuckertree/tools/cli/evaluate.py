@@ -59,6 +59,7 @@ def evaluate(
     from tuckertree.io.report import short
     from tuckertree.measure import count_macs, count_parameters
     from tuckertree.measure import evaluate as measure
+    from tuckertree.network.onnx import SessionModule
     from tuckertree.tools.data import Preprocessing, batches, open_images
     from tuckertree.tools.opening import open_model
 
@@ -68,7 +69,6 @@ def evaluate(
     images: ImageSet | OnnxImages
     if is_onnx(model):
         from tuckertree.compression import OnnxNetwork
-        from tuckertree.network.onnx import SessionModule
         from tuckertree.tools.onnx_images import open_onnx_images
 
         fused = fused_lines({}, no_fused=no_fused)
@@ -88,12 +88,14 @@ def evaluate(
             device=device,
             fused=not no_fused,
         )
-        fused = fused_lines({model: opened.plan}, no_fused=no_fused)
+        fused = fused_lines({model: opened.plan}, no_fused=no_fused, int8={model: opened.int8})
         opened = prepared(opened, **images_as)
         network = opened.model
         images = open_images(data, opened.preprocessing, split=split, limit=limit)
         parts = batches(images, batch_size)
         parameters, macs = count_parameters(network), count_macs(network, opened.example)
+        if opened.int8 is not None:
+            network = SessionModule(opened.int8)
     with progress_bar() as tick:
         accuracy = measure(network, parts, device=device, images=len(images), tick=tick)
     if as_json:

@@ -24,7 +24,7 @@ from tuckertree.compression.measures import Stopwatch
 from tuckertree.compression.networks import Network, network_of
 from tuckertree.compression.objectives import AnyRule, Objective, find_objective, survey_network
 from tuckertree.core.decomposition import Spectra
-from tuckertree.latency import LatencyNotKeptError, LatencyTarget, least_latency
+from tuckertree.latency import LatencyNotKeptError, LatencyTarget, keeps_target, least_latency
 from tuckertree.measure import ExampleInputs
 from tuckertree.network.channels import gone_from
 from tuckertree.planning import (
@@ -47,7 +47,7 @@ from tuckertree.planning.budget import SINGLE
 from tuckertree.planning.channels import CHANNELS, DEFAULT_METHODS, Pruning
 from tuckertree.planning.options import Choice
 from tuckertree.planning.plan import list_reasons
-from tuckertree.runtimes import INT8, check_precision
+from tuckertree.runtimes import INT8, check_precision, find_runtime
 
 
 @dataclass(frozen=True)
@@ -207,7 +207,11 @@ class Choosing:
             name: error.nearest for name, error in refused.items() if isinstance(error, LatencyNotKeptError)
         }
         if not found:
-            raise refused[min(refused, key=lambda name: shares.get(name, inf))]
+            error = refused[min(refused, key=lambda name: shares.get(name, inf))]
+            if isinstance(error, LatencyNotKeptError) and self._may_do_more(rule):
+                how = advice(typed="--precision fp32,int8", called="Budget(precision=('fp32', 'int8'))")
+                raise LatencyNotKeptError(f"{error}; 8 bits may do more: {how}", error.nearest)
+            raise error
         missed = [name for name, each in found.items() if each.plan.latency and each.plan.latency.missed]
         if len(missed) == len(found):
             missed.remove(min(missed, key=shares.__getitem__))
@@ -228,7 +232,7 @@ class Choosing:
         target = self.network.target(rule)
         inventory, alone = target.alone(inventory, options)
         self.stopwatch.lap("times")
-        if alone is not None and target.keeps(alone):  # then no layer need be timed
+        if alone is not None and keeps_target(alone):  # then no layer need be timed
             return Planned(replace(alone, before=gone_from(self.network.module)), inventory)
         inventory, timer = target.measure(inventory, options, tick=tick)
         self.stopwatch.lap("times")

@@ -71,10 +71,11 @@ def make_network(
     if plan.compressed or plan.pruned:
         fitted = images if length is None else learned_images(network.module, images)
         compressed = calibrate(network.module, plan, fitted, notes=notes, distances=distances, tick=tick)
+        stopwatch.lap("calibration")
     else:  # 8 bits alone: there is nothing to fit
         compressed = apply(network.module, plan)
     int8 = network.in_int8(compressed, plan, images) if is_int8(plan) else None
-    stopwatch.lap("calibration")
+    stopwatch.lap("int8" if int8 else "calibration")
     return Made(compressed, plan.noted(notes), distances, int8)
 
 

@@ -8,8 +8,9 @@ from tuckertree.latency.network import (
     is_measured,
     random_as_planned,
 )
-from tuckertree.latency.target import LatencyNotKeptError, LatencyTarget, least_latency, meet_target
+from tuckertree.latency.target import LatencyNotKeptError, keeps_target, least_latency, meet_target
 from tuckertree.latency.time_model import LayerBenchmark, RuntimeBenchmark, TimeModel
+from tuckertree.latency.timed import LatencyTarget
 
 __all__ = [
     "LatencyNotKeptError",
@@ -22,6 +23,7 @@ __all__ = [
     "fuse_as_planned",
     "is_int8",
     "is_measured",
+    "keeps_target",
     "least_latency",
     "meet_target",
     "random_as_planned",

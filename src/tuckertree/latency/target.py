@@ -6,18 +6,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from math import floor
 
-from torch import nn
-
 from tuckertree._base.errors import UnreachableTargetError
 from tuckertree._base.progress import ProgressCallback, no_progress
-from tuckertree.latency.network import NetworkBenchmark, PlanBenchmark
-from tuckertree.latency.time_model import LayerBenchmark, RuntimeBenchmark, TimeModel
-from tuckertree.measure import ExampleInputs, Timing
-from tuckertree.planning import DENSE, Budget, Decisions, Inventory, Latency, Options, Plan, make_plan
+from tuckertree.measure import Timing
+from tuckertree.planning import Budget, Decisions, Inventory, Latency, Options, Plan, make_plan
 from tuckertree.planning.budget import SINGLE
 from tuckertree.planning.groups import PER_SECOND, units
-from tuckertree.planning.planner import leave_dense
-from tuckertree.runtimes import FP32, INT8, Runtime, find_runtime, get_runtime
 
 ROUNDS = 5
 """At most so many plans are measured."""
@@ -40,132 +34,6 @@ class LatencyNotKeptError(UnreachableTargetError):
     def __init__(self, message: str, nearest: float) -> None:
         super().__init__(message)
         self.nearest = nearest
-
-
-class LatencyTarget:
-    """A budget of latency for one network in one precision: the times of its layers, and a plan that keeps the target.
-
-    Parameters
-    ----------
-    rule
-        A budget of latency.
-    network
-        Times plans for the whole network.
-    layers
-        Times variants of its layers, on the same runtime and in the same precision.
-    """
-
-    def __init__(self, rule: Budget, network: PlanBenchmark, layers: LayerBenchmark) -> None:
-        self.rule = rule
-        self._network, self._layers = network, layers
-
-    @classmethod
-    def of_model(cls, model: nn.Module, example_inputs: ExampleInputs, rule: Budget) -> LatencyTarget:
-        """The target of a network of torch.
-
-        Raises
-        ------
-        UsageError
-            If the runtime is unknown, or the inputs are not tensors by position.
-        TuckertreeError
-            If the runtime is not installed or cannot run the network.
-        """
-        runtime = runtime_of(rule, model)
-        network = NetworkBenchmark(model, example_inputs, runtime, rule.batch)
-        dtype = next(p.dtype for p in model.parameters() if p.is_floating_point())
-        return cls(rule, network, RuntimeBenchmark(runtime, dtype))
-
-    def at(self, rule: Budget) -> LatencyTarget:
-        """The same times for another target."""
-        return LatencyTarget(rule, self._network, self._layers)
-
-    def measure(
-        self, inventory: Inventory, options: Options, *, tick: ProgressCallback = no_progress
-    ) -> tuple[Inventory, TimeModel]:
-        """The inventory with the time of the network, and the times of the layers that may be compressed.
-
-        Where the plan that factors nothing has been measured (:meth:`alone`), the time is known already.
-        """
-        model = TimeModel(self._layers, (self._network.batch, self._network.example_batch), options.of_layers)
-        model.measure([x for x in inventory.layers if options.method(x)[0] != DENSE], tick=tick)
-        if inventory.seconds is None:
-            inventory = replace(inventory, seconds=self._network.seconds())
-        return inventory, model
-
-    def alone(self, inventory: Inventory, options: Options) -> tuple[Inventory, Plan | None]:
-        """The inventory with the time of the network, and the plan of the precision alone, measured: it factors nothing.
-
-        In single precision that is the dense network, and there is no plan.
-        """
-        precision = self._network.runtime.precision
-        if precision == FP32:
-            return inventory, None
-        inventory = replace(inventory, seconds=self._network.seconds())
-        reasons = [(layer, options.method(layer)) for layer in inventory.layers]
-        plan = Plan(
-            layers=tuple(
-                leave_dense(layer, reason if method == DENSE else f"budget: {precision} alone")
-                for layer, (method, reason) in reasons
-            ),
-            rule=self.rule.describe(),
-            parameters=(inventory.parameters, inventory.parameters),
-            macs=(inventory.macs, inventory.macs),
-        )
-        measured = self._network(plan)
-        target = float(self.rule.latency or 1)
-        latency = _latency(inventory, target, measured.median, measured, 1, fastest=False)
-        return inventory, self._on_runtime(replace(plan, latency=latency))
-
-    def keeps(self, plan: Plan) -> bool:
-        """Whether a measured plan keeps the target."""
-        assert plan.latency is not None
-        return plan.latency.measured <= TOO_SLOW * plan.latency.target
-
-    def plan(
-        self,
-        inventory: Inventory,
-        candidates: Decisions,
-        options: Options,
-        *,
-        alone: Plan | None = None,
-        tick: ProgressCallback = no_progress,
-    ) -> Plan:
-        """A plan that was measured to keep the target; as :func:`meet_target`."""
-        plan = meet_target(inventory, candidates, self.rule, options, self._network, alone=alone, tick=tick)
-        return self._on_runtime(plan)
-
-    def _on_runtime(self, plan: Plan) -> Plan:
-        """A measured plan with what it was measured on."""
-        assert plan.latency is not None
-        runtime = self._network.runtime
-        latency = replace(
-            plan.latency,
-            runtime=f"{runtime.name} {runtime.version}",
-            threads=runtime.threads,
-            batch=self._network.batch,
-            precision=runtime.precision,
-        )
-        return replace(plan, latency=latency)
-
-
-def runtime_of(rule: Budget, model: nn.Module) -> Runtime:
-    """The runtime that a budget names, in the first of its precisions, where it can on the model's device.
-
-    Raises
-    ------
-    UsageError
-        If it is unknown, or has no such precision.
-    TuckertreeError
-        If it is not installed.
-    """
-    device = next((str(p.device) for p in model.parameters()), "cpu")
-    there = find_runtime(rule.runtime).devices
-    return get_runtime(
-        rule.runtime,
-        threads=rule.threads,
-        device=device if device.partition(":")[0] in there else there[0],
-        precision=rule.precision[0],
-    )
 
 
 def meet_target(
@@ -217,7 +85,7 @@ def meet_target(
         measured = measure(plan) if plan.changes else Timing(whole, whole, whole)
         fastest = whole - predicted >= _ALL * (whole - least)
         tried = number + (alone is not None)
-        latency = _latency(inventory, target, predicted, measured, tried, fastest=fastest)
+        latency = measured_latency(inventory, target, predicted, measured, tried, fastest=fastest)
         found.append(replace(plan, latency=latency))
         tick("plans", number, ROUNDS)
         if TOO_FAST <= measured.median / target <= TOO_SLOW:
@@ -228,6 +96,11 @@ def meet_target(
         share = corrected
     faster = [plan for plan in found if alone is None or (plan.latency and plan.latency.measured < whole)]
     return _best([alone, *faster] if alone else faster, rule)
+
+
+def keeps_target(plan: Plan) -> bool:
+    """Whether a plan was measured to keep its target."""
+    return plan.latency is not None and plan.latency.measured <= TOO_SLOW * plan.latency.target
 
 
 def least_latency(inventory: Inventory, candidates: Decisions, whole: float = 1.0) -> float:
@@ -265,9 +138,10 @@ def _corrected(found: list[Plan], target: float, whole: float) -> float:
     return kept[0] + (target - kept[1]) * (too_slow[0] - kept[0]) / (too_slow[1] - kept[1])
 
 
-def _latency(
+def measured_latency(
     inventory: Inventory, target: float, predicted: float, measured: Timing, number: int, *, fastest: bool
 ) -> Latency:
+    """What was measured for a target, after ``number`` plans; on what is not said yet."""
     assert inventory.seconds is not None
     return Latency(
         runtime="",
@@ -295,7 +169,7 @@ def _best(found: list[Plan], rule: Budget) -> Plan:
         return plan.latency.measured
 
     target = float(rule.latency or 1)
-    kept = [plan for plan in found if measured(plan) <= TOO_SLOW * target]
+    kept = [plan for plan in found if keeps_target(plan)]
     if kept:
         return min(kept, key=loss)
     nearest = min(found, key=measured)
@@ -313,8 +187,6 @@ def _unreachable(target: float, nearest: float, rule: Budget) -> str:
         if within_reach > 1
         else f"on this runtime the network gets no faster{precision}"
     )
-    if INT8 not in rule.precision and INT8 in find_runtime(rule.runtime).precisions:
-        advice += f"; 8 bits may do more: --precision {FP32},{INT8}"
     return (
         f"a latency of {target:.4g} of the dense network's ({1 / target:.3g}x) cannot be met; the nearest that was "
         f"measured is {nearest:.4g} ({1 / nearest:.3g}x){precision}; {advice}"

@@ -174,11 +174,11 @@ class Choosing:
             spectra = survey(self.network.module, inventory, options, tick=tick)
             plan = make_plan(inventory, spectra, self.rule, options)
             found = [Planned(replace(plan, before=gone_from(self.network.module)), inventory, spectra)]
-        for each in found:
-            if not each.plan.changes:
-                raise UnreachableTargetError(nothing_to_compress(each.plan))
+        changing = [each for each in found if each.plan.changes]
+        if not changing:
+            raise UnreachableTargetError(nothing_to_compress(found[0].plan))
         self.stopwatch.lap("plan")
-        return found
+        return changing
 
     def surveyed(self, tick: ProgressCallback) -> Surveyed:
         """What a budget of accuracy chooses from."""
@@ -207,11 +207,11 @@ class Choosing:
             name: error.nearest for name, error in refused.items() if isinstance(error, LatencyNotKeptError)
         }
         if not found:
-            error = refused[min(refused, key=lambda name: shares.get(name, inf))]
-            if isinstance(error, LatencyNotKeptError) and self._may_do_more(rule):
+            nearest = refused[min(refused, key=lambda name: shares.get(name, inf))]
+            if isinstance(nearest, LatencyNotKeptError) and self._may_do_more(rule):
                 how = advice(typed="--precision fp32,int8", called="Budget(precision=('fp32', 'int8'))")
-                raise LatencyNotKeptError(f"{error}; 8 bits may do more: {how}", error.nearest)
-            raise error
+                raise LatencyNotKeptError(f"{nearest}; 8 bits may do more: {how}", nearest.nearest)
+            raise nearest
         missed = [name for name, each in found.items() if each.plan.latency and each.plan.latency.missed]
         if len(missed) == len(found):
             missed.remove(min(missed, key=shares.__getitem__))
@@ -226,6 +226,16 @@ class Choosing:
             for name, each in found.items()
             if name not in missed
         ]
+
+    def _may_do_more(self, rule: Budget) -> bool:
+        """Whether 8 bits, which a budget does not allow, could be allowed."""
+        if INT8 in rule.precision or INT8 not in find_runtime(rule.runtime).precisions:
+            return False
+        try:
+            self.network.check_precision(INT8)
+        except UsageError:
+            return False
+        return True
 
     def _timed(self, rule: Budget, inventory: Inventory, options: Options, tick: ProgressCallback) -> Planned:
         """A plan that keeps a target of latency in the one precision of a rule."""

@@ -101,7 +101,8 @@ class CompressionResult:
         tuned = [] if self.tuning is None else [f"tuned       {self.tuning}"]
         kept = [] if self.accuracy is None else self.accuracy.lines()
         each = "; ".join(map(str, self.precisions))
-        chosen = [f"precisions  {each}: the nearest is taken"] if self.precisions else []
+        taken = ": the nearest is taken" if sum(one.kept for one in self.precisions) > 1 else ""
+        chosen = [f"precisions  {each}{taken}"] if self.precisions else []
         chosen += [] if self.int8 is None else self.int8.lines()
         return fitted + tuned + kept + chosen + ([] if self.output is None else self.output.lines())
 

@@ -74,7 +74,8 @@ def bench(
         write_atomically(plot, bar_chart(rows))
     if as_json:
         found = [{**asdict(row), "throughput": row.throughput, "realised": row.realised} for row in rows]
-        print_json({"rows": found, "fused": bool(fused), "environment": environment()})
+        int8 = [subject.name for subject in subjects if subject.plan and subject.file]
+        print_json({"rows": found, "fused": bool(fused), "int8": int8, "environment": environment()})
         return
     print_table(bench_table(rows))
     stdout.print(

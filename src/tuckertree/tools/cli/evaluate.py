@@ -71,7 +71,7 @@ def evaluate(
         from tuckertree.compression import OnnxNetwork
         from tuckertree.tools.onnx_images import open_onnx_images
 
-        fused = fused_lines({}, no_fused=no_fused)
+        fused, int8 = fused_lines({}, no_fused=no_fused), None
         refuse_torch_options(weights, architecture, device)
         given = Preprocessing((1, 1), **chosen_preprocessing(**images_as))
         images = open_onnx_images(model, data, given, input_size=size, split=split, limit=limit)
@@ -94,13 +94,15 @@ def evaluate(
         images = open_images(data, opened.preprocessing, split=split, limit=limit)
         parts = batches(images, batch_size)
         parameters, macs = count_parameters(network), count_macs(network, opened.example)
-        if opened.int8 is not None:
-            network = SessionModule(opened.int8)
+        int8 = opened.int8
+        if int8 is not None:
+            network = SessionModule(int8)
     with progress_bar() as tick:
         accuracy = measure(network, parts, device=device, images=len(images), tick=tick)
     if as_json:
         found = {**accuracy.to_json(), "parameters": parameters, "macs": macs}
-        print_json({"model": model, "data": images.source, "fused": bool(fused), **found})
+        how = {"fused": bool(fused), "int8": bool(int8)}
+        print_json({"model": model, "data": images.source, **how, **found})
         return
     stdout.print(f"model       {model}", soft_wrap=True)
     stdout.print(f"data        {images.source}", soft_wrap=True)

@@ -180,6 +180,7 @@ def export(
                 "top1": accuracy,
                 "top1_interval": {name: list(found.top1_interval) for name, found in measured.items()},
                 "fused": bool(fused),
+                "int8": bool(int8),
                 "contracted": {layer.name: layer.variant.name for layer in layers},
             }
         )

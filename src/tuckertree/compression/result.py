@@ -169,7 +169,7 @@ class CompressionResult:
             "relative_error": self.relative_error,
             "errors": dict(self.errors),
             "seconds": dict(self.seconds),
-            **({"latency": asdict(self.plan.latency)} if self.plan.latency else {}),
+            **({"latency": self.plan.latency.to_json()} if self.plan.latency else {}),
             **({"distances": dict(self.distances)} if self.distances else {}),
             **({"tuning": self.tuning.to_json()} if self.tuning else {}),
             **({"accuracy": self.accuracy.to_json()} if self.accuracy else {}),

@@ -181,6 +181,13 @@ class Latency:
     missed: bool = False
     precision: str = "fp32"
 
+    def to_json(self) -> dict[str, Any]:
+        """The same as JSON data."""
+        data = asdict(self)
+        if self.precision == "fp32":
+            del data["precision"]
+        return data
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -251,8 +258,8 @@ class Plan:
         for layer in data["layers"]:
             if layer["group"] is None:
                 del layer["group"]
-        if data["latency"] and data["latency"]["precision"] == "fp32":
-            del data["latency"]["precision"]
+        if self.latency:
+            data["latency"] = self.latency.to_json()
         for name in ("pruned", "before"):
             if not data[name]:
                 del data[name]

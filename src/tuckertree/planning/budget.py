@@ -78,6 +78,8 @@ class Budget:
     (True, True)
     >>> plan.optimality.lower_bound <= plan.optimality.loss  # the best choice lies between
     True
+    >>> tt.Budget(latency="2x", runtime="onnxruntime", precision="fp32,int8").precision
+    ('fp32', 'int8')
     """
 
     params: float | str | None = None

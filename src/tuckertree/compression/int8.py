@@ -7,19 +7,27 @@ from dataclasses import dataclass
 from math import inf, isfinite
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor, nn
 
 from tuckertree._base.errors import UsageError
 from tuckertree.calibration import Calibration, output_distances
 from tuckertree.calibration.batchnorm import held_out
 from tuckertree.calibration.distances import IncomparableError
+from tuckertree.compression.onnx_batches import feeds_of
 from tuckertree.io.export import export
 from tuckertree.io.folder import QUANTIZED
 from tuckertree.latency import fuse_as_planned
 from tuckertree.measure import ExampleInputs
+from tuckertree.network.onnx.graph import Graph
+from tuckertree.network.onnx.runtime import Session
 from tuckertree.planning import Plan
-from tuckertree.runtimes import Runnable, get_runtime
+from tuckertree.runtimes import Runnable, get_runtime, quantized
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
 
 _IMAGES = 256
 """By at most so many the ranges of activations are measured."""
@@ -38,7 +46,8 @@ class Int8Network:
     images
         Calibration images that the ranges of activations were measured on.
     difference
-        Largest difference of outputs to the network in single precision, relative to the largest of them.
+        Largest difference of outputs to the network in single precision, relative to the largest of them; None of an
+        ONNX file that was compressed, which is compared with the original instead.
     distance
         Relative distance of its outputs from the original's on calibration images held out; None where outputs
         cannot be compared.
@@ -46,20 +55,17 @@ class Int8Network:
 
     content: bytes
     images: int
-    difference: float
+    difference: float | None
     distance: float | None
 
     def lines(self) -> list[str]:
         """What there is to say of it."""
-        far = (
-            ""
-            if self.distance is None
-            else f"outputs {self.distance:.1%} from the original's on images held out, "
-        )
-        return [
-            f"int8        {QUANTIZED}, {len(self.content) / 1e6:.2f} MB, quantized by {self.images} images: {far}"
-            f"at most {self.difference:.2g} of the largest from those in fp32"
-        ]
+        found = [f"{len(self.content) / 1e6:.2f} MB, quantized by {self.images} images"]
+        if self.distance is not None:
+            found.append(f"outputs {self.distance:.1%} from the original's on images held out")
+        if self.difference is not None:
+            found.append(f"at most {self.difference:.2g} of the largest from those in fp32")
+        return [f"int8        {', '.join(found)}"]
 
     def warnings(self) -> list[str]:
         """Reasons to doubt that it is of use."""
@@ -122,7 +128,7 @@ def quantize_network(
     TuckertreeError
         If it cannot be exported or quantized.
     """
-    count = max(1, min(held_out(len(images)), _IMAGES))
+    count = _to_quantize_by(images)
     batches = (_tensor(inputs) for inputs in images.part(0, count))
     with TemporaryDirectory(prefix="tuckertree-") as folder:
         path = Path(folder) / QUANTIZED
@@ -132,6 +138,25 @@ def quantize_network(
         (distance,) = distances_held_out(original, [_Loaded(runnable)], images)
         del runnable  # a file that is still open cannot be removed everywhere
         return Int8Network(path.read_bytes(), count, done.difference, distance)
+
+
+def quantize_file(proto: ModelProto, original: nn.Module, graph: Graph, images: Calibration) -> Int8Network:
+    """The ONNX model that a file was compressed to, in 8 bits; images as of :func:`quantize_network`.
+
+    Raises
+    ------
+    TuckertreeError
+        If it cannot be quantized, or does not run then.
+    """
+    count = _to_quantize_by(images)
+    batches = ([torch.from_numpy(feed[name]) for name in graph.inputs] for feed in feeds_of(images, count))
+    content = quantized(proto, batches).SerializeToString()
+    (distance,) = distances_held_out(original, [_Session(Session(content))], images)
+    return Int8Network(content, count, None, distance)
+
+
+def _to_quantize_by(images: Calibration) -> int:
+    return max(1, min(held_out(len(images)), _IMAGES))
 
 
 def distances_held_out(
@@ -172,3 +197,15 @@ class _Loaded(nn.Module):
 
     def forward(self, x: Tensor) -> list[Tensor]:
         return [output.to(x.device) for output in self._runnable.run([x])]
+
+
+class _Session(nn.Module):
+    """An ONNX model in ONNX Runtime, called by the names of its inputs."""
+
+    def __init__(self, session: Session) -> None:
+        super().__init__()
+        self._session = session
+
+    def forward(self, **inputs: Tensor) -> list[Tensor]:
+        found = self._session.run({name: x.cpu().numpy() for name, x in inputs.items()})
+        return [torch.from_numpy(output) for output in found.values()]

@@ -122,7 +122,7 @@ def make_result(
         seconds=stopwatch.seconds,
         architecture=getattr(network.module, "architecture_name", None),
         input_size=network.input_size,
-        output=network.output(compressed, plan, images),
+        output=network.output(compressed, plan, images, int8),
         tuning=tuning,
         distances=made.distances,
         int8=int8,

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from tuckertree._base.errors import UsageError
 from tuckertree.calibration import Calibration, CalibrationData, check_images
-from tuckertree.compression.int8 import Int8Network, check_single_input, quantize_network
+from tuckertree.compression.int8 import Int8Network, check_single_input, quantize_file, quantize_network
 from tuckertree.compression.onnx_batches import first_sample, onnx_calibration, trial_feeds
 from tuckertree.compression.onnx_output import OnnxOutput
 from tuckertree.io.sizes import Size, size_of
@@ -28,12 +28,13 @@ from tuckertree.network.onnx.graph import Graph
 from tuckertree.network.onnx.inputs import Array, Feed, Sizes, Values, fixed_batch
 from tuckertree.network.onnx.layers import OnnxInventory, round_as_stored, take_onnx_inventory
 from tuckertree.network.onnx.module import OnnxModule
+from tuckertree.network.onnx.rewriting import rewrite
 from tuckertree.network.onnx.writing import check_onnx_output, data_file
 from tuckertree.network.probing import check_hidden, check_result, probe
 from tuckertree.network.surgery import is_compressed, to_dense
 from tuckertree.planning import Budget, Inventory, Layer, Options, Plan, check_model, take_inventory
 from tuckertree.planning.channels import HiddenChannels
-from tuckertree.runtimes import FP32, INT8
+from tuckertree.runtimes import INT8
 
 
 class Network(ABC):
@@ -92,9 +93,9 @@ class Network(ABC):
     def check_precision(self, precision: str) -> None:  # noqa: B027  (most can all)
         """Refuse a precision that a network of its kind cannot be compressed in."""
 
-    def in_int8(self, compressed: nn.Module, plan: Plan, images: Calibration) -> Int8Network:  # noqa: ARG002
-        """A compressed module in 8 bits, as it was measured."""
-        raise UsageError(f"a {self.layers_are} cannot be quantized")
+    @abstractmethod
+    def in_int8(self, compressed: nn.Module, plan: Plan, images: Calibration) -> Int8Network:
+        """A compressed module in 8 bits, in the form that the plan says."""
 
     def weighs(self, layer: Layer) -> bool:  # noqa: ARG002
         """Whether a layer is a module with a weight of its own."""
@@ -104,7 +105,13 @@ class Network(ABC):
     def finished(self, compressed: nn.Module, plan: Plan, inventory: Inventory) -> tuple[nn.Module, Plan]:
         """A compressed module as it is given back, and its plan."""
 
-    def output(self, compressed: nn.Module, plan: Plan, images: Calibration | None) -> OnnxOutput | None:  # noqa: ARG002
+    def output(
+        self,
+        compressed: nn.Module,  # noqa: ARG002
+        plan: Plan,  # noqa: ARG002
+        images: Calibration | None,  # noqa: ARG002
+        int8: Int8Network | None,  # noqa: ARG002
+    ) -> OnnxOutput | None:
         """What is written of it; None for a saved folder."""
         return None
 
@@ -297,12 +304,17 @@ class OnnxNetwork(Network):
         return LatencyTarget(rule, plans, layer_benchmark(runtime, module))
 
     def check_precision(self, precision: str) -> None:
-        """As :meth:`Network.check_precision`: files are compressed in the types that they hold."""
-        if precision != FP32:
-            raise UsageError(
-                f"an ONNX file is compressed in {FP32}, not in {precision}: compress the torch model, or quantize the "
-                "file that is written"
-            )
+        """As :meth:`Network.check_precision`."""
+        if precision == INT8 and self.file.external:
+            raise UsageError(f"{self.file.path} has weights in files of their own, and cannot be quantized")
+
+    def in_int8(self, compressed: nn.Module, plan: Plan, images: Calibration) -> Int8Network:
+        """As :meth:`Network.in_int8`."""
+        layers, original = self._open(None).layers, self._onnx_module()
+        compressed = fuse_as_planned(compressed, plan)
+        round_as_stored(layers, compressed)
+        proto = rewrite(self.graph, layers, original, compressed)
+        return quantize_file(proto, original, self.graph, images)
 
     def weighs(self, layer: Layer) -> bool:
         """As :meth:`Network.weighs`."""
@@ -315,7 +327,9 @@ class OnnxNetwork(Network):
         round_as_stored(self._open(None).layers, compressed)
         return compressed, plan
 
-    def output(self, compressed: nn.Module, plan: Plan, images: Calibration | None) -> OnnxOutput:
+    def output(
+        self, compressed: nn.Module, plan: Plan, images: Calibration | None, int8: Int8Network | None
+    ) -> OnnxOutput:
         """As :meth:`Network.output`."""
         return OnnxOutput(
             self.file,
@@ -324,6 +338,7 @@ class OnnxNetwork(Network):
             plan,
             (self._onnx_module(), compressed),
             trial_feeds(self.graph, self._size, self._values, images),
+            None if int8 is None else int8.content,
         )
 
     def _open(self, images: Calibration | None) -> OnnxInventory:

@@ -104,6 +104,10 @@ def tune(
     result = network if isinstance(network, CompressionResult) else None
     model: nn.Module = network.model if isinstance(network, CompressionResult) else network
     output = result.output if result else None
+    if result is not None and result.int8 is not None and output is not None:
+        raise UsageError(
+            "a file in 8 bits cannot be tuned; tune as it is compressed: compress(..., tune=...)"
+        )
     original = original_of(result, original)
     given = images_for(result, images)
     first = next(iter(given))

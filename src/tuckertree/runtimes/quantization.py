@@ -15,12 +15,44 @@ from tuckertree._base.errors import TuckertreeError, first_line
 from tuckertree._base.extras import require_extra
 
 FP32, INT8 = "fp32", "int8"
+_WITH_WEIGHTS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
+_SUITED = frozenset(
+    {
+        *("Add", "AveragePool", "BatchNormalization", "Clip", "Concat", "DepthToSpace", "Dropout", "Flatten"),
+        *(
+            "GlobalAveragePool",
+            "GlobalMaxPool",
+            "Identity",
+            "LeakyRelu",
+            "MaxPool",
+            "Pad",
+            "PRelu",
+            "ReduceMax",
+        ),
+        *(
+            "ReduceMean",
+            "ReduceMin",
+            "Relu",
+            "Reshape",
+            "Resize",
+            "Slice",
+            "SpaceToDepth",
+            "Split",
+            "Squeeze",
+        ),
+        *("Sub", "Transpose", "Unsqueeze", "Upsample"),
+    }
+)
+"""Operators whose outputs have about the range of their inputs."""
+_NO_ACTIVATIONS = frozenset({"Constant", "ConstantOfShape", "Shape"})
 
 
 def quantized(model: Path | Any, batches: Iterable[Sequence[Tensor]], exclude: Sequence[str] = ()) -> Any:
     """Quantize an ONNX model: QDQ, a scale for each output channel of a weight.
 
-    Weights become signed, activations unsigned 8-bit integers, whose range is that of the batches.
+    Weights become signed, activations unsigned 8-bit integers, whose range is that of the batches. Products, roots,
+    exponentials and other operators that spread small and large numbers, and what follows them up to the next layer with
+    weights, stay in floating point: 8 bits leave nothing of a local response normalisation.
 
     Parameters
     ----------
@@ -46,12 +78,13 @@ def quantized(model: Path | Any, batches: Iterable[Sequence[Tensor]], exclude: S
     level = logging.getLogger().level
     with TemporaryDirectory(prefix="tuckertree-") as folder:
         source, new = Path(folder) / "model.onnx", Path(folder) / "int8.onnx"
-        if isinstance(model, Path):
-            source = model
-        else:  # the library would change it
-            source.write_bytes(model.SerializeToString())
         try:
-            names = _input_names(onnx.load(source, load_external_data=False))
+            proto = onnx.ModelProto()
+            proto.CopyFrom(onnx.load(model) if isinstance(model, Path) else model)
+            for number, node in enumerate(proto.graph.node):
+                node.name = node.name or f"unnamed_{number}"
+            source.write_bytes(proto.SerializeToString())
+            names = _input_names(proto)
             logging.getLogger().setLevel(
                 logging.ERROR
             )  # it recommends a preparation that the exporter has done
@@ -63,7 +96,7 @@ def quantized(model: Path | Any, batches: Iterable[Sequence[Tensor]], exclude: S
                 per_channel=True,
                 activation_type=library.QuantType.QUInt8,
                 weight_type=library.QuantType.QInt8,
-                nodes_to_exclude=list(exclude),
+                nodes_to_exclude=[*exclude, *_unsuited(proto)],
             )
             return onnx.load(new)
         except TuckertreeError:
@@ -81,6 +114,18 @@ def batches_for_time(inputs: Sequence[Tensor]) -> list[list[Tensor]]:
         torch.randn(x.shape, generator=generator).to(x.dtype) if x.is_floating_point() else x for x in inputs
     ]
     return [list(inputs), noise]
+
+
+def _unsuited(proto: Any) -> list[str]:
+    """Nodes that stay in floating point."""
+    found, floating = list[str](), set[str]()
+    for node in proto.graph.node:
+        if node.op_type in _WITH_WEIGHTS | _NO_ACTIVATIONS:
+            continue
+        if node.op_type not in _SUITED or not floating.isdisjoint(node.input):
+            found.append(node.name)
+            floating.update(node.output)
+    return found
 
 
 def _input_names(proto: Any) -> list[str]:

@@ -12,12 +12,12 @@ from torch import nn
 from tuckertree._base.errors import UnreachableTargetError, UsageError, advice
 from tuckertree._base.progress import ProgressCallback
 from tuckertree.calibration import Calibration, CalibrationData
-from tuckertree.compression.accuracy.trials import (
-    LabelledData,
-    LabelledTrial,
-    Trial,
-    UnlabelledTrial,
-    refuse_shuffled,
+from tuckertree.compression.accuracy.trials import LabelledData, Trial
+from tuckertree.compression.checking import (
+    check_precisions,
+    nothing_to_compress,
+    refuse_if_all_stay,
+    trial_for,
 )
 from tuckertree.compression.int8 import InPrecision
 from tuckertree.compression.measures import Stopwatch
@@ -28,7 +28,6 @@ from tuckertree.latency import LatencyNotKeptError, LatencyTarget, keeps_target,
 from tuckertree.measure import ExampleInputs
 from tuckertree.network.channels import gone_from
 from tuckertree.planning import (
-    DENSE,
     Budget,
     Candidates,
     Decisions,
@@ -37,7 +36,6 @@ from tuckertree.planning import (
     NetworkRule,
     Options,
     Plan,
-    Ranks,
     Timer,
     make_plan,
     survey,
@@ -46,8 +44,7 @@ from tuckertree.planning import (
 from tuckertree.planning.budget import SINGLE
 from tuckertree.planning.channels import CHANNELS, DEFAULT_METHODS, Pruning
 from tuckertree.planning.options import Choice
-from tuckertree.planning.plan import list_reasons
-from tuckertree.runtimes import INT8, check_precision, find_runtime
+from tuckertree.runtimes import INT8, find_runtime
 
 
 @dataclass(frozen=True)
@@ -154,7 +151,7 @@ class Choosing:
         stopwatch = Stopwatch()
         network = network_of(model, example_inputs)
         if isinstance(rule, Budget) and rule.latency is not None:
-            _check_precisions(rule, network, calibrated=calibration is not None)
+            check_precisions(rule, network, calibrated=calibration is not None)
         images = None if calibration is None else network.images(calibration)
         images, trial = trial_for(rule, network, images, calibration, data)
         return cls(network, rule, options, found, images, stopwatch, trial)
@@ -271,7 +268,7 @@ class Choosing:
         inventory = network.inventory()
         options = self.options.among(inventory.layers)
         if not isinstance(self.rule, Budget) or INT8 not in self.rule.precision:
-            _refuse_if_all_stay(inventory, options, network.layers_are)
+            refuse_if_all_stay(inventory, options, network.layers_are)
         stopwatch.lap("inventory")
         inventory = network.probed(inventory, options)
         stopwatch.lap("probe")
@@ -281,70 +278,10 @@ class Choosing:
         return inventory, options
 
 
-def _check_precisions(rule: Budget, network: Network, *, calibrated: bool) -> None:
-    """Refuse precisions that the runtime or the network does not have, or that nothing could be quantized by."""
-    for precision in rule.precision:
-        check_precision(rule.runtime, precision)
-        network.check_precision(precision)
-    if INT8 in rule.precision and not calibrated:
-        how = advice(typed="--calibration", called="calibration=images")
-        raise UsageError(f"int8 needs unlabelled images to quantize by: give {how}")
-
-
 def _measured(plan: Plan) -> float:
     assert plan.latency is not None
     return plan.latency.measured
 
 
-def trial_for(
-    rule: AnyRule,
-    network: Network,
-    images: Calibration | None,
-    calibration: CalibrationData | None,
-    data: LabelledData | None,
-) -> tuple[Calibration | None, Trial | None]:
-    """Images to fit to, and those on which a budget of accuracy is tried.
-
-    Raises
-    ------
-    UsageError
-        If those that it needs are missing, or there are some that nothing needs.
-    """
-    if not (isinstance(rule, Budget) and rule.keeps_accuracy):
-        if data is not None:
-            raise UsageError("labelled images belong to a budget of accuracy, such as Budget(max_drop=1.0)")
-        return images, None
-    if data is not None and data is calibration:
-        raise UsageError(
-            "data and calibration are the same: an accuracy takes images that were not fitted to"
-        )
-    if rule.max_drop is not None:
-        if data is None:
-            how = advice(typed="--data", called="compress(..., data=batches)")
-            raise UsageError(f"a budget of max_drop needs labelled images: give {how}")
-        return images, LabelledTrial(network, data)
-    if data is not None:
-        return images, UnlabelledTrial.of_labelled(network, data)
-    if images is None:
-        raise UsageError("a budget of agreement needs unlabelled images: give calibration too")
-    refuse_shuffled(calibration)
-    return UnlabelledTrial.divided(images)
-
-
 def _patterns(wanted: str | Sequence[str] | Choice) -> Sequence[str] | Choice:
     return (wanted,) if isinstance(wanted, str) else wanted
-
-
-def _refuse_if_all_stay(inventory: Inventory, options: Options, layers_are: str) -> None:
-    """Say why nothing can be compressed before a rule says that its target cannot be reached."""
-    if not inventory.layers:
-        notes = f" ({'; '.join(inventory.notes)})" if inventory.notes else ""
-        raise UnreachableTargetError(f"nothing to compress: the model has no {layers_are}{notes}")
-    if all(options.method(layer)[0] == DENSE for layer in inventory.layers):
-        raise UnreachableTargetError(nothing_to_compress(make_plan(inventory, {}, Ranks({"*": 1}), options)))
-
-
-def nothing_to_compress(plan: Plan) -> str:
-    """Say why a plan leaves everything as it is."""
-    reasons = list_reasons(layer.reason for layer in plan.layers if layer.method == DENSE)
-    return f"nothing to compress: all {len(plan.layers)} layers stay dense ({reasons})"

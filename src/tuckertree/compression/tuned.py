@@ -17,6 +17,7 @@ from tuckertree.compression.int8 import quantize_network
 from tuckertree.compression.measures import Stopwatch, measure_errors
 from tuckertree.compression.result import CompressionResult
 from tuckertree.io.sizes import Size
+from tuckertree.latency import is_int8
 from tuckertree.measure import ExampleInputs
 from tuckertree.network.surgery import is_compressed, to_dense
 from tuckertree.planning import take_inventory
@@ -104,7 +105,7 @@ def tune(
     result = network if isinstance(network, CompressionResult) else None
     model: nn.Module = network.model if isinstance(network, CompressionResult) else network
     output = result.output if result else None
-    if result is not None and result.int8 is not None and output is not None:
+    if result is not None and is_int8(result.plan) and output is not None:
         raise UsageError(
             "a file in 8 bits cannot be tuned; tune as it is compressed: compress(..., tune=...)"
         )
@@ -130,7 +131,7 @@ def tune(
     stopwatch.lap("tuning")
     output = output.with_module(tuned) if output else None
     int8, example = None, _example(network.input_size)
-    if network.int8 is not None and example is not None:
+    if is_int8(network.plan) and example is not None:
         int8 = quantize_network(tuned, original, network.plan, example, given)
     layers = take_inventory(original, to_model(first, original)).layers
     errors, relative_error = measure_errors(original, tuned, layers)

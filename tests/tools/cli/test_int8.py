@@ -122,11 +122,14 @@ def test_a_file_that_is_missing_damaged_or_of_another_network_is_one_line(folder
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
-def test_what_is_tuned_is_quantized_anew(saved):
-    result, _ = saved
-    tuned = tt.tune(result, tt.build("demo"), images(32), steps=1, progress=False)
-    assert tuned.int8 is not result.int8
-    assert 0 < tuned.int8.distance < 0.2
+def test_what_is_tuned_is_quantized_anew(saved, tmp_path):
+    _, path = saved
+    options = ("--data", "demo", "--limit", 32, "--steps", 1, "--teacher", "demo", "--json")
+    code, out, _ = tuckertree("tune", path, "--output", tmp_path / "out", *options)
+    assert code == 0
+    found = json.loads(out)["int8"]
+    assert 0 < found["distance"] < 0.2
+    assert (tmp_path / "out/int8.onnx").stat().st_size == found["bytes"]
 
 
 @pytest.mark.parametrize(

@@ -124,7 +124,7 @@ def test_a_file_that_is_missing_damaged_or_of_another_network_is_one_line(folder
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_what_is_tuned_is_quantized_anew(saved, tmp_path):
     _, path = saved
-    options = ("--data", "demo", "--limit", 32, "--steps", 1, "--teacher", "demo", "--json")
+    options = ("--images", "demo", "--limit", 32, "--steps", 1, "--teacher", "demo", "--json")
     code, out, _ = tuckertree("tune", path, "--output", tmp_path / "out", *options)
     assert code == 0
     found = json.loads(out)["int8"]

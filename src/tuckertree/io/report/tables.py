@@ -54,6 +54,8 @@ def _optimality(plan: Plan) -> list[str]:
 
 
 def _planned(result: Compressed) -> list[str]:
+    if not (result.plan.compressed or result.plan.pruned):
+        return []  # nothing but the precision has changed
     if is_weighted(result):
         objective = result.plan.rule["objective"]
         return [

@@ -25,7 +25,7 @@ class KnownMachine:
     """Takes for a network what its layers take."""
 
     batch = example_batch = 1
-    runtime = SimpleNamespace(name="machine", version="1", threads=1)
+    runtime = SimpleNamespace(name="machine", version="1", threads=1, precision="fp32")
 
     def __init__(self, seconds):
         self._seconds = seconds

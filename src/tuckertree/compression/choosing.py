@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import inf
 from pathlib import Path
 
 from torch import nn
@@ -11,22 +12,22 @@ from torch import nn
 from tuckertree._base.errors import UnreachableTargetError, UsageError, advice
 from tuckertree._base.progress import ProgressCallback
 from tuckertree.calibration import Calibration, CalibrationData
-from tuckertree.compression.accuracy.trials import (
-    LabelledData,
-    LabelledTrial,
-    Trial,
-    UnlabelledTrial,
-    refuse_shuffled,
+from tuckertree.compression.accuracy.trials import LabelledData, Trial
+from tuckertree.compression.checking import (
+    check_precisions,
+    nothing_to_compress,
+    refuse_if_all_stay,
+    trial_for,
 )
+from tuckertree.compression.int8 import InPrecision
 from tuckertree.compression.measures import Stopwatch
 from tuckertree.compression.networks import Network, network_of
 from tuckertree.compression.objectives import AnyRule, Objective, find_objective, survey_network
 from tuckertree.core.decomposition import Spectra
-from tuckertree.latency import LatencyTarget, least_latency
+from tuckertree.latency import LatencyNotKeptError, LatencyTarget, keeps_target, least_latency
 from tuckertree.measure import ExampleInputs
 from tuckertree.network.channels import gone_from
 from tuckertree.planning import (
-    DENSE,
     Budget,
     Candidates,
     Decisions,
@@ -35,14 +36,15 @@ from tuckertree.planning import (
     NetworkRule,
     Options,
     Plan,
-    Ranks,
+    Timer,
     make_plan,
     survey,
     trade_off,
 )
+from tuckertree.planning.budget import SINGLE
 from tuckertree.planning.channels import CHANNELS, DEFAULT_METHODS, Pruning
 from tuckertree.planning.options import Choice
-from tuckertree.planning.plan import list_reasons
+from tuckertree.runtimes import INT8, find_runtime
 
 
 @dataclass(frozen=True)
@@ -56,8 +58,8 @@ class Surveyed:
     target: LatencyTarget | None
     before: tuple[Pruning, ...] = ()
 
-    def plan(self, rule: NetworkRule, tick: ProgressCallback) -> Plan:
-        """The plan of a rule.
+    def plan(self, rule: NetworkRule, tick: ProgressCallback, alone: Plan | None = None) -> Plan:
+        """The plan of a rule; ``alone`` is that of its precision without any factors.
 
         Raises
         ------
@@ -65,7 +67,9 @@ class Surveyed:
             If it cannot be met.
         """
         if self.target is not None and isinstance(rule, Budget):
-            plan = self.target.at(rule).plan(self.inventory, self.candidates, self.options, tick=tick)
+            plan = self.target.at(rule).plan(
+                self.inventory, self.candidates, self.options, alone=alone, tick=tick
+            )
         else:
             plan = make_plan(self.inventory, self.candidates, rule, self.options)
         return replace(plan, rule={**plan.rule, **self.objective.describe()}, before=self.before)
@@ -87,6 +91,15 @@ class Surveyed:
         return smallest.parameters / self.inventory.parameters
 
 
+@dataclass(frozen=True)
+class Planned:
+    """A plan, the inventory it was made for, and spectra that its factors can be made of."""
+
+    plan: Plan
+    inventory: Inventory
+    spectra: Mapping[str, Spectra] | None = None
+
+
 @dataclass
 class Choosing:
     """What a compression is to do, checked."""
@@ -98,6 +111,7 @@ class Choosing:
     images: Calibration | None
     stopwatch: Stopwatch
     trial: Trial | None = None
+    too_slow: tuple[InPrecision, ...] = ()
 
     @property
     def some_images(self) -> Calibration | None:
@@ -136,36 +150,110 @@ class Choosing:
         found = find_objective(objective, rule, calibrated=calibration is not None)
         stopwatch = Stopwatch()
         network = network_of(model, example_inputs)
+        if isinstance(rule, Budget) and rule.latency is not None:
+            check_precisions(rule, network, calibrated=calibration is not None)
         images = None if calibration is None else network.images(calibration)
         images, trial = trial_for(rule, network, images, calibration, data)
         return cls(network, rule, options, found, images, stopwatch, trial)
 
-    def planned(self, tick: ProgressCallback) -> tuple[Plan, Inventory, Mapping[str, Spectra] | None]:
-        """The plan, the inventory it was made for, and spectra that its factors can be made of."""
-        spectra: Mapping[str, Spectra] | None
-        if isinstance(self.rule, NetworkRule):
-            surveyed = self.surveyed(tick)
-            plan, inventory = surveyed.plan(self.rule, tick), surveyed.inventory
-            spectra = surveyed.spectra
+    def planned(self, tick: ProgressCallback) -> list[Planned]:
+        """The plan; of a budget that allows several precisions one for each that keeps the target.
+
+        What there was of the others is in :attr:`too_slow`.
+        """
+        inventory, options = self._looked_at()
+        if isinstance(self.rule, Budget) and self.rule.latency is not None:
+            found = self._in_precisions(self.rule, inventory, options, tick)
+        elif isinstance(self.rule, NetworkRule):
+            surveyed = self._survey(inventory, options, None, None, tick)
+            found = [Planned(surveyed.plan(self.rule, tick), inventory, surveyed.spectra)]
         else:
-            inventory, options = self._looked_at()
             spectra = survey(self.network.module, inventory, options, tick=tick)
-            plan = replace(
-                make_plan(inventory, spectra, self.rule, options), before=gone_from(self.network.module)
-            )
-        if not plan.changes:
-            raise UnreachableTargetError(nothing_to_compress(plan))
+            plan = make_plan(inventory, spectra, self.rule, options)
+            found = [Planned(replace(plan, before=gone_from(self.network.module)), inventory, spectra)]
+        changing = [each for each in found if each.plan.changes]
+        if not changing:
+            raise UnreachableTargetError(nothing_to_compress(found[0].plan))
         self.stopwatch.lap("plan")
-        return plan, inventory, spectra
+        return changing
 
     def surveyed(self, tick: ProgressCallback) -> Surveyed:
-        """What a budget chooses from."""
+        """What a budget of accuracy chooses from."""
         inventory, options = self._looked_at()
         target = timer = None
         if isinstance(self.rule, Budget) and self.rule.is_timed:
             target = self.network.target(self.rule)
             inventory, timer = target.measure(inventory, options, tick=tick)
             self.stopwatch.lap("times")
+        return self._survey(inventory, options, target, timer, tick)
+
+    def _in_precisions(
+        self, rule: Budget, inventory: Inventory, options: Options, tick: ProgressCallback
+    ) -> list[Planned]:
+        """Plans that keep a target of latency, in each precision that can; the nearest where none does."""
+        found, refused = dict[str, Planned](), dict[str, UnreachableTargetError]()
+        for precision in rule.precision:
+            try:
+                found[precision] = self._timed(
+                    replace(rule, precision=(precision,)), inventory, options, tick
+                )
+            except UnreachableTargetError as error:
+                refused[precision] = error
+        shares = {name: _measured(each.plan) for name, each in found.items()}
+        shares |= {
+            name: error.nearest for name, error in refused.items() if isinstance(error, LatencyNotKeptError)
+        }
+        if not found:
+            nearest = refused[min(refused, key=lambda name: shares.get(name, inf))]
+            if isinstance(nearest, LatencyNotKeptError) and self._may_do_more(rule):
+                how = advice(typed="--precision fp32,int8", called="Budget(precision=('fp32', 'int8'))")
+                raise LatencyNotKeptError(f"{nearest}; 8 bits may do more: {how}", nearest.nearest)
+            raise nearest
+        missed = [name for name, each in found.items() if each.plan.latency and each.plan.latency.missed]
+        if len(missed) == len(found):
+            missed.remove(min(missed, key=shares.__getitem__))
+        self.too_slow = tuple(
+            InPrecision(name, share, kept=False)
+            for name, share in shares.items()
+            if name in missed or name in refused
+        )
+        said = {} if rule.precision == SINGLE else {"precision": list(rule.precision)}
+        return [
+            replace(each, plan=replace(each.plan, rule={**each.plan.rule, **said}))
+            for name, each in found.items()
+            if name not in missed
+        ]
+
+    def _may_do_more(self, rule: Budget) -> bool:
+        """Whether 8 bits, which a budget does not allow, could be allowed."""
+        if INT8 in rule.precision or INT8 not in find_runtime(rule.runtime).precisions:
+            return False
+        try:
+            self.network.check_precision(INT8)
+        except UsageError:
+            return False
+        return True
+
+    def _timed(self, rule: Budget, inventory: Inventory, options: Options, tick: ProgressCallback) -> Planned:
+        """A plan that keeps a target of latency in the one precision of a rule."""
+        target = self.network.target(rule)
+        inventory, alone = target.alone(inventory, options)
+        self.stopwatch.lap("times")
+        if alone is not None and keeps_target(alone):  # then no layer need be timed
+            return Planned(replace(alone, before=gone_from(self.network.module)), inventory)
+        inventory, timer = target.measure(inventory, options, tick=tick)
+        self.stopwatch.lap("times")
+        surveyed = self._survey(inventory, options, target, timer, tick)
+        return Planned(surveyed.plan(rule, tick, alone), inventory, surveyed.spectra)
+
+    def _survey(
+        self,
+        inventory: Inventory,
+        options: Options,
+        target: LatencyTarget | None,
+        timer: Timer | None,
+        tick: ProgressCallback,
+    ) -> Surveyed:
         dense, images = self.network.module, self.images
         may_prune = CHANNELS in options.methods and images is not None and self.objective.weighs
         hidden = self.network.hidden(inventory, options) if may_prune else []
@@ -179,7 +267,8 @@ class Choosing:
         network, stopwatch = self.network, self.stopwatch
         inventory = network.inventory()
         options = self.options.among(inventory.layers)
-        _refuse_if_all_stay(inventory, options, network.layers_are)
+        if not isinstance(self.rule, Budget) or INT8 not in self.rule.precision:
+            refuse_if_all_stay(inventory, options, network.layers_are)
         stopwatch.lap("inventory")
         inventory = network.probed(inventory, options)
         stopwatch.lap("probe")
@@ -189,55 +278,10 @@ class Choosing:
         return inventory, options
 
 
-def trial_for(
-    rule: AnyRule,
-    network: Network,
-    images: Calibration | None,
-    calibration: CalibrationData | None,
-    data: LabelledData | None,
-) -> tuple[Calibration | None, Trial | None]:
-    """Images to fit to, and those on which a budget of accuracy is tried.
-
-    Raises
-    ------
-    UsageError
-        If those that it needs are missing, or there are some that nothing needs.
-    """
-    if not (isinstance(rule, Budget) and rule.keeps_accuracy):
-        if data is not None:
-            raise UsageError("labelled images belong to a budget of accuracy, such as Budget(max_drop=1.0)")
-        return images, None
-    if data is not None and data is calibration:
-        raise UsageError(
-            "data and calibration are the same: an accuracy takes images that were not fitted to"
-        )
-    if rule.max_drop is not None:
-        if data is None:
-            how = advice(typed="--data", called="compress(..., data=batches)")
-            raise UsageError(f"a budget of max_drop needs labelled images: give {how}")
-        return images, LabelledTrial(network, data)
-    if data is not None:
-        return images, UnlabelledTrial.of_labelled(network, data)
-    if images is None:
-        raise UsageError("a budget of agreement needs unlabelled images: give calibration too")
-    refuse_shuffled(calibration)
-    return UnlabelledTrial.divided(images)
+def _measured(plan: Plan) -> float:
+    assert plan.latency is not None
+    return plan.latency.measured
 
 
 def _patterns(wanted: str | Sequence[str] | Choice) -> Sequence[str] | Choice:
     return (wanted,) if isinstance(wanted, str) else wanted
-
-
-def _refuse_if_all_stay(inventory: Inventory, options: Options, layers_are: str) -> None:
-    """Say why nothing can be compressed before a rule says that its target cannot be reached."""
-    if not inventory.layers:
-        notes = f" ({'; '.join(inventory.notes)})" if inventory.notes else ""
-        raise UnreachableTargetError(f"nothing to compress: the model has no {layers_are}{notes}")
-    if all(options.method(layer)[0] == DENSE for layer in inventory.layers):
-        raise UnreachableTargetError(nothing_to_compress(make_plan(inventory, {}, Ranks({"*": 1}), options)))
-
-
-def nothing_to_compress(plan: Plan) -> str:
-    """Say why a plan leaves everything as it is."""
-    reasons = list_reasons(layer.reason for layer in plan.layers if layer.method == DENSE)
-    return f"nothing to compress: all {len(plan.layers)} layers stay dense ({reasons})"

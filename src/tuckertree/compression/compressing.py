@@ -14,7 +14,7 @@ from tuckertree.calibration import CalibrationData, Length, check_tunable
 from tuckertree.compression.accuracy.search import keep_accuracy
 from tuckertree.compression.accuracy.trials import LabelledData
 from tuckertree.compression.choosing import Choosing
-from tuckertree.compression.making import make_network, make_result
+from tuckertree.compression.making import make_network, make_result, nearest
 from tuckertree.compression.networks import Network
 from tuckertree.compression.objectives import AnyRule, Objective
 from tuckertree.compression.result import CompressionResult
@@ -57,7 +57,8 @@ def compress(
         inputs are random.
     rule
         ``Energy(0.9)`` (the paper), ``ErrorBound(0.1)``, ``Ranks({...})``, ``Budget(macs=0.5, params="2x")`` or
-        ``Budget(latency="2x", runtime="onnxruntime", threads=2)``, which times layers and networks;
+        ``Budget(latency="2x", runtime="onnxruntime", threads=2)``, which times layers and networks, with
+        ``precision="fp32,int8"`` in 8 bits too;
         ``energy=0.9`` means the first. ``Budget(max_drop=1.0)`` and ``Budget(agreement=0.99)`` ask for the network of the
         fewest MACs (or ``cheapest="params"``, ``"latency"``) that keeps an accuracy: it is searched for, each try
         calibrated, and proved on images that took no part.
@@ -160,9 +161,9 @@ def compress(
             check_tunable(network.module, images)
         if chosen.trial is not None:
             return keep_accuracy(chosen, length, tick, _silent if progress is False else say)
-        plan, inventory, spectra = chosen.planned(tick)
-        made = make_network(chosen, plan, spectra, length, tick)
-        return make_result(chosen, made, inventory, length, tick)
+        planned = chosen.planned(tick)
+        networks = [make_network(chosen, each.plan, each.spectra, length, tick) for each in planned]
+        return make_result(chosen, nearest(chosen, networks), planned[0].inventory, length, tick)
 
 
 def _silent(line: str) -> None:
@@ -219,6 +220,11 @@ def plan(
         raise UsageError(
             "a budget of accuracy is found by trying networks: give it to compress, which has the plan"
         )
+    if isinstance(rule, Budget) and len(rule.precision) > 1:
+        raise UsageError(
+            "which precision is nearest to the original is found by making networks: give the budget to compress, or one "
+            "precision to plan"
+        )
     chosen = Choosing.of(model, example_inputs, rule, **options)
     with progress_bar(progress) as tick, chosen.network.opened(chosen.images):
-        return chosen.planned(tick)[0]
+        return chosen.planned(tick)[0].plan

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from math import inf
 from warnings import warn
 
 from torch import nn
@@ -20,9 +21,11 @@ from tuckertree.calibration import (
 )
 from tuckertree.calibration.distances import IncomparableError
 from tuckertree.compression.choosing import Choosing
+from tuckertree.compression.int8 import InPrecision, Int8Network, distances_held_out
 from tuckertree.compression.measures import measure_errors
 from tuckertree.compression.result import CompressionResult
 from tuckertree.core.decomposition import Spectra
+from tuckertree.latency import is_int8
 from tuckertree.network.surgery import apply
 from tuckertree.planning import Inventory, Plan
 
@@ -37,11 +40,17 @@ class Made:
         The network, and its plan with notes of what was done.
     distances
         Of its outputs on images fitted to and on others (:attr:`CompressionResult.distances`).
+    int8
+        The network in 8 bits, if that is what was planned.
+    precisions
+        What became of each precision, if there were several.
     """
 
     model: nn.Module
     plan: Plan
     distances: Mapping[str, float] = field(default_factory=dict)
+    int8: Int8Network | None = None
+    precisions: tuple[InPrecision, ...] = ()
 
 
 def make_network(
@@ -59,10 +68,35 @@ def make_network(
         stopwatch.lap("factors")
         return Made(compressed, plan)
     notes, distances = dict[str, str](), dict[str, float]()
-    fitted = images if length is None else learned_images(network.module, images)
-    compressed = calibrate(network.module, plan, fitted, notes=notes, distances=distances, tick=tick)
-    stopwatch.lap("calibration")
-    return Made(compressed, plan.noted(notes), distances)
+    if plan.compressed or plan.pruned:
+        fitted = images if length is None else learned_images(network.module, images)
+        compressed = calibrate(network.module, plan, fitted, notes=notes, distances=distances, tick=tick)
+        stopwatch.lap("calibration")
+    else:  # 8 bits alone: there is nothing to fit
+        compressed = apply(network.module, plan)
+    int8 = network.in_int8(compressed, plan, images) if is_int8(plan) else None
+    stopwatch.lap("int8" if int8 else "calibration")
+    return Made(compressed, plan.noted(notes), distances, int8)
+
+
+def nearest(chosen: Choosing, found: Sequence[Made]) -> Made:
+    """Of networks in several precisions the one whose outputs are nearest to the original's on images held out.
+
+    Where that cannot be seen, the first of them.
+    """
+    images, original = chosen.images, chosen.network.module
+    if images is None or (len(found) == 1 and not chosen.too_slow):
+        return found[0]
+    plain = [made.model for made in found if made.int8 is None]
+    measured = iter(distances_held_out(original, plain, images) if plain else [])
+    distances = [next(measured) if made.int8 is None else made.int8.distance for made in found]
+    tried = [
+        InPrecision(made.plan.latency.precision, made.plan.latency.measured, kept=True, distance=distance)
+        for made, distance in zip(found, distances, strict=True)
+        if made.plan.latency is not None
+    ]
+    best = min(range(len(found)), key=lambda i: inf if (far := distances[i]) is None else far)
+    return replace(found[best], precisions=(*tried, *chosen.too_slow))
 
 
 def make_result(
@@ -70,10 +104,11 @@ def make_result(
 ) -> CompressionResult:
     """A network tuned if that is asked for, checked, and with all that is known about it."""
     network, images, stopwatch = chosen.network, chosen.images, chosen.stopwatch
-    compressed, plan = made.model, made.plan
+    compressed, plan, int8 = made.model, made.plan, made.int8
     tuning: Tuning | None = None
     if length is not None and images is not None:
         compressed, tuning = _tuned(compressed, network.module, plan, images, length, tick)
+        int8 = network.in_int8(compressed, plan, images) if int8 is not None else None
         stopwatch.lap("tuning")
     compressed, plan = network.finished(compressed, plan, inventory)
     layers = filter(network.weighs, inventory.layers)
@@ -87,9 +122,11 @@ def make_result(
         seconds=stopwatch.seconds,
         architecture=getattr(network.module, "architecture_name", None),
         input_size=network.input_size,
-        output=network.output(compressed, plan, images),
+        output=network.output(compressed, plan, images, int8),
         tuning=tuning,
         distances=made.distances,
+        int8=int8,
+        precisions=made.precisions,
     )
 
 

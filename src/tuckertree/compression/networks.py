@@ -12,7 +12,8 @@ import numpy as np
 from torch import Tensor, nn
 
 from tuckertree._base.errors import UsageError
-from tuckertree.calibration import Calibration, CalibrationData, check_images
+from tuckertree.calibration import Calibration, CalibrationData, check_images, rebalance_for_int8
+from tuckertree.compression.int8 import Int8Network, check_single_input, quantize_file, quantize_network
 from tuckertree.compression.onnx_batches import first_sample, onnx_calibration, trial_feeds
 from tuckertree.compression.onnx_output import OnnxOutput
 from tuckertree.io.sizes import Size, size_of
@@ -27,11 +28,17 @@ from tuckertree.network.onnx.graph import Graph
 from tuckertree.network.onnx.inputs import Array, Feed, Sizes, Values, fixed_batch
 from tuckertree.network.onnx.layers import OnnxInventory, round_as_stored, take_onnx_inventory
 from tuckertree.network.onnx.module import OnnxModule
+from tuckertree.network.onnx.rewriting import rewrite
 from tuckertree.network.onnx.writing import check_onnx_output, data_file
 from tuckertree.network.probing import check_hidden, check_result, probe
 from tuckertree.network.surgery import is_compressed, to_dense
 from tuckertree.planning import Budget, Inventory, Layer, Options, Plan, check_model, take_inventory
 from tuckertree.planning.channels import HiddenChannels
+from tuckertree.runtimes import INT8
+
+
+_IMAGES = 32
+"""That the factors of chains are chosen by, before a file is quantized."""
 
 
 class Network(ABC):
@@ -87,6 +94,13 @@ class Network(ABC):
     def target(self, rule: Budget) -> LatencyTarget:
         """A budget of latency for it."""
 
+    def check_precision(self, precision: str) -> None:  # noqa: B027  (most can all)
+        """Refuse a precision that a network of its kind cannot be compressed in."""
+
+    @abstractmethod
+    def in_int8(self, compressed: nn.Module, plan: Plan, images: Calibration) -> Int8Network:
+        """A compressed module in 8 bits, in the form that the plan says."""
+
     def weighs(self, layer: Layer) -> bool:  # noqa: ARG002
         """Whether a layer is a module with a weight of its own."""
         return True
@@ -95,7 +109,13 @@ class Network(ABC):
     def finished(self, compressed: nn.Module, plan: Plan, inventory: Inventory) -> tuple[nn.Module, Plan]:
         """A compressed module as it is given back, and its plan."""
 
-    def output(self, compressed: nn.Module, plan: Plan, images: Calibration | None) -> OnnxOutput | None:  # noqa: ARG002
+    def output(
+        self,
+        compressed: nn.Module,  # noqa: ARG002
+        plan: Plan,  # noqa: ARG002
+        images: Calibration | None,  # noqa: ARG002
+        int8: Int8Network | None,  # noqa: ARG002
+    ) -> OnnxOutput | None:
         """What is written of it; None for a saved folder."""
         return None
 
@@ -164,6 +184,15 @@ class TorchNetwork(Network):
     def target(self, rule: Budget) -> LatencyTarget:
         """As :meth:`Network.target`."""
         return LatencyTarget.of_model(self._model, self._inputs, rule)
+
+    def check_precision(self, precision: str) -> None:
+        """As :meth:`Network.check_precision`."""
+        if precision == INT8:
+            check_single_input(self._inputs)
+
+    def in_int8(self, compressed: nn.Module, plan: Plan, images: Calibration) -> Int8Network:
+        """As :meth:`Network.in_int8`."""
+        return quantize_network(compressed, self._model, plan, self._inputs, images)
 
     def finished(self, compressed: nn.Module, plan: Plan, inventory: Inventory) -> tuple[nn.Module, Plan]:  # noqa: ARG002
         """As :meth:`Network.finished`."""
@@ -278,6 +307,20 @@ class OnnxNetwork(Network):
         plans = FileBenchmark(self.file, self.graph, layers, module, self._example, runtime, rule.batch)
         return LatencyTarget(rule, plans, layer_benchmark(runtime, module))
 
+    def check_precision(self, precision: str) -> None:
+        """As :meth:`Network.check_precision`."""
+        if precision == INT8 and self.file.external:
+            raise UsageError(f"{self.file.path} has weights in files of their own, and cannot be quantized")
+
+    def in_int8(self, compressed: nn.Module, plan: Plan, images: Calibration) -> Int8Network:
+        """As :meth:`Network.in_int8`."""
+        layers, original = self._open(None).layers, self._onnx_module()
+        example = next(iter(images.part(0, min(len(images), _IMAGES))))
+        compressed = rebalance_for_int8(fuse_as_planned(compressed, plan), example)
+        round_as_stored(layers, compressed)
+        proto = rewrite(self.graph, layers, original, compressed)
+        return quantize_file(proto, original, self.graph, images)
+
     def weighs(self, layer: Layer) -> bool:
         """As :meth:`Network.weighs`."""
         return not layer.skip_reason
@@ -289,7 +332,9 @@ class OnnxNetwork(Network):
         round_as_stored(self._open(None).layers, compressed)
         return compressed, plan
 
-    def output(self, compressed: nn.Module, plan: Plan, images: Calibration | None) -> OnnxOutput:
+    def output(
+        self, compressed: nn.Module, plan: Plan, images: Calibration | None, int8: Int8Network | None
+    ) -> OnnxOutput:
         """As :meth:`Network.output`."""
         return OnnxOutput(
             self.file,
@@ -298,6 +343,7 @@ class OnnxNetwork(Network):
             plan,
             (self._onnx_module(), compressed),
             trial_feeds(self.graph, self._size, self._values, images),
+            None if int8 is None else int8.content,
         )
 
     def _open(self, images: Calibration | None) -> OnnxInventory:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
+from tuckertree._base.extras import require_extra
 from tuckertree.calibration import Calibration, CalibrationData
 from tuckertree.compression.onnx_batches import onnx_calibration
 from tuckertree.network.onnx.agreement import Agreement, compare_sessions
@@ -41,6 +42,8 @@ class OnnxOutput:
         The original and the compressed network.
     trials
         Inputs to compare on, what they are, and whether they are made up.
+    int8
+        The file, where it is the compressed network in 8 bits.
 
     Attributes
     ----------
@@ -58,11 +61,12 @@ class OnnxOutput:
         plan: Plan,
         modules: tuple[OnnxModule, nn.Module],
         trials: tuple[list[Feed], str, bool],
+        int8: bytes | None = None,
     ) -> None:
         self._file, self._graph, self._layers, self._modules = file, graph, found.layers, modules
         self._feeds, self.compared_on, self._made_up = trials
         names = [layer.name for layer in plan.compressed]
-        self._plan, self._found = plan, found
+        self._plan, self._found, self._int8 = plan, found, int8
         self.notes = (*found.inventory.notes, *folded_notes(found.layers, names))
         self._compared: tuple[Agreement, tuple[int, int]] | None = None
 
@@ -147,6 +151,9 @@ class OnnxOutput:
         }
 
     def _proto(self) -> ModelProto:
+        if self._int8 is not None:
+            proto: ModelProto = require_extra("onnx", extra="onnx").load_from_string(self._int8)
+            return proto
         return rewrite(self._graph, self._layers, *self._modules)
 
     def _measured(self) -> tuple[Agreement, tuple[int, int]]:

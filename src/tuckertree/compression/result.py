@@ -10,6 +10,7 @@ from torch import nn
 
 from tuckertree.calibration import Tuning
 from tuckertree.compression.accuracy.record import AccuracySearch
+from tuckertree.compression.int8 import InPrecision, Int8Network
 from tuckertree.compression.onnx_output import OnnxOutput
 from tuckertree.io import save_folder
 from tuckertree.io.sizes import Size
@@ -48,6 +49,10 @@ class CompressionResult:
         factors were fitted to and ``"held out"`` on the others, with their numbers; empty where there are none.
     accuracy
         How a budget of accuracy was searched for and proved, or None.
+    int8
+        The network in 8 bits, where a budget of latency is kept by it, or None.
+    precisions
+        Of a budget that allows several precisions, what became of each.
 
     Examples
     --------
@@ -75,6 +80,8 @@ class CompressionResult:
     tuning: Tuning | None = None
     distances: Mapping[str, float] = field(default_factory=dict)
     accuracy: AccuracySearch | None = None
+    int8: Int8Network | None = None
+    precisions: tuple[InPrecision, ...] = ()
 
     def __str__(self) -> str:
         """Table of the layers and the totals."""
@@ -93,7 +100,11 @@ class CompressionResult:
             ]
         tuned = [] if self.tuning is None else [f"tuned       {self.tuning}"]
         kept = [] if self.accuracy is None else self.accuracy.lines()
-        return fitted + tuned + kept + ([] if self.output is None else self.output.lines())
+        each = "; ".join(map(str, self.precisions))
+        taken = ": the nearest is taken" if sum(one.kept for one in self.precisions) > 1 else ""
+        chosen = [f"precisions  {each}{taken}"] if self.precisions else []
+        chosen += [] if self.int8 is None else self.int8.lines()
+        return fitted + tuned + kept + chosen + ([] if self.output is None else self.output.lines())
 
     @property
     def warnings(self) -> list[str]:
@@ -103,6 +114,7 @@ class CompressionResult:
         return [
             *([] if self.accuracy is None else self.accuracy.warnings),
             *too_few_images(self.distances),
+            *([] if self.int8 is None else self.int8.warnings()),
             *([] if self.output is None else self.output.warnings(fitted=is_fitted(self))),
         ]
 
@@ -110,7 +122,8 @@ class CompressionResult:
         """The network as it was measured, to be run, timed and exported; :attr:`model` is the one to train on.
 
         Of a budget of latency neighbouring factors are multiplied out as the plan says (``form``), which is the
-        same function up to rounding. Otherwise nothing was measured, and this is :attr:`model` itself.
+        same function up to rounding. Otherwise nothing was measured, and this is :attr:`model` itself. Of a plan in 8 bits
+        it is what was quantized; what was measured is the file :attr:`int8`.
         """
         return fuse_as_planned(self.model, self.plan)
 
@@ -118,6 +131,8 @@ class CompressionResult:
         self, path: str | Path, *, overwrite: bool = False, report: Mapping[str, object] | None = None
     ) -> Path:
         """Write the saved folder: ``config.json``, ``model.safetensors``, ``report.json``; of an ONNX file another.
+
+        Of a plan in 8 bits there is ``int8.onnx`` too.
 
         Parameters
         ----------
@@ -141,6 +156,7 @@ class CompressionResult:
             self.plan,
             architecture=self.architecture,
             input_size=self.input_size,
+            int8=None if self.int8 is None else self.int8.content,
             report={**self.summary(), **(report or {})},
             overwrite=overwrite,
         )
@@ -153,9 +169,11 @@ class CompressionResult:
             "relative_error": self.relative_error,
             "errors": dict(self.errors),
             "seconds": dict(self.seconds),
-            **({"latency": asdict(self.plan.latency)} if self.plan.latency else {}),
+            **({"latency": self.plan.latency.to_json()} if self.plan.latency else {}),
             **({"distances": dict(self.distances)} if self.distances else {}),
             **({"tuning": self.tuning.to_json()} if self.tuning else {}),
             **({"accuracy": self.accuracy.to_json()} if self.accuracy else {}),
+            **({} if self.int8 is None else {"int8": self.int8.summary()}),
+            **({"precisions": [asdict(each) for each in self.precisions]} if self.precisions else {}),
             **({} if self.output is None else self.output.summary()),
         }

@@ -13,9 +13,11 @@ from tuckertree._base.errors import UsageError
 from tuckertree._base.progress import progress_bar
 from tuckertree.calibration import Calibration, CalibrationData, Length, check_images, tune_network
 from tuckertree.calibration.sources import to_model
+from tuckertree.compression.int8 import quantize_network
 from tuckertree.compression.measures import Stopwatch, measure_errors
 from tuckertree.compression.result import CompressionResult
 from tuckertree.io.sizes import Size
+from tuckertree.latency import is_int8
 from tuckertree.measure import ExampleInputs
 from tuckertree.network.surgery import is_compressed, to_dense
 from tuckertree.planning import take_inventory
@@ -103,6 +105,10 @@ def tune(
     result = network if isinstance(network, CompressionResult) else None
     model: nn.Module = network.model if isinstance(network, CompressionResult) else network
     output = result.output if result else None
+    if result is not None and is_int8(result.plan) and output is not None:
+        raise UsageError(
+            "a file in 8 bits cannot be tuned; tune as it is compressed: compress(..., tune=...)"
+        )
     original = original_of(result, original)
     given = images_for(result, images)
     first = next(iter(given))
@@ -124,6 +130,9 @@ def tune(
         return tuned
     stopwatch.lap("tuning")
     output = output.with_module(tuned) if output else None
+    int8, example = None, _example(network.input_size)
+    if is_int8(network.plan) and example is not None:
+        int8 = quantize_network(tuned, original, network.plan, example, given)
     layers = take_inventory(original, to_model(first, original)).layers
     errors, relative_error = measure_errors(original, tuned, layers)
     return replace(
@@ -135,6 +144,7 @@ def tune(
         output=output,
         tuning=tuning,
         accuracy=None,
+        int8=int8,
     )
 
 

@@ -23,10 +23,11 @@ from tuckertree.planning import Plan
 
 FORMAT = 1
 CONFIG, TENSORS, REPORT = "config.json", "model.safetensors", "report.json"
+QUANTIZED = "int8.onnx"
 SAVED = Kind(
     CONFIG,
     {"format": int, "tuckertree": str},
-    frozenset({CONFIG, TENSORS, REPORT, "logs"}),  # logs: of finetune
+    frozenset({CONFIG, TENSORS, REPORT, QUANTIZED, "logs"}),  # logs: of finetune
 )
 
 
@@ -48,6 +49,8 @@ class SavedConfig:
         The plan that was applied.
     input_size
         Size of the inputs it was compressed with; None in folders that do not say.
+    int8
+        Name of the ONNX file in 8 bits that the network was measured as, or None.
     """
 
     format: int
@@ -56,6 +59,7 @@ class SavedConfig:
     tensors: str
     plan: Plan
     input_size: Size | None = None
+    int8: str | None = None
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,7 @@ class _Config:
     tensors: str
     plan: Plan
     input_size: object = None
+    int8: str | None = None
 
 
 def save_folder(
@@ -78,6 +83,7 @@ def save_folder(
     architecture: str | None,
     report: Mapping[str, object],
     input_size: Size | None = None,
+    int8: bytes | None = None,
     overwrite: bool = False,
 ) -> Path:
     """Write a compressed model; see :meth:`tuckertree.CompressionResult.save`.
@@ -95,9 +101,12 @@ def save_folder(
         "tensors": TENSORS,
         "plan": plan.to_json(),
         "input_size": input_size,
+        **({} if int8 is None else {"int8": QUANTIZED}),
     }
     with atomic_folder(path, kind=SAVED, overwrite=overwrite) as folder:
         save_tensors(model, folder / TENSORS)
+        if int8 is not None:
+            (folder / QUANTIZED).write_bytes(int8)
         _write_json(folder / REPORT, {**report, "environment": environment()})
         _write_json(folder / CONFIG, config)
     return path
@@ -138,10 +147,22 @@ def read_config(path: str | Path) -> SavedConfig:
         size = read_size(found.input_size)
     except TuckertreeError as error:
         raise TuckertreeError(f"{path / CONFIG}: {error}") from error
-    if Path(found.tensors).name != found.tensors or found.tensors in ("", ".", ".."):
-        raise TuckertreeError(f"{path / CONFIG} names tensors outside its folder: {found.tensors!r}; refused")
+    for what, name in (("tensors", found.tensors), ("an ONNX file", found.int8)):
+        if name is not None and (Path(name).name != name or name in ("", ".", "..")):
+            raise TuckertreeError(f"{path / CONFIG} names {what} outside its folder: {name!r}; refused")
     architecture = None if found.architecture is None else UntrustedName(found.architecture)
-    return SavedConfig(FORMAT, found.tuckertree, architecture, found.tensors, found.plan, size)
+    return SavedConfig(FORMAT, found.tuckertree, architecture, found.tensors, found.plan, size, found.int8)
+
+
+def int8_file(path: str | Path, config: SavedConfig) -> Path | None:
+    """The ONNX file in 8 bits of a saved folder, if it has one; nothing of it is read.
+
+    Raises
+    ------
+    TuckertreeError
+        If it is missing, or leads outside the folder.
+    """
+    return None if config.int8 is None else _inside(Path(path), config.int8)
 
 
 def read_plan(path: str | Path) -> Plan:

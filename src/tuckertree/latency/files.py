@@ -22,11 +22,12 @@ from tuckertree.network.onnx.module import OnnxModule
 from tuckertree.network.onnx.rewriting import rewrite
 from tuckertree.network.onnx.writing import written
 from tuckertree.planning import Budget, Inventory, LayerPlan, Plan
-from tuckertree.runtimes import CandidateTime, Runtime, get_runtime, runtimes
+from tuckertree.runtimes import INT8, CandidateTime, Runtime, get_runtime, quantized, runtimes
+from tuckertree.runtimes.quantization import batches_for_time
 
 
 def onnx_runtime_of(rule: Budget) -> Runtime:
-    """The runtime that a budget names, if it runs ONNX files.
+    """The runtime that a budget names, in the first of its precisions, if it runs ONNX files.
 
     Raises
     ------
@@ -35,7 +36,7 @@ def onnx_runtime_of(rule: Budget) -> Runtime:
     TuckertreeError
         If it is not installed.
     """
-    runtime = get_runtime(rule.runtime, threads=rule.threads)
+    runtime = get_runtime(rule.runtime, threads=rule.threads, precision=rule.precision[0])
     if not runtime.reads_onnx:
         known = " or ".join(name for name, kind in runtimes().items() if kind.reads_onnx)
         raise UsageError(f"an ONNX file runs on {known}, not on {rule.runtime}")
@@ -95,6 +96,8 @@ class FileBenchmark(PlanBenchmark):
             TemporaryDirectory(prefix="tuckertree-") as folder,
             written(Path(folder) / self._file.path.name, proto, self._file, overwrite=False) as new,
         ):
+            if self.runtime.precision == INT8:
+                new.write_bytes(quantized(new, batches_for_time(self._inputs)).SerializeToString())
             return _ready(self.runtime, new, self._inputs)
 
 

@@ -13,7 +13,7 @@ from tuckertree.latency.time_model import fill
 from tuckertree.measure import ExampleInputs, Timing, copy_for_inference, time_in_turns, time_until_steady
 from tuckertree.network.surgery import build_structure, replace_layers
 from tuckertree.planning import Plan
-from tuckertree.runtimes import Runtime
+from tuckertree.runtimes import FP32, INT8, Runtime
 
 _ROUNDS = 25
 _SHORTEST, _PAUSE = 2e-3, 0.05
@@ -39,7 +39,7 @@ def fuse_as_planned(model: nn.Module, plan: Plan) -> nn.Module:
     TuckertreeError
         If the plan names a variant of a layer that is no such chain here.
     """
-    if not is_measured(plan):
+    if all(layer.form is None for layer in plan.compressed):
         return model
     contracted: dict[str, nn.Module] = {}
     for layer in plan.compressed:
@@ -56,8 +56,13 @@ def fuse_as_planned(model: nn.Module, plan: Plan) -> nn.Module:
 
 
 def is_measured(plan: Plan) -> bool:
-    """Whether a plan names the fusion variants that its layers were measured in: it was made for a latency."""
-    return any(layer.form is not None for layer in plan.compressed)
+    """Whether a plan was made for a latency: it names the fusion variants of its layers, or is in another precision."""
+    return is_int8(plan) or any(layer.form is not None for layer in plan.compressed)
+
+
+def is_int8(plan: Plan) -> bool:
+    """Whether a plan was measured in 8 bits."""
+    return plan.latency is not None and plan.latency.precision == INT8
 
 
 class PlanBenchmark(ABC):
@@ -66,9 +71,9 @@ class PlanBenchmark(ABC):
     Parameters
     ----------
     runtime
-        What runs them.
+        What runs them, in its precision.
     dense
-        Runs the dense network once.
+        Runs the dense network once, in single precision.
     batch, example_batch
         Samples in one run, and in the example inputs that the inventory was taken at.
     """
@@ -124,7 +129,7 @@ class NetworkBenchmark(PlanBenchmark):
             raise UsageError("a budget of latency needs a model that is called with tensors by position")
         self._inputs = [x.cpu() if batch is None else _of_batch(x.cpu(), batch) for x in inputs]
         self._model = copy_for_inference(model).cpu()
-        dense = runtime.load(self._model, self._inputs).bind(self._inputs)
+        dense = runtime.at(FP32).load(self._model, self._inputs).bind(self._inputs)
         super().__init__(runtime, dense, batch or len(inputs[0]), len(inputs[0]))
 
     def planned(self, plan: Plan) -> Callable[[], object]:

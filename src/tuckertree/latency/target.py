@@ -6,16 +6,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from math import floor
 
-from torch import nn
-
 from tuckertree._base.errors import UnreachableTargetError
 from tuckertree._base.progress import ProgressCallback, no_progress
-from tuckertree.latency.network import NetworkBenchmark, PlanBenchmark
-from tuckertree.latency.time_model import LayerBenchmark, RuntimeBenchmark, TimeModel
-from tuckertree.measure import ExampleInputs, Timing
-from tuckertree.planning import DENSE, Budget, Decisions, Inventory, Latency, Options, Plan, make_plan
+from tuckertree.measure import Timing
+from tuckertree.planning import Budget, Decisions, Inventory, Latency, Options, Plan, make_plan
+from tuckertree.planning.budget import SINGLE
 from tuckertree.planning.groups import PER_SECOND, units
-from tuckertree.runtimes import Runtime, find_runtime, get_runtime
 
 ROUNDS = 5
 """At most so many plans are measured."""
@@ -26,87 +22,18 @@ _ALL = 0.98
 _HAIR = 1e-6
 
 
-class LatencyTarget:
-    """A budget of latency for one network: the times of its layers, and a plan that keeps the target.
+class LatencyNotKeptError(UnreachableTargetError):
+    """No plan keeps a target of latency.
 
-    Parameters
+    Attributes
     ----------
-    rule
-        A budget of latency.
-    network
-        Times plans for the whole network.
-    layers
-        Times variants of its layers, on the same runtime.
+    nearest
+        Share of the dense network's time that the fastest plan measured takes.
     """
 
-    def __init__(self, rule: Budget, network: PlanBenchmark, layers: LayerBenchmark) -> None:
-        self.rule = rule
-        self._network, self._layers = network, layers
-
-    @classmethod
-    def of_model(cls, model: nn.Module, example_inputs: ExampleInputs, rule: Budget) -> LatencyTarget:
-        """The target of a network of torch.
-
-        Raises
-        ------
-        UsageError
-            If the runtime is unknown, or the inputs are not tensors by position.
-        TuckertreeError
-            If the runtime is not installed or cannot run the network.
-        """
-        runtime = runtime_of(rule, model)
-        network = NetworkBenchmark(model, example_inputs, runtime, rule.batch)
-        dtype = next(p.dtype for p in model.parameters() if p.is_floating_point())
-        return cls(rule, network, RuntimeBenchmark(runtime, dtype))
-
-    def at(self, rule: Budget) -> LatencyTarget:
-        """The same times for another target."""
-        return LatencyTarget(rule, self._network, self._layers)
-
-    def measure(
-        self, inventory: Inventory, options: Options, *, tick: ProgressCallback = no_progress
-    ) -> tuple[Inventory, TimeModel]:
-        """The inventory with the time of the network, and the times of the layers that may be compressed."""
-        model = TimeModel(self._layers, (self._network.batch, self._network.example_batch), options.of_layers)
-        model.measure([x for x in inventory.layers if options.method(x)[0] != DENSE], tick=tick)
-        return replace(inventory, seconds=self._network.seconds()), model
-
-    def plan(
-        self,
-        inventory: Inventory,
-        candidates: Decisions,
-        options: Options,
-        *,
-        tick: ProgressCallback = no_progress,
-    ) -> Plan:
-        """A plan that was measured to keep the target; as :func:`meet_target`."""
-        plan = meet_target(inventory, candidates, self.rule, options, self._network, tick=tick)
-        assert plan.latency is not None
-        runtime = self._network.runtime
-        latency = replace(
-            plan.latency,
-            runtime=f"{runtime.name} {runtime.version}",
-            threads=runtime.threads,
-            batch=self._network.batch,
-        )
-        return replace(plan, latency=latency)
-
-
-def runtime_of(rule: Budget, model: nn.Module) -> Runtime:
-    """The runtime that a budget names, where it can on the model's device.
-
-    Raises
-    ------
-    UsageError
-        If it is unknown.
-    TuckertreeError
-        If it is not installed.
-    """
-    device = next((str(p.device) for p in model.parameters()), "cpu")
-    there = find_runtime(rule.runtime).devices
-    return get_runtime(
-        rule.runtime, threads=rule.threads, device=device if device.partition(":")[0] in there else there[0]
-    )
+    def __init__(self, message: str, nearest: float) -> None:
+        super().__init__(message)
+        self.nearest = nearest
 
 
 def meet_target(
@@ -116,13 +43,15 @@ def meet_target(
     options: Options,
     measure: Callable[[Plan], Timing],
     *,
+    alone: Plan | None = None,
     tick: ProgressCallback = no_progress,
 ) -> Plan:
     """Choose by the layers' times, measure the network, correct, and choose again.
 
     The time that all layers together save is taken to be off by one factor, measured over predicted savings.
     With it the next choice is made; between a plan that was too slow and one that was fast enough it is made by
-    interpolation. Of the plans that kept the target the one of the least loss counts.
+    interpolation. Of the plans that kept the target the one of the least loss counts. In another precision a plan that is
+    not faster than the precision alone does not count.
 
     Parameters
     ----------
@@ -130,54 +59,68 @@ def meet_target(
         With times.
     measure
         Gives the time of a plan's network over the dense one's.
+    alone
+        In another precision than the dense network's, the plan that factors nothing, measured.
 
     Raises
     ------
-    UnreachableTargetError
+    LatencyNotKeptError
         If no plan keeps the target, the fastest among them, and the rule does not ask for best effort; the message
         gives the nearest that was measured.
     """
     assert inventory.seconds is not None
     assert rule.latency is not None
     target = float(rule.latency)
-    least = least_latency(inventory, candidates)
+    whole = alone.latency.measured if alone and alone.latency else 1.0
+    unfactored = replace(inventory, seconds=whole * inventory.seconds)
+    least = least_latency(inventory, candidates, whole)
     # The budget counts whole nanoseconds, and rounds each layer's time: in a small network they add up.
     least = max(least, 0.0) + _HAIR + (len(candidates) + 2) * 1e-9 / inventory.seconds
     share, found = target, list[Plan]()
     for number in range(1, ROUNDS + 1):
         share = max(share, least)
-        plan = make_plan(inventory, candidates, replace(rule, latency=min(share, 1.0)), options)
+        plan = make_plan(unfactored, candidates, replace(rule, latency=min(share / whole, 1.0)), options)
         plan = replace(plan, rule=rule.describe())
-        predicted = predicted_share(plan, inventory)
-        measured = measure(plan) if plan.changes else Timing(1.0, 1.0, 1.0)
-        fastest = 1 - predicted >= _ALL * (1 - least)
-        latency = _latency(inventory, target, predicted, measured, number, fastest=fastest)
+        predicted = predicted_share(plan, inventory, whole)
+        measured = measure(plan) if plan.changes else Timing(whole, whole, whole)
+        fastest = whole - predicted >= _ALL * (whole - least)
+        tried = number + (alone is not None)
+        latency = measured_latency(inventory, target, predicted, measured, tried, fastest=fastest)
         found.append(replace(plan, latency=latency))
         tick("plans", number, ROUNDS)
         if TOO_FAST <= measured.median / target <= TOO_SLOW:
             break
-        corrected = _corrected(found, target)
+        corrected = _corrected(found, target, whole)
         if abs(max(corrected, least) - share) < _HAIR:
             break
         share = corrected
-    return _best(found, rule)
+    faster = [plan for plan in found if alone is None or (plan.latency and plan.latency.measured < whole)]
+    return _best([alone, *faster] if alone else faster, rule)
 
 
-def least_latency(inventory: Inventory, candidates: Decisions) -> float:
-    """Share of the dense network's time that is left if every layer saves what it can, by the layers' times."""
+def keeps_target(plan: Plan) -> bool:
+    """Whether a plan was measured to keep its target."""
+    return plan.latency is not None and plan.latency.measured <= TOO_SLOW * plan.latency.target
+
+
+def least_latency(inventory: Inventory, candidates: Decisions, whole: float = 1.0) -> float:
+    """Share of the dense network's time that is left if every layer saves what it can, by the layers' times.
+
+    ``whole`` is what the network takes with nothing factored: less than all of it in another precision.
+    """
     assert inventory.seconds is not None
     costs = (part.front.costs for part in units(candidates, ["latency"]))  # of choices that can be made apart
-    return 1 - sum(float(each.max() - each.min()) for each in costs) / PER_SECOND / inventory.seconds
+    return whole - sum(float(each.max() - each.min()) for each in costs) / PER_SECOND / inventory.seconds
 
 
-def predicted_share(plan: Plan, inventory: Inventory) -> float:
-    """Time of a plan's network over the dense one's, as its layers' times predict it."""
+def predicted_share(plan: Plan, inventory: Inventory, whole: float = 1.0) -> float:
+    """Time of a plan's network over the dense one's, as its layers' times predict it; ``whole`` as above."""
     assert inventory.seconds is not None
     saved = sum(layer.seconds[0] - layer.seconds[1] for layer in plan.layers if layer.seconds)
-    return 1 - saved / inventory.seconds
+    return whole - saved / inventory.seconds
 
 
-def _corrected(found: list[Plan], target: float) -> float:
+def _corrected(found: list[Plan], target: float, whole: float) -> float:
     """The prediction to ask for, such that the target is what will be measured."""
     tries = [(plan.latency.predicted, plan.latency.measured) for plan in found if plan.latency]
     kept = max((each for each in tries if each[1] <= target), default=None)
@@ -187,15 +130,18 @@ def _corrected(found: list[Plan], target: float) -> float:
             return 0.0  # before the target is refused, the fastest plan there is has its turn
         predicted, measured = min(slow)
         # A network that seems to have got no faster tells no factor: then twice as much is asked for.
-        return 1 - (1 - predicted) * ((1 - target) / (1 - measured) if measured < 1 else 2)
-    # Doing nothing is a try, too: it takes as long as the dense network.
-    too_slow = min([each for each in slow if each[0] > kept[0]], default=(1.0, 1.0))
+        return whole - (whole - predicted) * (
+            (whole - target) / (whole - measured) if measured < whole else 2
+        )
+    # Doing nothing is a try, too.
+    too_slow = min([each for each in slow if each[0] > kept[0]], default=(whole, whole))
     return kept[0] + (target - kept[1]) * (too_slow[0] - kept[0]) / (too_slow[1] - kept[1])
 
 
-def _latency(
+def measured_latency(
     inventory: Inventory, target: float, predicted: float, measured: Timing, number: int, *, fastest: bool
 ) -> Latency:
+    """What was measured for a target, after ``number`` plans; on what is not said yet."""
     assert inventory.seconds is not None
     return Latency(
         runtime="",
@@ -216,32 +162,32 @@ def _best(found: list[Plan], rule: Budget) -> Plan:
     """The plan that kept the target and loses least; with best effort the nearest, where none did."""
 
     def loss(plan: Plan) -> float:
-        assert plan.optimality is not None
-        return plan.optimality.loss
+        return plan.optimality.loss if plan.optimality else 0.0
 
     def measured(plan: Plan) -> float:
         assert plan.latency is not None
         return plan.latency.measured
 
     target = float(rule.latency or 1)
-    kept = [plan for plan in found if measured(plan) <= TOO_SLOW * target]
+    kept = [plan for plan in found if keeps_target(plan)]
     if kept:
         return min(kept, key=loss)
     nearest = min(found, key=measured)
     if rule.best_effort and measured(nearest) < 1:
         assert nearest.latency is not None
         return replace(nearest, latency=replace(nearest.latency, missed=True))
-    raise UnreachableTargetError(_unreachable(target, measured(nearest)))
+    raise LatencyNotKeptError(_unreachable(target, measured(nearest), rule), measured(nearest))
 
 
-def _unreachable(target: float, nearest: float) -> str:
+def _unreachable(target: float, nearest: float, rule: Budget) -> str:
     within_reach = floor(10 / nearest) / 10
+    precision = "" if rule.precision == SINGLE else f" in {rule.precision[0]}"
     advice = (
         f"try --latency {within_reach:.1f}x, or keep the nearest plan by --best-effort (Budget(best_effort=True))"
         if within_reach > 1
-        else "on this runtime the network gets no faster"
+        else f"on this runtime the network gets no faster{precision}"
     )
     return (
         f"a latency of {target:.4g} of the dense network's ({1 / target:.3g}x) cannot be met; the nearest that was "
-        f"measured is {nearest:.4g} ({1 / nearest:.3g}x); {advice}"
+        f"measured is {nearest:.4g} ({1 / nearest:.3g}x){precision}; {advice}"
     )

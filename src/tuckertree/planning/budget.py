@@ -23,6 +23,8 @@ from tuckertree.planning.rules import Allocation
 
 COSTS = ("macs", "params", "latency")
 """What can be made small while an accuracy is kept."""
+SINGLE = ("fp32",)
+"""Precisions of a budget that names none: single precision alone."""
 _DIGITS = 10_000
 """The nearest value within reach is given to so many parts of the network."""
 
@@ -46,6 +48,9 @@ class Budget:
     runtime, threads, batch
         What the time is measured on (:func:`tuckertree.runtimes.get_runtime`), with how many threads (by
         default torch's number) and how many samples (by default those of the example inputs).
+    precision
+        With latency, in which precisions the network may run: ``("fp32",)``, or ``"fp32,int8"`` as text. Of the plans that
+        keep the target, one for each precision, the one is taken whose outputs are nearest to the original's.
     max_drop
         Instead of these, the most that may be lost, in points of top-1: 1.0 allows 90.7 % of 91.7 %. Needs labelled
         images (``compress(..., data=...)``).
@@ -73,6 +78,8 @@ class Budget:
     (True, True)
     >>> plan.optimality.lower_bound <= plan.optimality.loss  # the best choice lies between
     True
+    >>> tt.Budget(latency="2x", runtime="onnxruntime", precision="fp32,int8").precision
+    ('fp32', 'int8')
     """
 
     params: float | str | None = None
@@ -85,8 +92,12 @@ class Budget:
     max_drop: float | None = None
     agreement: float | None = None
     cheapest: str | None = None
+    precision: tuple[str, ...] | str = SINGLE
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "precision", _names(self.precision))
+        if self.precision != SINGLE and self.latency is None:
+            raise UsageError("precision belongs to a budget of latency, such as Budget(latency='2x')")
         if self.batch is not None and self.batch < 1:
             raise UsageError(f"a batch holds at least one sample, not {self.batch}")
         if self.keeps_accuracy:
@@ -171,6 +182,7 @@ class Budget:
             kinds: tuple[str, ...] = ("max_drop", "agreement", "cheapest")
         else:
             kinds = ("params", "macs") if self.latency is None else ("latency", "runtime", "threads", "batch")
+        kinds += () if self.precision == SINGLE else ("precision",)
         return {"rule": "budget", **{kind: getattr(self, kind) for kind in kinds}}
 
     def _check_accuracy(self) -> None:
@@ -266,6 +278,22 @@ def trade_off(
 
 def _is_number(value: object) -> bool:
     return not isinstance(value, bool) and isinstance(value, Real) and isfinite(value)
+
+
+def _names(precision: object) -> tuple[str, ...]:
+    """Read names of precisions, as text with commas between them or one by one.
+
+    Raises
+    ------
+    UsageError
+        If there is none, or one twice.
+    """
+    listed = precision.split(",") if isinstance(precision, str) else precision
+    names = listed if isinstance(listed, list | tuple) else ()
+    found = tuple(name.strip() for name in names if isinstance(name, str))
+    if not found or len(found) < len(names) or len(set(found)) < len(found) or "" in found:
+        raise UsageError(f"precision names one or several, each once, such as 'fp32,int8', not {precision!r}")
+    return found
 
 
 def _share(kind: str, value: float | str) -> float:

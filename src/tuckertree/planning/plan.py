@@ -163,6 +163,8 @@ class Latency:
     missed
         Whether the target was not kept, and this is the nearest plan (:attr:`Budget.best_effort
         <tuckertree.planning.Budget.best_effort>`).
+    precision
+        In which the planned network was measured, ``fp32`` or ``int8``; the dense one always in single precision.
     """
 
     runtime: str
@@ -177,6 +179,14 @@ class Latency:
     rounds: int
     fastest: bool = False
     missed: bool = False
+    precision: str = "fp32"
+
+    def to_json(self) -> dict[str, Any]:
+        """The same as JSON data."""
+        data = asdict(self)
+        if self.precision == "fp32":
+            del data["precision"]
+        return data
 
 
 @dataclass(frozen=True)
@@ -231,8 +241,8 @@ class Plan:
 
     @property
     def changes(self) -> bool:
-        """Whether anything becomes smaller."""
-        return bool(self.compressed or self.pruned)
+        """Whether anything becomes smaller: layers, or the numbers that all of them compute with."""
+        return bool(self.compressed or self.pruned or (self.latency and self.latency.precision != "fp32"))
 
     def noted(self, notes: Mapping[str, str]) -> Plan:
         """The same plan with more in the reasons of some layers, by name."""
@@ -248,6 +258,8 @@ class Plan:
         for layer in data["layers"]:
             if layer["group"] is None:
                 del layer["group"]
+        if self.latency:
+            data["latency"] = self.latency.to_json()
         for name in ("pruned", "before"):
             if not data[name]:
                 del data[name]

@@ -4,11 +4,21 @@ from tuckertree.runtimes.cache import LatencyCache, cache_folder
 from tuckertree.runtimes.candidates import CandidateTime, time_candidates
 from tuckertree.runtimes.contract import ContractedLayer, Contraction, contract
 from tuckertree.runtimes.onnx_model import DYNAMIC, Dynamic, to_onnx
-from tuckertree.runtimes.registry import find_runtime, formats, get_runtime, register_runtime, runtimes
+from tuckertree.runtimes.quantization import FP32, INT8, quantized
+from tuckertree.runtimes.registry import (
+    check_precision,
+    find_runtime,
+    formats,
+    get_runtime,
+    register_runtime,
+    runtimes,
+)
 from tuckertree.runtimes.runtime import Runnable, Runtime, usable_device
 
 __all__ = [
     "DYNAMIC",
+    "FP32",
+    "INT8",
     "CandidateTime",
     "ContractedLayer",
     "Contraction",
@@ -17,10 +27,12 @@ __all__ = [
     "Runnable",
     "Runtime",
     "cache_folder",
+    "check_precision",
     "contract",
     "find_runtime",
     "formats",
     "get_runtime",
+    "quantized",
     "register_runtime",
     "runtimes",
     "time_candidates",

@@ -1,4 +1,4 @@
-"""ONNX Runtime and OpenVINO, on the CPU, in single precision."""
+"""ONNX Runtime and OpenVINO, on the CPU, in single precision or in 8 bits."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from tuckertree._base.errors import TuckertreeError
 from tuckertree._base.extras import require_extra
 from tuckertree.runtimes.onnx_model import Dynamic, branches_to_onnx, quiet_export, to_onnx
+from tuckertree.runtimes.quantization import FP32, INT8, batches_for_time, quantized
 from tuckertree.runtimes.runtime import Runnable, Runtime
 from tuckertree.runtimes.signal_stack import same_signal_stack
 
@@ -23,14 +24,20 @@ class _OnnxRuntime(Runtime):
 
     reads_onnx: ClassVar[bool] = True
     measures_memory: ClassVar[bool] = True
+    precisions: ClassVar[tuple[str, ...]] = (FP32, INT8)
 
     def load(self, model: nn.Module, inputs: Sequence[Tensor]) -> Runnable:
         """As :meth:`Runtime.load`, by way of ONNX."""
-        return self.load_onnx(to_onnx(model, inputs).SerializeToString())
+        return self._load_proto(to_onnx(model, inputs), inputs)
 
     def load_branches(self, models: Sequence[nn.Module], inputs: Sequence[Tensor]) -> list[Runnable]:
         """As :meth:`Runtime.load_branches`, by one export."""
-        return [self.load_onnx(proto.SerializeToString()) for proto in branches_to_onnx(models, inputs)]
+        return [self._load_proto(proto, inputs) for proto in branches_to_onnx(models, inputs)]
+
+    def _load_proto(self, proto: Any, inputs: Sequence[Tensor]) -> Runnable:
+        if self.precision == INT8:
+            proto = quantized(proto, batches_for_time(inputs))
+        return self.load_onnx(proto.SerializeToString())
 
     def open(self, path: Path) -> Runnable:
         """As :meth:`Runtime.open`."""

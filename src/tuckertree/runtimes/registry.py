@@ -13,6 +13,7 @@ import torch
 
 from tuckertree._base.errors import UsageError
 from tuckertree.runtimes.onnx_runtimes import OnnxRuntime, OpenVino
+from tuckertree.runtimes.quantization import FP32
 from tuckertree.runtimes.runtime import Runtime, usable_device
 from tuckertree.runtimes.torch_runtimes import CompiledRuntime, TorchRuntime
 
@@ -62,7 +63,27 @@ def find_runtime(name: str) -> type[Runtime]:
     return _KINDS[name]
 
 
-def get_runtime(name: str, *, threads: int | None = None, device: str = "cpu") -> Runtime:
+def check_precision(name: str, precision: str) -> None:
+    """Refuse a precision that a runtime does not have.
+
+    Raises
+    ------
+    UsageError
+        If there is no such runtime or precision, or the runtime cannot run a network so; the message says which can.
+    """
+    kind, every = find_runtime(name), runtimes().values()
+    if precision in kind.precisions:
+        return
+    able = [other.name for other in every if precision in other.precisions]
+    if not able:
+        known = dict.fromkeys(each for other in every for each in other.precisions)
+        raise UsageError(f"unknown precision {precision!r}; known: {', '.join(known)}")
+    raise UsageError(f"networks run in {precision} on {', '.join(able)}, not on {name}")
+
+
+def get_runtime(
+    name: str, *, threads: int | None = None, device: str = "cpu", precision: str = FP32
+) -> Runtime:
     """Make a runtime by name.
 
     Parameters
@@ -73,15 +94,20 @@ def get_runtime(name: str, *, threads: int | None = None, device: str = "cpu") -
         Threads of the CPU that a run may use; by default as many as torch uses.
     device
         A torch device, of a type that the runtime runs on.
+    precision
+        ``fp32``; or ``int8`` where the runtime has it: then networks that it loads are quantized, by ranges that are
+        good enough to time them.
 
     Raises
     ------
     UsageError
-        If there is no such runtime, it does not run on the device, or the number of threads is not positive.
+        If there is no such runtime, it does not run on the device or in the precision, or the number of threads is not
+        positive.
     TuckertreeError
         If its package is not installed.
     """
     kind = find_runtime(name)
+    check_precision(name, precision)
     if threads is not None and threads < 1:
         raise UsageError(f"a runtime needs at least one thread, got {threads}")
     if device.partition(":")[0] not in kind.devices:
@@ -90,7 +116,7 @@ def get_runtime(name: str, *, threads: int | None = None, device: str = "cpu") -
     usable_device(device)
     runtime = kind(threads or torch.get_num_threads(), device)
     _ = runtime.version  # imports the package, or says what to install
-    return runtime
+    return runtime.at(precision)
 
 
 def _check(kind: type[Runtime]) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import platform
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,7 @@ from tuckertree._base.errors import TuckertreeError, UsageError
 from tuckertree.measure import processor
 from tuckertree.measure.nested import leaves
 from tuckertree.runtimes.onnx_model import Dynamic
+from tuckertree.runtimes.quantization import FP32
 
 
 class Runnable(ABC):
@@ -52,10 +54,14 @@ class Runtime(ABC):
     measures_memory
         Whether its memory on the CPU can be measured, by opening a file in another process. That process finds a
         runtime of another package by the entry point ``tuckertree.runtimes``.
+    precisions
+        In which it can run a network; all runtimes do so in single precision, ``fp32``.
     threads
         Threads of the CPU that one run may use.
     device
         A torch device.
+    precision
+        What :meth:`load` makes of a network; files are run as they are.
     """
 
     name: ClassVar[str]
@@ -64,6 +70,8 @@ class Runtime(ABC):
     suffix: ClassVar[str] = ""
     reads_onnx: ClassVar[bool] = False
     measures_memory: ClassVar[bool] = False
+    precisions: ClassVar[tuple[str, ...]] = (FP32,)
+    precision: str = FP32
 
     def __init__(self, threads: int, device: str) -> None:
         self.threads, self.device = threads, device
@@ -87,7 +95,24 @@ class Runtime(ABC):
             "machine": f"{platform.machine()} {self.hardware}",
             "threads": self.threads,
             "device": self.device,
+            **({} if self.precision == FP32 else {"precision": self.precision}),
         }
+
+    def at(self, precision: str) -> Self:
+        """The same runtime in a precision, one of :attr:`precisions`.
+
+        Raises
+        ------
+        UsageError
+            If it cannot run networks so.
+        """
+        if precision not in self.precisions:
+            raise UsageError(
+                f"the runtime {self.name} runs networks in {', '.join(self.precisions)}, not in {precision!r}"
+            )
+        other = copy.copy(self)
+        other.precision = precision
+        return other
 
     @abstractmethod
     def load(self, model: nn.Module, inputs: Sequence[Tensor]) -> Runnable:

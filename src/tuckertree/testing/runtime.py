@@ -117,6 +117,22 @@ class RuntimeContract:
         for module, runnable in zip(modules, self.make().load_branches(modules, [x]), strict=True):
             self._agrees(runnable, module, [x])
 
+    def test_in_other_precisions_it_computes_about_the_same(self) -> None:
+        """With times under another key; a precision that it does not have is refused."""
+        kind, runtime = find_runtime(self.runtime), self.make()
+        assert runtime.precision == kind.precisions[0] == "fp32"
+        _refused(UsageError, get_runtime, self.runtime, precision="int1")
+        _refused(UsageError, runtime.at, "int1")
+        for precision in kind.precisions[1:]:
+            other = get_runtime(self.runtime, threads=1, precision=precision)
+            assert other.precision == precision
+            assert {**other.key} == {**runtime.key, "precision": precision}
+            assert other.at("fp32").key == runtime.key
+            for model, inputs in self.cases():
+                found, expected = other.load(model, inputs).run(inputs), reference_outputs(model, inputs)
+                for a, b in zip(found, expected, strict=True):
+                    assert float((a - b).norm()) < 0.1 * float(b.norm())
+
     def test_files_that_it_writes_compute_the_same(self) -> None:
         """With a free batch for any batch."""
         runtime = self.make()

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from tuckertree._base.errors import TuckertreeError, UsageError
 from tuckertree._base.names import TrustedName, UntrustedName
 from tuckertree.io import ask_for_model, load_folder, read_config
+from tuckertree.io.folder import int8_file
 from tuckertree.io.recognition import CHECKPOINT, EXPORTED, SAFETENSORS, TORCHSCRIPT, kind_of
 from tuckertree.latency import is_measured
 from tuckertree.planning import Plan
@@ -39,6 +40,8 @@ class OpenModel:
         For a compressed network, the plan that made it.
     fused
         Whether the model is as it was measured for a latency.
+    int8
+        The ONNX file in 8 bits that was measured, of which the model is what was quantized; not read yet.
     """
 
     model: nn.Module
@@ -46,6 +49,7 @@ class OpenModel:
     preprocessing: Preprocessing
     plan: Plan | None = None
     fused: bool = False
+    int8: Path | None = None
 
     @property
     def example(self) -> Tensor:
@@ -139,7 +143,13 @@ def _open_folder(
             raise
         raise ask_for_model(path, error) from error
     model, config = load_folder(path, build, into=dense.model, fused=fused)
-    return replace(dense, model=model, plan=config.plan, fused=fused and is_measured(config.plan))
+    return replace(
+        dense,
+        model=model,
+        plan=config.plan,
+        fused=fused and is_measured(config.plan),
+        int8=int8_file(path, config) if fused else None,
+    )
 
 
 def _open_dense(

@@ -23,6 +23,7 @@ from tests.network.onnx.cases import (
     value,
 )
 from tests.tools.cli.test_cli import tuckertree
+from tuckertree._base.errors import UsageError
 from tuckertree.core.layers import chain_stages, fusion_variants
 from tuckertree.latency import TimeModel, fuse_as_planned
 from tuckertree.latency import files as files_module
@@ -99,6 +100,24 @@ def test_the_file_has_the_structure_that_was_measured_last_to_keep_the_target(mo
     assert result.summary()["latency"]["predicted"] == found.predicted
     assert "1.27x faster measured" in str(result)
     assert all(layer.form and layer.seconds for layer in result.plan.compressed)
+
+
+def test_in_8_bits_the_structure_that_was_measured_is_written_quantized(model, tmp_path, machine_of):
+    opened = machine_of(model, 0.7, 0.49)
+    small = tmp_path / "small.onnx"
+    result = compress_onnx(model, small, tt.Budget(latency=0.5, precision="int8"), calibration=IMAGES)
+    dense, alone, kept = opened
+    assert dense == structure(model)
+    # The library puts the constants in an order of its own.
+    assert sorted(map(str, structure(small))) == sorted(map(str, kept)) != sorted(map(str, alone))
+    assert all("QuantizeLinear" in {kind for kind, *_ in nodes} for nodes in (alone, kept))
+    assert result.plan.compressed
+    assert (result.plan.latency.precision, result.plan.latency.rounds) == ("int8", 2)
+    assert small.read_bytes() == result.int8.content
+    assert 0 < result.int8.distance < 1
+    assert "int8        " in str(result)
+    with pytest.raises(UsageError, match="a file in 8 bits cannot be tuned"):
+        tt.tune(result, None, IMAGES, steps=1)
 
 
 @pytest.mark.parametrize("form", [(0, 1, 2), (0, 1), (1, 2), (0, 2), (0,), (1,), (2,)], ids=str)

@@ -19,7 +19,8 @@ from tuckertree.calibration import Length
 from tuckertree.compression.accuracy.loss import Loss
 from tuckertree.compression.accuracy.record import AccuracySearch, AccuracyStep, limit_of
 from tuckertree.compression.accuracy.trials import PROOF, SEARCH
-from tuckertree.compression.choosing import Choosing, Surveyed, nothing_to_compress
+from tuckertree.compression.checking import nothing_to_compress
+from tuckertree.compression.choosing import Choosing, Surveyed
 from tuckertree.compression.making import Made, make_network, make_result
 from tuckertree.compression.result import CompressionResult
 from tuckertree.measure.intervals import LEVEL, normal_quantile

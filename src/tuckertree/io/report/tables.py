@@ -54,6 +54,8 @@ def _optimality(plan: Plan) -> list[str]:
 
 
 def _planned(result: Compressed) -> list[str]:
+    if not (result.plan.compressed or result.plan.pruned):
+        return []  # nothing but the precision has changed
     if is_weighted(result):
         objective = result.plan.rule["objective"]
         return [
@@ -68,11 +70,15 @@ def _latency(plan: Plan) -> list[str]:
     if plan.latency is None:
         return []
     found = plan.latency
+    precision = "" if found.precision == "fp32" else f", {found.precision}"
+    predicted = (
+        f", {1 / found.predicted:.2f}x predicted from layers" if plan.compressed or plan.pruned else ""
+    )
     return [
         f"latency     {1 / found.measured:.2f}x faster measured ({1 / found.high:.2f}x to {1 / found.low:.2f}x), "
-        f"{1 / found.target:.3g}x asked for, {1 / found.predicted:.2f}x predicted from layers",
-        f"runtime     {found.runtime}, {found.threads} threads, batch {found.batch}; "
-        f"dense {found.seconds * 1e3:.3g} ms",
+        f"{1 / found.target:.3g}x asked for{predicted}",
+        f"runtime     {found.runtime}, {found.threads} threads, batch {found.batch}{precision}; "
+        f"dense{' in fp32' if precision else ''} {found.seconds * 1e3:.3g} ms",
     ]
 
 

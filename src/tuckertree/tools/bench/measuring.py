@@ -109,8 +109,9 @@ def bench(
     for subject in subjects:
         for runtime in runtimes:
             if subject.model is None and not runtime.reads_onnx:
+                what = "is" if subject.plan is None else "runs as"
                 raise UsageError(
-                    f"{subject.name} is an ONNX file, which the runtime {runtime.name} does not read"
+                    f"{subject.name} {what} an ONNX file, which the runtime {runtime.name} does not read"
                 )
     with tempfile.TemporaryDirectory(prefix="tuckertree-") as folder:
         files = [_onnx_file(subject, runtimes, Path(folder)) for subject in subjects]

@@ -91,6 +91,10 @@ def open_subject(
         fused=fused,
     )
     inputs = _random((batch, *opened.example.shape[1:]), opened.example.dtype)
+    if opened.int8 is not None:
+        file = read_onnx(opened.int8)
+        subject = of_model(str(source), opened.model, inputs, file.size)
+        return replace(subject, model=None, file=opened.int8, plan=opened.plan)
     size = (folder / TENSORS).stat().st_size if folder and not opened.fused else None
     return replace(of_model(str(source), opened.model, inputs, size), plan=opened.plan)
 

@@ -66,14 +66,16 @@ def bench(
         )
         for name in models
     ]
-    fused = fused_lines({subject.name: subject.plan for subject in subjects}, no_fused=no_fused)
+    plans, files = ({s.name: getattr(s, what) for s in subjects} for what in ("plan", "file"))
+    fused = fused_lines(plans, no_fused=no_fused, int8=files)
     with progress_bar() as tick:
         rows = measure(subjects, runtimes, repeats=rounds, memory=memory, tick=tick)
     if plot is not None:
         write_atomically(plot, bar_chart(rows))
     if as_json:
         found = [{**asdict(row), "throughput": row.throughput, "realised": row.realised} for row in rows]
-        print_json({"rows": found, "fused": bool(fused), "environment": environment()})
+        int8 = [subject.name for subject in subjects if subject.plan and subject.file]
+        print_json({"rows": found, "fused": bool(fused), "int8": int8, "environment": environment()})
         return
     print_table(bench_table(rows))
     stdout.print(

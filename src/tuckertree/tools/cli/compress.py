@@ -88,6 +88,12 @@ def compress(
     ] = None,
     threads: Annotated[int | None, typer.Option(help="Likewise: threads a run may use.", min=1)] = None,
     batch: Annotated[int | None, typer.Option(help="Likewise: samples in one run.", min=1)] = None,
+    precision: Annotated[
+        str | None,
+        typer.Option(
+            help="With --latency: precisions the network may run in, fp32,int8; int8 needs --calibration. [fp32]"
+        ),
+    ] = None,
     best_effort: Annotated[
         bool,
         typer.Option(
@@ -165,7 +171,11 @@ def compress(
         )
     if data is None:
         refuse_options("belongs to --data", data_images=data_images)
-    timing = {"runtime": runtime, "threads": threads, "batch": batch}
+    timing: dict[str, Any] = {"runtime": runtime, "threads": threads, "batch": batch}
+    if latency is None:
+        refuse_options("belongs to --latency; give a target such as --latency 2x", precision=precision)
+    else:
+        timing["precision"] = precision
     shares = {"params": params, "macs": macs, "latency": latency}
     accuracy = {"max_drop": max_drop, "agreement": agreement}
     rule = _rule(energy, error, shares, accuracy, cheapest, timing, best_effort=best_effort)

@@ -59,6 +59,7 @@ def evaluate(
     from tuckertree.io.report import short
     from tuckertree.measure import count_macs, count_parameters
     from tuckertree.measure import evaluate as measure
+    from tuckertree.network.onnx import SessionModule
     from tuckertree.tools.data import Preprocessing, batches, open_images
     from tuckertree.tools.opening import open_model
 
@@ -68,10 +69,9 @@ def evaluate(
     images: ImageSet | OnnxImages
     if is_onnx(model):
         from tuckertree.compression import OnnxNetwork
-        from tuckertree.network.onnx import SessionModule
         from tuckertree.tools.onnx_images import open_onnx_images
 
-        fused = fused_lines({}, no_fused=no_fused)
+        fused, int8 = fused_lines({}, no_fused=no_fused), None
         refuse_torch_options(weights, architecture, device)
         given = Preprocessing((1, 1), **chosen_preprocessing(**images_as))
         images = open_onnx_images(model, data, given, input_size=size, split=split, limit=limit)
@@ -88,17 +88,21 @@ def evaluate(
             device=device,
             fused=not no_fused,
         )
-        fused = fused_lines({model: opened.plan}, no_fused=no_fused)
+        fused = fused_lines({model: opened.plan}, no_fused=no_fused, int8={model: opened.int8})
         opened = prepared(opened, **images_as)
         network = opened.model
         images = open_images(data, opened.preprocessing, split=split, limit=limit)
         parts = batches(images, batch_size)
         parameters, macs = count_parameters(network), count_macs(network, opened.example)
+        int8 = opened.int8
+        if int8 is not None:
+            network = SessionModule(int8)
     with progress_bar() as tick:
         accuracy = measure(network, parts, device=device, images=len(images), tick=tick)
     if as_json:
         found = {**accuracy.to_json(), "parameters": parameters, "macs": macs}
-        print_json({"model": model, "data": images.source, "fused": bool(fused), **found})
+        how = {"fused": bool(fused), "int8": bool(int8)}
+        print_json({"model": model, "data": images.source, **how, **found})
         return
     stdout.print(f"model       {model}", soft_wrap=True)
     stdout.print(f"data        {images.source}", soft_wrap=True)

@@ -86,7 +86,7 @@ def export(
 ) -> None:
     """Write a model as ONNX, torch.export or OpenVINO, and compare the file with the model."""
     from tuckertree._base.progress import progress_bar
-    from tuckertree.io.export import FileNetwork, check_target
+    from tuckertree.io.export import FileNetwork, check_target, export_int8
     from tuckertree.io.export import export as export_model
     from tuckertree.io.report import contraction_table
     from tuckertree.measure import evaluate
@@ -128,7 +128,14 @@ def export(
         input_size=parse_size(input_size),
         fused=contract is None and not no_fused,
     )
-    fused = fused_lines({model: opened.plan}, no_fused=no_fused) if contract is None else []
+    int8 = None if quantize else opened.int8
+    fused = []
+    if contract is None:
+        fused = fused_lines({model: opened.plan}, no_fused=no_fused, int8={model: int8})
+    if int8 is not None and (to != "onnx" or dynamic != "batch"):
+        raise UsageError(
+            f"{model} is an ONNX file in 8 bits with a free batch, and exported as that; --no-fused exports the factors"
+        )
     opened = prepared(opened, **images_as)
     network, layers = opened.model, tuple[ContractedLayer, ...]()
     if runtime is not None:
@@ -141,16 +148,19 @@ def export(
     labelled = None if data is None else open_images(data, opened.preprocessing, limit=limit)
     if quantize and labelled and tolerance is None:
         tolerance = inf  # what 8 bits cost is measured on the labelled images, and said
-    written = export_model(
-        network,
-        output,
-        opened.example,
-        to=to,
-        dynamic=cast("Dynamic", dynamic),
-        calibration=batches,
-        tolerance=tolerance,
-        overwrite=overwrite,
-    )
+    if int8 is not None:
+        written = export_int8(int8, network, output, opened.example, tolerance=tolerance, overwrite=overwrite)
+    else:
+        written = export_model(
+            network,
+            output,
+            opened.example,
+            to=to,
+            dynamic=cast("Dynamic", dynamic),
+            calibration=batches,
+            tolerance=tolerance,
+            overwrite=overwrite,
+        )
     measured: dict[str, Accuracy] = {}
     if labelled is not None:
         for name, module in (("model", network), ("file", FileNetwork(output))):
@@ -170,6 +180,7 @@ def export(
                 "top1": accuracy,
                 "top1_interval": {name: list(found.top1_interval) for name, found in measured.items()},
                 "fused": bool(fused),
+                "int8": bool(int8),
                 "contracted": {layer.name: layer.variant.name for layer in layers},
             }
         )

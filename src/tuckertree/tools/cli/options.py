@@ -202,8 +202,12 @@ def refuse_torch_options(weights: Path | None, architecture: TrustedName | None,
     refuse_options("is not supported for ONNX models", weights=weights, model=architecture, device=elsewhere)
 
 
-def fused_lines(plans: Mapping[str, Plan | None], *, no_fused: bool) -> list[str]:
+def fused_lines(
+    plans: Mapping[str, Plan | None], *, no_fused: bool, int8: Mapping[str, Path | None] | None = None
+) -> list[str]:
     """What is said of the folders among some models, given their plans, that are run as they were measured.
+
+    ``int8`` are their files in 8 bits, by the same names.
 
     Raises
     ------
@@ -215,12 +219,19 @@ def fused_lines(plans: Mapping[str, Plan | None], *, no_fused: bool) -> list[str
     measured = {name: plan for name, plan in plans.items() if plan is not None and is_measured(plan)}
     if no_fused and not measured:
         raise UsageError("--no-fused belongs to a folder that was compressed with --latency")
-    return [] if no_fused else [_fused_line(name, plan) for name, plan in measured.items()]
+    files = int8 or {}
+    return [] if no_fused else [_fused_line(name, plan, files.get(name)) for name, plan in measured.items()]
 
 
-def _fused_line(name: str, plan: Plan) -> str:
+def _fused_line(name: str, plan: Plan, int8: Path | None) -> str:
+    from tuckertree.latency import is_int8
+
     count = sum(layer.form is not None for layer in plan.compressed)
     on = f" on {plan.latency.runtime}" if plan.latency else ""
+    if int8 is not None:
+        return f"int8        {name}: {int8.name}, as measured{on} (--no-fused runs the factors in fp32)"
+    if is_int8(plan):
+        return f"fused       {name}: in fp32, without the file in 8 bits; `tuckertree export --quantize int8` makes one"
     return f"fused       {name}: {count} layers as measured{on} (--no-fused runs the factors)"
 
 

@@ -22,7 +22,8 @@ import torch
 import tuckertree as tt
 from tuckertree._base.progress import progress_bar
 from tuckertree.compression.choosing import Choosing
-from tuckertree.compression.networks import Network, OnnxNetwork, TorchNetwork
+from tuckertree.compression.network import Network
+from tuckertree.compression.networks import OnnxNetwork, TorchNetwork
 from tuckertree.measure import environment
 from tuckertree.tools.models import resolve
 
@@ -68,7 +69,7 @@ def search(name: str, rule: tt.Budget, weights: Path | None, cache: Path) -> dic
     with network.opened(None), progress_bar() as tick:
         choosing = Choosing.of(network, None, rule)
         try:
-            plan, _, _ = choosing.planned(tick)
+            plan = choosing.planned(tick)[0].plan
             assert plan.latency is not None
             assert plan.optimality is not None
             found = plan.latency

@@ -5,7 +5,8 @@ from tuckertree.compression.by_layer import DistanceByLayer, Rise, distance_by_l
 from tuckertree.compression.compressing import compress, plan
 from tuckertree.compression.layerwise import LayerSensitivity, Sensitivity
 from tuckertree.compression.measures import Stopwatch
-from tuckertree.compression.networks import Network, OnnxNetwork
+from tuckertree.compression.network import Network
+from tuckertree.compression.networks import OnnxNetwork
 from tuckertree.compression.objectives import Objective, Survey, trade_off_curve
 from tuckertree.compression.result import CompressionResult
 from tuckertree.compression.sensitivities import sensitivity

@@ -11,7 +11,7 @@ from tuckertree.compression.accuracy.trials import (
     UnlabelledTrial,
     refuse_shuffled,
 )
-from tuckertree.compression.networks import Network
+from tuckertree.compression.network import Network
 from tuckertree.compression.objectives import AnyRule
 from tuckertree.planning import DENSE, Budget, Inventory, Options, Plan, Ranks, make_plan
 from tuckertree.planning.plan import list_reasons

@@ -21,7 +21,8 @@ from tuckertree.compression.checking import (
 )
 from tuckertree.compression.int8 import InPrecision
 from tuckertree.compression.measures import Stopwatch
-from tuckertree.compression.networks import Network, network_of
+from tuckertree.compression.network import Network
+from tuckertree.compression.networks import network_of
 from tuckertree.compression.objectives import AnyRule, Objective, find_objective, survey_network
 from tuckertree.core.decomposition import Spectra
 from tuckertree.latency import LatencyNotKeptError, LatencyTarget, keeps_target, least_latency

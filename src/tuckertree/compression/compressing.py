@@ -15,7 +15,7 @@ from tuckertree.compression.accuracy.search import keep_accuracy
 from tuckertree.compression.accuracy.trials import LabelledData
 from tuckertree.compression.choosing import Choosing
 from tuckertree.compression.making import make_network, make_result, nearest
-from tuckertree.compression.networks import Network
+from tuckertree.compression.network import Network
 from tuckertree.compression.objectives import AnyRule, Objective
 from tuckertree.compression.result import CompressionResult
 from tuckertree.measure import ExampleInputs

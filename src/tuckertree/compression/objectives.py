@@ -21,7 +21,8 @@ from tuckertree.calibration import (
     measure_sensitivity,
 )
 from tuckertree.compression.hidden import hidden_groups
-from tuckertree.compression.networks import Network, network_of
+from tuckertree.compression.network import Network
+from tuckertree.compression.networks import network_of
 from tuckertree.core.layers import weight_of
 from tuckertree.measure import ExampleInputs
 from tuckertree.planning import (

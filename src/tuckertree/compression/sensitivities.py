@@ -12,7 +12,8 @@ from tuckertree._base.errors import UsageError
 from tuckertree._base.progress import progress_bar
 from tuckertree.calibration import CalibrationData, collect_metrics
 from tuckertree.compression.layerwise import Sensitivity, measure_each_layer
-from tuckertree.compression.networks import Network, network_of
+from tuckertree.compression.network import Network
+from tuckertree.compression.networks import network_of
 from tuckertree.core.layers import METHODS
 from tuckertree.measure import ExampleInputs
 from tuckertree.planning import DENSE, Options, survey_candidates

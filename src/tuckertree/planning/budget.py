@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from math import ceil, floor, isfinite
-from numbers import Real
+from math import ceil, floor
 
 import torch
 from torch import Tensor
@@ -20,6 +19,7 @@ from tuckertree.planning.inventory import Inventory
 from tuckertree.planning.knapsack import Front, HullPath, least_excess, solve
 from tuckertree.planning.plan import Optimality, list_reasons
 from tuckertree.planning.rules import Allocation
+from tuckertree.planning.shares import is_number, names_in, share_of
 
 COSTS = ("macs", "params", "latency")
 """What can be made small while an accuracy is kept."""
@@ -95,7 +95,7 @@ class Budget:
     precision: tuple[str, ...] | str = SINGLE
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "precision", _names(self.precision))
+        object.__setattr__(self, "precision", names_in(self.precision))
         if self.precision != SINGLE and self.latency is None:
             raise UsageError("precision belongs to a budget of latency, such as Budget(latency='2x')")
         if self.batch is not None and self.batch < 1:
@@ -118,7 +118,7 @@ class Budget:
                 "best effort belongs to a budget of latency or accuracy, such as Budget(latency='2x')"
             )
         for kind in self._kinds:
-            object.__setattr__(self, kind, _share(kind, getattr(self, kind)))
+            object.__setattr__(self, kind, share_of(kind, getattr(self, kind)))
 
     @property
     def keeps_accuracy(self) -> bool:
@@ -195,9 +195,9 @@ class Budget:
         if self.cheapest not in COSTS:
             raise UsageError(f"what is cheapest can be {', '.join(COSTS)}, not {self.cheapest!r}")
         drop, agreement = self.max_drop, self.agreement
-        if drop is not None and not (_is_number(drop) and 0 <= drop < 100):
+        if drop is not None and not (is_number(drop) and 0 <= drop < 100):
             raise UsageError(f"max_drop is in points of top-1, at least 0 and below 100, not {drop!r}")
-        if agreement is not None and not (_is_number(agreement) and 0 < agreement <= 1):
+        if agreement is not None and not (is_number(agreement) and 0 < agreement <= 1):
             raise UsageError(f"agreement is a share in (0, 1] such as 0.99, not {agreement!r}")
         for name, value in (("max_drop", drop), ("agreement", agreement)):
             object.__setattr__(self, name, None if value is None else float(value))
@@ -274,46 +274,6 @@ def trade_off(
     steps = torch.cat([steps.new_zeros(1), steps, steps.new_tensor([len(path.cost) - 1])]).unique()
     whole = (path.costs[steps] + fixed).round().long().tolist()
     return tuple(TradeOff(p, m, x) for (p, m), x in zip(whole, path.loss[steps].tolist(), strict=True))
-
-
-def _is_number(value: object) -> bool:
-    return not isinstance(value, bool) and isinstance(value, Real) and isfinite(value)
-
-
-def _names(precision: object) -> tuple[str, ...]:
-    """Read names of precisions, as text with commas between them or one by one.
-
-    Raises
-    ------
-    UsageError
-        If there is none, or one twice.
-    """
-    listed = precision.split(",") if isinstance(precision, str) else precision
-    names = listed if isinstance(listed, list | tuple) else ()
-    found = tuple(name.strip() for name in names if isinstance(name, str))
-    if not found or len(found) < len(names) or len(set(found)) < len(found) or "" in found:
-        raise UsageError(f"precision names one or several, each once, such as 'fp32,int8', not {precision!r}")
-    return found
-
-
-def _share(kind: str, value: float | str) -> float:
-    """Read a share or a factor.
-
-    Raises
-    ------
-    UsageError
-        If it is neither.
-    """
-    wrong = UsageError(f"{kind} must be a share in (0, 1] or a factor such as '2x', not {value!r}")
-    is_factor = isinstance(value, str) and value.strip().lower().endswith("x")
-    try:
-        number = float(value.strip().lower().removesuffix("x") if isinstance(value, str) else value)
-    except (TypeError, ValueError):
-        raise wrong from None
-    share = (1 / number if number >= 1 else 0.0) if is_factor else number
-    if isinstance(value, bool) or not 0 < share <= 1:
-        raise wrong
-    return share
 
 
 def _fixed_layers(inventory: Inventory, candidates: Collection[str]) -> str:

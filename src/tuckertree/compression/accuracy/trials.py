@@ -22,7 +22,7 @@ from tuckertree.measure import ExampleInputs
 from tuckertree.measure.accuracy import check_labels
 
 if TYPE_CHECKING:
-    from tuckertree.compression.networks import Network
+    from tuckertree.compression.network import Network
 
 SEARCH, PROOF = 0, 1
 LabelledData = Iterable[Any] | Dataset[Any]

@@ -185,7 +185,9 @@ def _made(contest: Contest, method: Method, share: str, settings: Settings) -> _
     result = compress(
         model, contest.example, budget, methods=method.among, calibration=images, progress=False
     )
-    return _Made(result.model, result.plan, (*result.warnings, *warnings_of(result)))
+    # That the weights alone do not suffice is what such a method is there to show.
+    doubts = (*result.warnings, *warnings_of(result)) if method.fitted else ()
+    return _Made(result.model, result.plan, doubts)
 
 
 def _dense(model: nn.Module) -> nn.Module:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from math import inf
 from typing import Any
 
 import torch
@@ -54,54 +55,51 @@ def prune(
     TuckertreeError
         If torch-pruning is not installed or cannot prune this network.
     """
-    pruner = _Pruner(model, example)
-    low, high, least, found = 0.0, 1.0, 1.0, None
-    for tenths in range(1, _COARSE):
-        candidate, high = pruner.without(tenths / _COARSE), tenths / _COARSE
-        excess = _excess(candidate, model, example, budget)
+    pruner = _Pruner(model, example, budget)
+    low, least, found = 0.0, inf, None
+    for high in (tenths / _COARSE for tenths in range(1, _COARSE)):
+        candidate, excess = pruner.without(high)
         if excess <= 0:
             found = candidate
             break
         low, least = high, min(least, excess)
     if found is None:
-        cost, share = ("params", budget.params) if budget.macs is None else ("macs", budget.macs)
+        cost, limit = next((cost, limit) for cost, (limit, _) in pruner.limits.items())
         raise UnreachableTargetError(
-            f"torch-pruning does not reach {cost} {float(share or 0):.4g}; the nearest that was tried is "
-            f"{float(share or 0) + least:.4g}"
+            f"torch-pruning does not reach {cost} {limit:.4g}; the nearest that was tried is {limit + least:.4g}"
         )
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
-        candidate = pruner.without(middle)
-        if _excess(candidate, model, example, budget) <= 0:
+        candidate, excess = pruner.without(middle)
+        if excess <= 0:
             found, high = candidate, middle
         else:
             low = middle
     return found if calibration is None else reestimate(found, Calibration(calibration, example=example))
 
 
-def _excess(pruned: nn.Module, model: nn.Module, example: Tensor, budget: Budget) -> float:
-    """By how much a network is above a budget, as a share of the original."""
-    excess = -1.0
-    if budget.macs is not None:
-        excess = max(excess, count_macs(pruned, example) / count_macs(model, example) - float(budget.macs))
-    if budget.params is not None:
-        excess = max(excess, count_parameters(pruned) / count_parameters(model) - float(budget.params))
-    return excess
-
-
 class _Pruner:
     """Copies of a network without some of its channels."""
 
-    def __init__(self, model: nn.Module, example: Tensor) -> None:
+    def __init__(self, model: nn.Module, example: Tensor, budget: Budget) -> None:
         self._library = require_extra("torch_pruning", extra="rivals")
         self._model, self._example = model, example
         self._shapes = _output_shapes(model, example)
         with _told():
             graph = self._library.DependencyGraph().build_dependency(_free(model), example_inputs=example)
             self._last = sorted({graph._module2name[layer] for layer in _last_layers(graph)})
+        if not self._last:
+            raise TuckertreeError(f"{_CANNOT}: no derivative leads from its outputs to a layer")
+        costs = {"params": (budget.params, count_parameters(model)), "macs": (budget.macs, self._macs(model))}
+        self.limits = {
+            cost: (float(share), whole) for cost, (share, whole) in costs.items() if share is not None
+        }
 
-    def without(self, share: float) -> nn.Module:
-        """A copy without a share of all channels."""
+    def _macs(self, model: nn.Module) -> int:
+        return count_macs(model, self._example)
+
+    def without(self, share: float) -> tuple[nn.Module, float]:
+        """A copy without a share of all channels, and by what share of the network it is above the budget."""
         smaller = _free(self._model)
         with _told():
             self._library.pruner.MetaPruner(
@@ -120,7 +118,8 @@ class _Pruner:
             raise TuckertreeError(f"{_CANNOT}: its outputs would have other sizes")
         for parameter, original in zip(smaller.parameters(), self._model.parameters(), strict=True):
             parameter.requires_grad_(original.requires_grad)
-        return smaller
+        now = {"params": count_parameters(smaller), "macs": self._macs(smaller)}
+        return smaller, max(now[cost] / whole - limit for cost, (limit, whole) in self.limits.items())
 
 
 @contextmanager

@@ -105,7 +105,7 @@ class _Pruner:
             self._library.pruner.MetaPruner(
                 smaller,
                 self._example,
-                importance=self._library.importance.GroupMagnitudeImportance(p=2),
+                importance=self._library.importance.MagnitudeImportance(p=2),
                 global_pruning=True,
                 pruning_ratio=share,
                 ignored_layers=[smaller.get_submodule(name) for name in self._last],

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import tuckertree as tt
-from tuckertree.tools.comparison import Contest
+from tuckertree.tools.comparison import Task
 from tuckertree.tools.data import open_calibration, open_images
 from tuckertree.tools.models import resolve
 
@@ -51,11 +51,11 @@ def tiny():
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(widths[-1], 10)).eval()
 
 
-def tiny_contest(images=24):
+def tiny_task(images=24):
     """It and a few images."""
     known = resolve("demo").preprocessing
     test, fitted = open_images("demo", known, limit=images), open_calibration("demo", known, limit=images)
-    return Contest("tiny", tiny(), torch.zeros(1, 3, 32, 32), test, fitted)
+    return Task("tiny", tiny(), torch.zeros(1, 3, 32, 32), test, fitted)
 
 
 class Twice(nn.Module):

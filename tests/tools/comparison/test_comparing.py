@@ -1,13 +1,14 @@
 """`tuckertree compare` as a user runs it, and the folder that it leaves."""
 
 import json
+import sys
 
 import pytest
 
 import tuckertree as tt
 from tests.tools.cli.test_bad_input import refused
 from tests.tools.cli.test_cli import tuckertree
-from tests.tools.comparison.cases import tiny_contest
+from tests.tools.comparison.cases import tiny_task
 from tuckertree.tools.comparison import (
     Latency,
     Outcome,
@@ -73,7 +74,7 @@ def test_a_cell_that_cannot_be_shows_its_reason_beside_the_others(compared):
 def test_two_jobs_give_what_one_gives_and_a_comparison_is_extended(compared, tmp_path):
     one, two = compared[0], tmp_path / "two"
     more = (*IMAGES, *FITTED, "--methods", "svd:weights", "--budgets", "1.5x")
-    assert tuckertree("compare", NETWORK, *more, "-o", two, "--jobs", 2)[0] == 0
+    assert tuckertree("compare", NETWORK, *more, "-o", two)[0] == 0
     before = (two / "cells" / "svd.weights-1.5x.json").stat().st_mtime_ns
     code, out, err = tuckertree("compare", NETWORK, *MADE, "-o", two, "--jobs", 2, "--json")
     assert (code, err.count(" of 3: ")) == (0, 3)
@@ -207,7 +208,7 @@ def in_this_process(work, cells):
 
 def test_networks_that_were_fitted_are_tuned_where_that_is_asked_for(tmp_path):
     found = compare(
-        tiny_contest,
+        tiny_task,
         ["svd", "svd:weights"],
         ["2x"],
         tmp_path / "out",
@@ -222,15 +223,21 @@ def test_networks_that_were_fitted_are_tuned_where_that_is_asked_for(tmp_path):
 
 
 def test_a_cell_is_what_compress_makes_of_the_same():
-    contest = tiny_contest()
+    task = tiny_task()
     (cell,) = cells_of(["ht2"], ["2x"])
-    found = measure_cell(contest, cell, Settings())
+    found = measure_cell(task, cell, Settings())
     budget = tt.Budget(macs=0.5)
-    own = tt.compress(
-        contest.model, contest.example, budget, methods=("ht2",), calibration=contest.calibration
-    )
-    assert found.score.top1 == tt.evaluate(own.model, batches(contest.images, 128)).top1
+    own = tt.compress(task.model, task.example, budget, methods=("ht2",), calibration=task.calibration)
+    assert found.score.top1 == tt.evaluate(own.model, batches(task.images, 128)).top1
     assert (found.parameters, found.macs) == (own.plan.parameters[1], own.plan.macs[1])
+
+
+def test_a_package_that_is_missing_breaks_its_cells_until_it_is_there(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch_pruning", None)
+    (cell,) = cells_of(["prune"], ["2x"])
+    found = measure_cell(tiny_task(), cell, Settings())
+    assert "pip install '.[rivals]'" in found.failed
+    assert not found.is_final
 
 
 def test_times_stand_beside_the_original():
@@ -246,30 +253,30 @@ def test_times_stand_beside_the_original():
 
 
 def test_an_interruption_keeps_what_is_done_and_the_same_call_goes_on(tmp_path):
-    contest, output = tiny_contest, tmp_path / "out"
+    task, output = tiny_task, tmp_path / "out"
 
     def interrupted(work, cells):
         yield cells[0], work(cells[0])
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt, match="1 cells of 2 are kept"):
-        compare(contest, ["svd:weights"], ["2x"], output, mapper=interrupted)
+        compare(task, ["svd:weights"], ["2x"], output, mapper=interrupted)
     asked = []
 
     def noted(work, cells):
         asked.extend(map(str, cells))
         return in_this_process(work, cells)
 
-    found = compare(contest, ["svd:weights"], ["2x"], output, mapper=noted)
+    found = compare(task, ["svd:weights"], ["2x"], output, mapper=noted)
     assert asked == ["svd:weights 2x"]
     assert [outcome.method for outcome in found.outcomes] == ["dense", "svd:weights"]
-    compare(contest, ["svd:weights"], ["2x"], output, Settings(seed=1), mapper=noted, overwrite=True)
+    compare(task, ["svd:weights"], ["2x"], output, Settings(seed=1), mapper=noted, overwrite=True)
     assert asked[1:] == ["dense", "svd:weights 2x"]
 
 
 def test_what_a_killed_process_half_wrote_does_not_stand_in_the_way(tmp_path):
-    contest, output = tiny_contest, tmp_path / "out"
-    compare(contest, ["svd:weights"], ["2x"], output, mapper=in_this_process)
+    task, output = tiny_task, tmp_path / "out"
+    compare(task, ["svd:weights"], ["2x"], output, mapper=in_this_process)
     (output / ".comparison.md.abc").mkdir()
-    compare(contest, ["svd:weights"], ["2x"], output, mapper=in_this_process)
+    compare(task, ["svd:weights"], ["2x"], output, mapper=in_this_process)
     assert {path.name for path in output.iterdir()} == {"cells", "comparison.json", "comparison.md"}

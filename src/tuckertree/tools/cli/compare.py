@@ -86,7 +86,7 @@ def compare(
 
     The same command goes on with a comparison that was interrupted; with more methods or budgets it extends it.
     """
-    from tuckertree.tools.comparison import NamedContest, Settings, comparison_table
+    from tuckertree.tools.comparison import NamedTask, Settings, comparison_table
     from tuckertree.tools.comparison import compare as carry_out
 
     if calibration is None:
@@ -94,7 +94,7 @@ def compare(
     if runtime is None:
         refuse_options("belongs to --runtime", threads=threads, batch=batch)
     images_as: dict[str, Any] = {"mean": mean, "std": std, "scale": scale, "channels": channels}
-    contest = NamedContest(
+    task = NamedTask(
         model,
         data,
         data_images,
@@ -106,7 +106,7 @@ def compare(
         preprocessing=chosen_preprocessing(**images_as),
     )
     found = carry_out(
-        contest,
+        task,
         methods.split(","),
         budgets.split(","),
         output,

@@ -74,7 +74,7 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Contest:
+class Task:
     """A network and the images that all methods are given.
 
     Attributes
@@ -125,7 +125,7 @@ class _Made:
     warnings: tuple[str, ...] = ()
 
 
-def measure_cell(contest: Contest, cell: Cell, settings: Settings) -> Outcome:
+def measure_cell(task: Task, cell: Cell, settings: Settings) -> Outcome:
     """Make the network of a cell, and measure it.
 
     Returns
@@ -138,11 +138,11 @@ def measure_cell(contest: Contest, cell: Cell, settings: Settings) -> Outcome:
     TuckertreeError
         If the original network cannot be measured on the images.
     """
-    torch.manual_seed(settings.seed)
     try:
-        with warnings.catch_warnings(record=True) as caught:
+        with warnings.catch_warnings(record=True) as caught, torch.random.fork_rng(devices=()):
             warnings.simplefilter("always")
-            outcome = _measured(contest, cell, settings)
+            torch.manual_seed(settings.seed)
+            outcome = _measured(task, cell, settings)
     except TuckertreeError as error:
         if cell.method is None:
             raise
@@ -151,40 +151,38 @@ def measure_cell(contest: Contest, cell: Cell, settings: Settings) -> Outcome:
     return outcome.with_warnings(said)
 
 
-def _measured(contest: Contest, cell: Cell, settings: Settings) -> Outcome:
+def _measured(task: Task, cell: Cell, settings: Settings) -> Outcome:
     start = perf_counter()
-    made = _Made(contest.model) if cell.method is None else _made(contest, cell.method, cell.budget, settings)
+    made = _Made(task.model) if cell.method is None else _made(task, cell.method, cell.budget, settings)
     seconds = perf_counter() - start if cell.method else 0.0
-    score, model = _score(made.model, contest), made.model
+    score, model = _score(made.model, task), made.model
     tuned = tuning = None
     if settings.tune is not None and cell.method and cell.method.fitted:
         start = perf_counter()
-        model = _tuned(made, contest, settings)
+        model = _tuned(made, task, settings)
         tuning = perf_counter() - start
-        tuned = _score(model, contest)
+        tuned = _score(model, task)
     return Outcome(
         method=str(cell.method or DENSE),
         budget=cell.budget,
         parameters=count_parameters(model),
-        macs=count_macs(model, contest.example),
+        macs=count_macs(model, task.example),
         score=score,
         tuned=tuned,
         seconds=seconds,
         tuning=tuning,
-        latency=_latency(model, contest, settings),
+        latency=_latency(model, task, settings),
         warnings=made.warnings,
     )
 
 
-def _made(contest: Contest, method: Method, share: str, settings: Settings) -> _Made:
+def _made(task: Task, method: Method, share: str, settings: Settings) -> _Made:
     """The network of a method; one that is compressed already is multiplied out first."""
-    budget, model = budget_of(share, settings.by), contest.model
-    images: CalibrationData | None = contest.calibration if method.fitted else None
+    budget, model = budget_of(share, settings.by), task.model
+    images: CalibrationData | None = task.calibration if method.fitted else None
     if method.name == PRUNE:
-        return _Made(prune(_dense(model), contest.example, budget, images))
-    result = compress(
-        model, contest.example, budget, methods=method.among, calibration=images, progress=False
-    )
+        return _Made(prune(_dense(model), task.example, budget, images))
+    result = compress(model, task.example, budget, methods=method.among, calibration=images, progress=False)
     # That the weights alone do not suffice is what such a method is there to show.
     doubts = (*result.warnings, *warnings_of(result)) if method.fitted else ()
     return _Made(result.model, result.plan, doubts)
@@ -194,44 +192,44 @@ def _dense(model: nn.Module) -> nn.Module:
     return to_dense(model) if is_compressed(model) else model
 
 
-def _tuned(made: _Made, contest: Contest, settings: Settings) -> nn.Module:
-    assert contest.calibration is not None
+def _tuned(made: _Made, task: Task, settings: Settings) -> nn.Module:
+    assert task.calibration is not None
     assert settings.tune is not None
-    images = Calibration(contest.calibration, example=contest.example)
+    images = Calibration(task.calibration, example=task.example)
     length = Length.of(settings.tune)
     model, tuning = tune_network(
-        made.model, _dense(contest.model), images, length, plan=made.plan, seed=settings.seed
+        made.model, _dense(task.model), images, length, plan=made.plan, seed=settings.seed
     )
     if tuning.interrupted:
         raise KeyboardInterrupt
     return model
 
 
-def _score(model: nn.Module, contest: Contest) -> Score:
-    images, device = contest.images, contest.example.device
+def _score(model: nn.Module, task: Task) -> Score:
+    images, device = task.images, task.example.device
     if not images.labelled:
-        own = Calibration(images, _BATCH, contest.example)
-        (distance,) = output_distances(contest.model, [model], own)
+        own = Calibration(images, _BATCH, task.example)
+        (distance,) = output_distances(task.model, [model], own)
         return Score(len(images), distance=distance)
     found = evaluate(model, batches(images, _BATCH), device=device)
     low, high = found.top1_interval
     return Score(found.images, found.top1, low, high)
 
 
-def _latency(model: nn.Module, contest: Contest, settings: Settings) -> Latency | None:
+def _latency(model: nn.Module, task: Task, settings: Settings) -> Latency | None:
     """Of a network in turns with the original."""
     if settings.runtime is None:
         return None
-    shape = (settings.batch, *contest.example.shape[1:])
+    shape = (settings.batch, *task.example.shape[1:])
     inputs = torch.randn(shape, generator=torch.Generator().manual_seed(settings.seed))
-    subjects = [of_model(DENSE, contest.model, inputs), of_model("compressed", model, inputs)]
+    subjects = [of_model(DENSE, task.model, inputs), of_model("compressed", model, inputs)]
     runtime = get_runtime(settings.runtime, threads=settings.threads)
     found = bench(subjects, [runtime], memory=False)[1]
     ratio = found.time_ratio
     return Latency(found.seconds.median, ratio.median, ratio.low, ratio.high)
 
 
-def described(contest: Contest, settings: Settings) -> dict[str, object]:
+def described(task: Task, settings: Settings) -> dict[str, object]:
     """All that has to be the same for cells to be comparable, as JSON data."""
     versions = {"tuckertree": __version__, "torch": torch.__version__}
-    return {**contest.describe(), **asdict(settings), **versions}
+    return {**task.describe(), **asdict(settings), **versions}

@@ -12,7 +12,7 @@ import torch
 
 from tuckertree._base.errors import TuckertreeError, UsageError
 from tuckertree._base.progress import progress_bar, say
-from tuckertree.tools.comparison.cell import Contest, Settings, described, measure_cell
+from tuckertree.tools.comparison.cell import Settings, Task, described, measure_cell
 from tuckertree.tools.comparison.cells import ORIGINAL, Cell, Outcome, cells_of
 from tuckertree.tools.comparison.folder import ResultsFolder, open_results
 from tuckertree.tools.comparison.page import comparison_page
@@ -65,7 +65,7 @@ class Comparison:
 
 
 def compare(
-    contest: Callable[[], Contest],
+    task: Callable[[], Task],
     methods: Sequence[str],
     budgets: Sequence[str],
     output: str | Path,
@@ -83,7 +83,7 @@ def compare(
 
     Parameters
     ----------
-    contest
+    task
         Opens network and images; a function of a module, or a partial one, since each process calls it.
     methods
         Names of methods of :func:`tuckertree.compress`, ``default`` for all that it chooses among by itself, ``prune`` for
@@ -113,8 +113,8 @@ def compare(
     --------
     >>> import tempfile
     >>> from functools import partial
-    >>> from tuckertree.tools.comparison import compare, demo_contest
-    >>> demo = partial(demo_contest, images=50)
+    >>> from tuckertree.tools.comparison import compare, demo_task
+    >>> demo = partial(demo_task, images=50)
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     found = compare(demo, ["svd:weights"], ["1.2x"], f"{folder}/compared")
     >>> [outcome.method for outcome in found.outcomes], found.outcomes[1].score.images
@@ -124,8 +124,7 @@ def compare(
     wanted = cells_of(methods, budgets, settings.by)
     if jobs < 1 or (jobs > 1 and settings.runtime is not None):
         raise UsageError("times are measured one at a time: one job" if jobs > 1 else "jobs are one or more")
-    torch.manual_seed(settings.seed)
-    opened = contest()
+    opened = _opened(task, settings)
     unfit = next((cell.method for cell in wanted if cell.method and cell.method.fitted), None)
     if opened.calibration is None and unfit is not None:
         raise UsageError(
@@ -134,7 +133,7 @@ def compare(
     shared = described(opened, settings)
     names = [str(cell.method) for cell in wanted]
     shares = [cell.budget for cell in wanted]
-    work = partial(_cell_of, contest, shared, settings)
+    work = partial(_cell_of, task, shared, settings)
     mapper = mapper or partial(in_processes, jobs=jobs)
     with open_results(Path(output), shared, names, shares, overwrite=overwrite) as results:
         _fill(results, [ORIGINAL, *wanted], work, mapper)
@@ -143,12 +142,17 @@ def compare(
     return found
 
 
+def _opened(task: Callable[[], Task], settings: Settings) -> Task:
+    with torch.random.fork_rng(devices=()):
+        torch.manual_seed(settings.seed)  # of weights that are random
+        return task()
+
+
 def _cell_of(
-    contest: Callable[[], Contest], shared: Mapping[str, object], settings: Settings, cell: Cell
+    task: Callable[[], Task], shared: Mapping[str, object], settings: Settings, cell: Cell
 ) -> Outcome:
     """Make a cell from the start, in whatever process."""
-    torch.manual_seed(settings.seed)
-    opened = contest()
+    opened = _opened(task, settings)
     if described(opened, settings) != shared:
         raise TuckertreeError(
             "the network or its images are others each time they are opened; give weights in a file"
@@ -175,7 +179,8 @@ def _fill(
                 if cell.method is None and outcome.failed:
                     raise TuckertreeError(f"the original network cannot be measured: {outcome.failed}")
                 results.keep(cell, outcome)
-                results.write_page(comparison_page(results.settings, results.outcomes()))
+                if results.outcome(ORIGINAL) is not None:
+                    results.write_page(comparison_page(results.settings, results.outcomes()))
                 done += 1
                 left = (perf_counter() - start) / done * (len(missing) - done)
                 tick(f"cells: {cell} made, about {_time(left)} left", done, len(missing))

@@ -12,7 +12,7 @@ import torch
 
 from tuckertree._base.errors import UsageError
 from tuckertree._base.names import TrustedName
-from tuckertree.tools.comparison.cell import Contest
+from tuckertree.tools.comparison.cell import Task
 from tuckertree.tools.data import ImageSet, open_calibration, open_images
 from tuckertree.tools.data.splits import halves
 from tuckertree.tools.models import build, resolve
@@ -20,7 +20,7 @@ from tuckertree.tools.opening import Sizes, open_model
 
 
 @dataclass(frozen=True)
-class NamedContest:
+class NamedTask:
     """What the user named; called, it is opened.
 
     Attributes
@@ -46,7 +46,7 @@ class NamedContest:
     input_size: Sizes = None
     preprocessing: Mapping[str, Any] = field(default_factory=dict)
 
-    def __call__(self) -> Contest:
+    def __call__(self) -> Task:
         """Open network and images.
 
         Raises
@@ -65,7 +65,7 @@ class NamedContest:
                 warnings.simplefilter("ignore", UserWarning)  # that there are no training images
                 fitted = open_calibration(self.calibration, preprocessing, limit=self.calibration_images)
             images, fitted = _apart(images, fitted, self.calibration_images)
-        return Contest(
+        return Task(
             str(self.model),
             opened.model,
             opened.example,
@@ -85,17 +85,17 @@ def _apart(images: ImageSet, fitted: ImageSet, count: int | None) -> tuple[Image
     return images.subset(theirs), images.subset(ours)
 
 
-def demo_contest(images: int | None = None) -> Contest:
+def demo_task(images: int | None = None) -> Task:
     """The packaged network, and packaged images to measure and to fit to: at most so many of each.
 
     Examples
     --------
-    >>> from tuckertree.tools.comparison import demo_contest
-    >>> len(demo_contest(20).images)
+    >>> from tuckertree.tools.comparison import demo_task
+    >>> len(demo_task(20).images)
     20
     """
     known = resolve("demo")
-    return Contest(
+    return Task(
         "demo",
         build("demo").eval(),
         torch.zeros_like(known.example_inputs()),

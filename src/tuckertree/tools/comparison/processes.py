@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import connection, get_context, parent_process, resource_tracker
 from multiprocessing.connection import Connection
@@ -21,6 +22,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 _ENDS_WITHIN = 5.0
 """Seconds that a process has to end in when it is told to."""
+_STDOUT, _STDERR = 1, 2
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,7 @@ def _received(pipe: Connection, process: BaseProcess) -> Result | Broken:
 def _work(pipe: Connection, work: Callable[[Item], Result], item: Item) -> None:
     """What a process does."""
     Thread(target=_end_with_parent, daemon=True).start()
+    os.dup2(_STDERR, _STDOUT)  # results alone are printed there, by the first process
     torch.set_num_threads(1)
     result: Result | Broken
     try:
@@ -114,11 +117,11 @@ def _end_with_parent() -> None:
 @contextmanager
 def _undisturbed() -> Iterator[None]:
     """Start a process that Ctrl-C does not reach, which the terminal sends to all, and that imports nothing from here."""
-    resource_tracker.ensure_running()  # which a first process would start, and let Ctrl-C through
     safe = os.environ.get("PYTHONSAFEPATH")
     os.environ["PYTHONSAFEPATH"] = "1"
     before = None
-    with suppress(AttributeError):  # Windows
+    if sys.platform != "win32":
+        resource_tracker.ensure_running()  # which a first process would start, and let Ctrl-C through
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -127,5 +130,5 @@ def _undisturbed() -> Iterator[None]:
             del os.environ["PYTHONSAFEPATH"]
         else:
             os.environ["PYTHONSAFEPATH"] = safe
-        if before is not None:
+        if sys.platform != "win32" and before is not None:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -38,6 +38,7 @@ WITHIN = {
         ["training"],
         ["opening", "demo"],
         ["bench", "recipes"],
+        ["comparison"],
         ["cli"],
     ],
 }

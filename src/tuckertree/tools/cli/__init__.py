@@ -10,6 +10,7 @@ import sys
 try:
     from tuckertree.tools.cli import (  # noqa: F401  (commands register themselves)
         bench,
+        compare,
         compress,
         demo,
         evaluate,

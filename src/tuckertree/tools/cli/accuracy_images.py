@@ -52,6 +52,8 @@ def open_accuracy_images(
 
     Without ``calibration`` they are the training images of ``data``, if it has such.
     """
+    from tuckertree.tools.data.splits import halves
+
     labelled = _labelled(model, opened, data, limit, input_size, images_as)
     calibration = data if calibration is None or _is_same(calibration, data) else calibration
     with warnings.catch_warnings():
@@ -63,9 +65,8 @@ def open_accuracy_images(
     assert images is not None
     if images.source != labelled.source:
         return images, LabelledImages(labelled)
-    numbers = range(len(labelled))
-    to_fit = numbers[::2][:: max(len(numbers[::2]) // count, 1)]
-    return labelled.subset(to_fit[:count]), LabelledImages(labelled.subset(numbers[1::2]))
+    to_fit, others = halves(len(labelled), count)
+    return labelled.subset(to_fit), LabelledImages(labelled.subset(others))
 
 
 def _labelled(

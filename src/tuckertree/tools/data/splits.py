@@ -1,6 +1,6 @@
 """The names of splits, and the choice of one."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeVar
 
 from tuckertree._base.errors import UsageError
@@ -39,6 +39,15 @@ def choose_split(splits: Mapping[_Name, _Split], wanted: str | None, source: str
 def canonical(name: str | None) -> str | None:
     """The one name that a split is known by here."""
     return None if name is None else ALIASES.get(name, name)
+
+
+def halves(available: int, count: int | None) -> tuple[Sequence[int], Sequence[int]]:
+    """Numbers of images to fit to, evenly spaced and at most ``count``, and of as many others as there are in one half."""
+    numbers = range(available)
+    to_fit = numbers[::2]
+    if count is not None:
+        to_fit = to_fit[:: max(len(to_fit) // count, 1)][:count]
+    return to_fit, numbers[1::2]
 
 
 def _listed(names: Iterable[str | None]) -> str:

@@ -1,0 +1,238 @@
+"""What is compared: cells of methods and budgets, and what each of them gave."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Self
+
+from tuckertree._base.errors import UsageError
+from tuckertree.core.layers import known_methods
+from tuckertree.planning import DENSE, Budget
+from tuckertree.planning.channels import CHANNELS, DEFAULT_METHODS
+
+PRUNE = "prune"
+"""Structured pruning by torch-pruning."""
+DEFAULT = "default"
+"""What compress() does when it is given no methods."""
+WEIGHTS = "weights"
+COSTS = ("macs", "params")
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way to compress a network.
+
+    Attributes
+    ----------
+    name
+        A method of :func:`tuckertree.compress`, ``default`` for all that it chooses among by itself, or ``prune``.
+    fitted
+        Whether it is given the calibration images; otherwise it has the weights alone, as it was published.
+
+    Examples
+    --------
+    >>> from tuckertree.tools.comparison import Method
+    >>> Method.of("ht2"), str(Method.of("ht2:weights"))
+    (Method(name='ht2', fitted=True), 'ht2:weights')
+    """
+
+    name: str
+    fitted: bool = True
+
+    @classmethod
+    def of(cls, text: str) -> Self:
+        """Read ``ht2`` or ``ht2:weights``.
+
+        Raises
+        ------
+        UsageError
+            If there is no such method; the message lists those there are.
+        """
+        name, colon, images = text.strip().partition(":")
+        known = (*known_methods(), CHANNELS, PRUNE, DEFAULT)
+        if name not in known or (colon and (images != WEIGHTS or name == CHANNELS)):
+            raise UsageError(
+                f"unknown method {text.strip()!r}; known: {', '.join(known)}, and all but {CHANNELS} without images too: "
+                f"ht2:{WEIGHTS}"
+            )
+        return cls(name, not colon)
+
+    def __str__(self) -> str:
+        return self.name if self.fitted else f"{self.name}:{WEIGHTS}"
+
+    @property
+    def among(self) -> tuple[str, ...]:
+        """The methods of :func:`tuckertree.compress` that a budget chooses among."""
+        if self.name != DEFAULT:
+            return (self.name,)
+        return tuple(name for name in DEFAULT_METHODS if self.fitted or name != CHANNELS)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A method at a budget.
+
+    Attributes
+    ----------
+    method
+        None for the network as it is.
+    budget
+        As it was typed, ``2.5x`` or ``0.4``.
+    """
+
+    method: Method | None
+    budget: str
+
+    def __str__(self) -> str:
+        return f"{self.method} {self.budget}" if self.method else DENSE
+
+    @property
+    def file(self) -> str:
+        """Name of the file that its outcome is kept in."""
+        return f"{str(self.method).replace(':', '.')}-{self.budget}.json" if self.method else f"{DENSE}.json"
+
+
+ORIGINAL = Cell(None, "1x")
+
+
+def cells_of(methods: Sequence[str], budgets: Sequence[str], by: str = "macs") -> list[Cell]:
+    """Every method at every budget, each once.
+
+    Parameters
+    ----------
+    methods
+        Such as ``ht2``, ``svd:weights``, ``prune``, ``default``.
+    budgets
+        Shares or factors, as :class:`tuckertree.Budget` takes them.
+    by
+        What they are budgets of: ``macs`` or ``params``.
+
+    Raises
+    ------
+    UsageError
+        If there are none, a method is unknown, or a budget is no share.
+
+    Examples
+    --------
+    >>> from tuckertree.tools.comparison import cells_of
+    >>> [str(cell) for cell in cells_of(["ht2", "prune"], ["2x"])]
+    ['ht2 2x', 'prune 2x']
+    """
+    chosen = list(dict.fromkeys(Method.of(text) for text in methods))
+    shares = list(dict.fromkeys(text.strip() for text in budgets))
+    if not chosen or not shares:
+        raise UsageError("a comparison needs at least one method and one budget")
+    for share in shares:
+        budget_of(share, by)
+    return [Cell(method, share) for share in shares for method in chosen]
+
+
+def budget_of(share: str, by: str) -> Budget:
+    """The budget of a cell.
+
+    Raises
+    ------
+    UsageError
+        If it is no share or factor, or of nothing that is compared at.
+    """
+    if by not in COSTS:
+        raise UsageError(f"budgets are of {' or '.join(COSTS)}, not of {by!r}")
+    return Budget(macs=share) if by == "macs" else Budget(params=share)
+
+
+@dataclass(frozen=True)
+class Score:
+    """How well a network does on the test images.
+
+    Attributes
+    ----------
+    images
+        Their number.
+    top1, low, high
+        Top-1 in percent and Wilson's 95 % interval of it; None where the images have no labels.
+    distance
+        Relative distance of the outputs from the original's, where they have none.
+    """
+
+    images: int
+    top1: float | None = None
+    low: float | None = None
+    high: float | None = None
+    distance: float | None = None
+
+    def text(self) -> str:
+        """For people."""
+        if self.top1 is None:
+            return f"{self.distance:.4f}"
+        return f"{self.top1:.2f} ({self.low:.1f} to {self.high:.1f})"
+
+
+@dataclass(frozen=True)
+class Latency:
+    """One run of a network and of the original, in turns.
+
+    Attributes
+    ----------
+    seconds
+        Median of groups of rounds.
+    ratio, low, high
+        Its time over the original's, with quartiles.
+    """
+
+    seconds: float
+    ratio: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a cell gave.
+
+    Attributes
+    ----------
+    method, budget
+        The cell.
+    failed
+        Why there is no network; empty where there is one.
+    unreachable
+        Whether that is because the method cannot reach the budget.
+    parameters, macs
+        Of the network.
+    score, tuned
+        As it is, and after tuning.
+    seconds, tuning
+        To compress it, and to tune it.
+    latency
+        Where a runtime was asked for.
+    warnings
+        Reasons to doubt it.
+    """
+
+    method: str
+    budget: str
+    failed: str = ""
+    unreachable: bool = False
+    parameters: int = 0
+    macs: int = 0
+    score: Score | None = None
+    tuned: Score | None = None
+    seconds: float = 0.0
+    tuning: float | None = None
+    latency: Latency | None = None
+    warnings: tuple[str, ...] = ()
+
+    @classmethod
+    def failure(cls, cell: Cell, reason: str, *, unreachable: bool = False) -> Self:
+        """That of a cell without a network."""
+        return cls(str(cell.method or DENSE), cell.budget, failed=reason, unreachable=unreachable)
+
+    def with_warnings(self, more: Iterable[str]) -> Self:
+        """The same with more of them, each once."""
+        return replace(self, warnings=tuple(dict.fromkeys((*self.warnings, *more))))
+
+    @property
+    def is_final(self) -> bool:
+        """Whether making the cell again would give nothing else: a package may be installed, a process killed."""
+        return not self.failed or self.unreachable

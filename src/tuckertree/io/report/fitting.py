@@ -29,9 +29,9 @@ class FittingTable:
     rows
         Cells, as plain text.
     expendable
-        Heads, without ``>``, of columns that can be left out, in this order.
+        Heads, without ``>``, of columns that can be left out where there are such, in this order.
     note
-        The head of a column of remarks. Left out, each remark is told below the table, with whom it is about.
+        The head of a column of remarks, if there is one. Left out, each remark is told below the table, with whom it is about.
     """
 
     columns: Sequence[str]
@@ -67,7 +67,9 @@ class FittingTable:
             return wide, []
         hidden: list[str] = []
         longest = max(_LEAST, round(_SHARE * options.max_width))
-        for head in (*([self.note] if self.note else []), *self.expendable):
+        for head in (self.note, *self.expendable):
+            if head not in self.heads:
+                continue
             hidden.append(head)
             made = self._make(hidden, longest)
             if _width(made, console, options) <= options.max_width:

@@ -12,11 +12,14 @@ from multiprocessing import connection, get_context, parent_process, resource_tr
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from threading import Thread
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 
 from tuckertree._base.errors import TuckertreeError, first_line
+
+if TYPE_CHECKING:
+    from multiprocessing.context import ForkServerContext, SpawnContext
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -46,7 +49,7 @@ def in_processes(
     items
         What it is called with, each in a process of its own: what one of them does to its process, others do not see.
     """
-    context = get_context("spawn")
+    context = _context()
     waiting, running = list(items), dict[Connection, tuple[Item, BaseProcess]]()
     try:
         while waiting or running:
@@ -66,6 +69,15 @@ def in_processes(
                 yield item, result
     finally:
         _end([process for _, process in running.values()])
+
+
+def _context() -> SpawnContext | ForkServerContext:
+    """How processes begin: where that can be as copies of one that has imported torch and has done nothing else."""
+    if sys.platform == "win32":
+        return get_context("spawn")
+    context = get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    return context
 
 
 def _end(processes: Sequence[BaseProcess]) -> None:

@@ -101,7 +101,7 @@ def test_results_that_are_not_ours_are_never_replaced(recipe, tmp_path, files):
 
 SCHEDULE = """\
 name: short
-calibration: 64
+calibration: 16
 tune: 2
 training: {epochs: 2, batch_size: 32, lr: 1e-4, validation: 0, limit_train: 64, augment: none}
 """
@@ -163,7 +163,7 @@ def test_a_schedule_that_is_not_there_or_none_is_refused(recipe, tmp_path):
     assert (code, "tune must be a number of steps" in err) == (2, True), err
     code, _, err = tuckertree(*run, "gpu")
     assert (code, "unknown schedule 'gpu'; known: cpu" in err) == (2, True), err
-    (tmp_path / "schedule-cpu.yaml").write_text(SCHEDULE.replace("calibration: 64\n", ""))
+    (tmp_path / "schedule-cpu.yaml").write_text(SCHEDULE.replace("calibration: 16\n", ""))
     code, _, err = tuckertree(*run, "cpu")
     assert (code, "schedule-cpu.yaml: " in err) == (2, True), err
 

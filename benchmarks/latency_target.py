@@ -8,6 +8,7 @@ alone is made and its structure measured.
 
     python benchmarks/latency_target.py DATA --output docs/results
     python benchmarks/latency_target.py DATA --networks caffe:googlenet .models/ddddocr/common_det.onnx
+    python benchmarks/latency_target.py DATA --networks caffe:googlenet --precision fp32,int8 --output docs/results
 
 DATA holds cifar10/, imagenet-like/ and models/; without it the packaged network and images are used.
 """
@@ -29,6 +30,7 @@ import tuckertree as tt
 from onnx_models import CASES, ROUND_TO, agreement, photographs
 from tuckertree._base.progress import progress_bar
 from tuckertree.compression.objectives import Weight, survey_network
+from tuckertree.io.export import FileNetwork
 from tuckertree.latency import LatencyTarget
 from tuckertree.measure import environment, evaluate
 from tuckertree.network.onnx import read_onnx
@@ -68,6 +70,7 @@ def main() -> None:
     parser.add_argument("--networks", nargs="+", default=[RESNET20, "torchvision:resnet50"])
     parser.add_argument("--targets", nargs="+", default=["2x"])
     parser.add_argument("--runtimes", nargs="+", default=["onnxruntime"])
+    parser.add_argument("--precision", default="fp32", help="those allowed, such as fp32,int8")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--limit", type=int, help="test images; all by default")
@@ -81,7 +84,9 @@ def main() -> None:
         for runtime in options.runtimes:
             for target in options.targets:
                 torch.manual_seed(options.seed)
-                rule = tt.Budget(latency=target, runtime=runtime, threads=options.threads)
+                rule = tt.Budget(
+                    latency=target, runtime=runtime, threads=options.threads, precision=options.precision
+                )
                 for row in measured_or_refused(name, rule, options):
                     rows.append({"network": name, "asked": target, **row})
                     print(json.dumps(rows[-1]), flush=True)
@@ -124,7 +129,16 @@ def trained(name: str, rule: tt.Budget, options: argparse.Namespace) -> list[dic
     started = time.perf_counter()
     result = tt.compress(model, example, rule, calibration=calibration)
     row = row_of(result.plan, time.perf_counter() - started)
-    dense, top1 = evaluate(model, test).top1, evaluate(result.model, test).top1
+    dense = evaluate(model, test).top1
+    if result.int8 is not None:
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "int8.onnx"
+            file.write_bytes(result.int8.content)
+            subjects = [of_model("dense", model, example), open_subject(file)]
+            again = in_turns(subjects, get_runtime(rule.runtime, threads=rule.threads))
+            top1 = evaluate(FileNetwork(file), test).top1
+        return [{**row, "rule": "latency, in int8", "again": again[1], "top1_dense": dense, "top1": top1}]
+    top1 = evaluate(result.model, test).top1
     other = tt.compress(model, example, tt.Budget(macs=share(result.plan)), calibration=calibration)
     runtime = get_runtime(rule.runtime, threads=rule.threads)
     networks = {
@@ -256,7 +270,8 @@ def markdown(report: dict[str, Any]) -> str:
         "above it has, each layer in the form that measures fastest; in an ONNX file as it is written. No fine-tuning.",
         "Top-1: ResNet-20 on the CIFAR-10 test set, 1,024 unlabelled training images; GoogLeNet on every other of 500",
         "photographs, the rest unlabelled. Output error: ||y' - y|| / ||y|| on 32 photographs that took no part.",
-        "Torchvision's networks have random weights: only their time means anything.",
+        "Torchvision's networks have random weights: only their time means anything. `in int8`: 8 bits were allowed too",
+        "(`--precision fp32,int8`), and nearest to the original; times against dense fp32.",
         "Seconds: everything but the layers' times that were in the cache. Measured by",
         f"`python benchmarks/latency_target.py DATA --output docs/results`; seed {report['seed']}, tuckertree "
         f"{machine['tuckertree']},",

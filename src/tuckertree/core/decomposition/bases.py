@@ -79,6 +79,7 @@ def even_basis(moments: Tensor, gram: Tensor) -> Tensor:
     Examples
     --------
     >>> import torch
+    >>> from tuckertree.core.decomposition.bases import even_basis
     >>> moments, gram = torch.diag(torch.tensor([4.0, 1.0])), torch.diag(torch.tensor([1.0, 9.0]))
     >>> basis = even_basis(moments[None], gram[None])
     >>> values = basis @ moments.double() @ basis.mT
@@ -104,6 +105,7 @@ def flat_rotation(size: int) -> Tensor:
     Examples
     --------
     >>> import torch
+    >>> from tuckertree.core.decomposition.bases import flat_rotation
     >>> matrix = flat_rotation(12)
     >>> torch.allclose(matrix @ matrix.mT, torch.eye(12).double()), bool((matrix.abs() < 2 / 12**0.5).all())
     (True, True)

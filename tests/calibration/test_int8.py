@@ -132,3 +132,25 @@ def test_a_chain_that_the_images_do_not_reach_and_one_of_zeros_stay():
         torch.equal(a, b)
         for a, b in zip(other.state_dict().values(), network.state_dict().values(), strict=True)
     )
+
+
+def test_a_group_that_a_few_images_do_not_show_is_as_good_on_others_as_with_its_own_factors():
+    layer = nn.Conv2d(16, 32, 3, groups=2, bias=False)
+    with torch.no_grad():
+        layer.weight.normal_(generator=generator())
+    chain = factorize(layer, "ht2", (4, 6, 8))
+    seen, others = (torch.randn(4, 16, 10, 10, generator=generator(seed)) for seed in (1, 2))
+    seen[:, :8] = 0
+    with torch.no_grad():
+        other = rebalance_for_int8(nn.Sequential(chain), seen)[0]
+        exact = chain(others)
+        own, found = (float((rounded(each, others) - exact).norm()) for each in (chain, other))
+    assert found < 1.5 * own
+
+
+def test_images_with_numbers_that_are_none_change_nothing():
+    x = torch.randn(2, 8, 6, 6, generator=generator())
+    x[0, 0, 0, 0] = float("nan")
+    model = nn.Sequential(factorize(nn.Conv2d(8, 8, 3), "svd", (4,)))
+    other = rebalance_for_int8(model, x)
+    assert all(torch.equal(a, b) for a, b in zip(other.parameters(), model.parameters(), strict=True))

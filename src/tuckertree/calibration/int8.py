@@ -20,6 +20,9 @@ from tuckertree.measure import run as run_once
 _LEVELS, _LARGEST = 255, 127
 """Steps of the values' range, and the largest weight, in 8 bits."""
 _SAMPLES = 2**16
+_UNSEEN = 1e-3
+"""Share of what the others do to the outputs that each value is taken to do on images that are not seen."""
+_SMALL = 1e-9
 
 
 def rebalance_for_int8(model: nn.Module, images: ExampleInputs) -> nn.Module:
@@ -86,8 +89,14 @@ def _choose(chain: Chain, args: tuple[Tensor, ...], kwargs: dict[str, object]) -
     own = Factors(tuple(core.clone() for core in chain.factors()))
     with _seen(chain) as values:
         exact = chain(*args, **kwargs)
+    if not all(bool(each.isfinite().all()) for each in (exact, *values)):
+        return
     before = _distance(_rounded_call(chain, args, kwargs), exact)
-    chain.set_factors(_even(chain, own, values).to(dtype))
+    try:
+        even = _even(chain, own, values)
+    except RuntimeError:  # torch.linalg.LinAlgError: values that differ too much in size
+        return
+    chain.set_factors(even.to(dtype))
     after = _distance(_rounded_call(chain, args, kwargs), exact)
     if not after < before:
         chain.set_factors(own)
@@ -99,19 +108,29 @@ def _even(chain: Chain, factors: Factors, values: list[Tensor]) -> Factors:
     groups = [stage.spec.groups for stage in chain.stages]
     bases = []
     for bond, seen in enumerate(values):
-        size = gcd(
-            rows[bond].shape[-1], rows[bond + 1].shape[1]
-        )  # blocks that reach over the groups of neither
-        blocks = _in_blocks(seen, size)
-        rest = gram_of_rest(rows[bond + 1 :], size)
-        basis = even_basis(blocks.mT @ blocks / blocks.shape[1], rest)
-        peaks = (blocks @ basis.mT).abs().amax(1)
-        bases.append(
-            basis / peaks.clamp_min(peaks.amax() * 1e-6 + torch.finfo(torch.float32).tiny)[..., None]
-        )
+        size = gcd(rows[bond].shape[-1], rows[bond + 1].shape[1])  # no block reaches over groups
+        bases.append(_basis(_in_blocks(seen, size), gram_of_rest(rows[bond + 1 :], size)))
     for bond, basis in enumerate(bases):
         rows[bond], rows[bond + 1] = change_basis(rows[bond], rows[bond + 1], basis)
     return Factors.of_rows(rows, groups)
+
+
+def _basis(blocks: Tensor, gram: Tensor) -> Tensor:
+    """An even basis ``[blocks, b, b]`` in which all channels reach as far as the largest does now.
+
+    Few images do not show all that a channel can carry: what hardly carries anything is not scaled up without bound,
+    and a block of such channels stays as it is.
+    """
+    eye = torch.eye(blocks.shape[-1]).to(blocks)
+    moments = blocks.mT @ blocks / blocks.shape[1]
+    shares = (moments * gram).sum((1, 2)) / len(eye)  # of the outputs' square, for each channel
+    sizes = gram.diagonal(dim1=1, dim2=2).mean(1).clamp_min(torch.finfo(torch.float32).tiny)
+    inverse = torch.linalg.inv(gram + _SMALL * sizes[:, None, None] * eye)
+    basis = even_basis(moments + _UNSEEN * shares[:, None, None] * inverse, gram)
+    peaks = (blocks @ basis.mT).abs().amax(1)
+    peaks = peaks.maximum(_UNSEEN**0.5 * peaks.amax(1, keepdim=True))
+    basis = basis * (blocks.abs().amax() / peaks.clamp_min(torch.finfo(torch.float32).tiny))[..., None]
+    return torch.where((shares <= _UNSEEN * shares.mean())[:, None, None], eye, basis)
 
 
 def _in_blocks(values: Tensor, size: int) -> Tensor:

@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import inf
 from pathlib import Path
+from warnings import warn
 
 from torch import nn
 
-from tuckertree._base.errors import UnreachableTargetError, UsageError, advice
+from tuckertree._base.errors import TuckertreeError, UnreachableTargetError, UsageError, advice
 from tuckertree._base.progress import ProgressCallback
 from tuckertree.calibration import Calibration, CalibrationData
 from tuckertree.compression.accuracy.trials import LabelledData, Trial
@@ -200,6 +201,10 @@ class Choosing:
                 )
             except UnreachableTargetError as error:
                 refused[precision] = error
+            except TuckertreeError as error:
+                if precision == rule.precision[-1] and not found:
+                    raise
+                warn(f"not in {precision}: {error}", UserWarning, stacklevel=2)
         shares = {name: _measured(each.plan) for name, each in found.items()}
         shares |= {
             name: error.nearest for name, error in refused.items() if isinstance(error, LatencyNotKeptError)

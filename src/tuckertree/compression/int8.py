@@ -69,6 +69,8 @@ class Int8Network:
 
     def warnings(self) -> list[str]:
         """Reasons to doubt that it is of use."""
+        if self.difference is not None and not isfinite(self.difference):
+            return ["in 8 bits the outputs are not finite: do not use the file"]
         if (self.distance or 0) <= _LOST:
             return []
         return [
@@ -80,7 +82,7 @@ class Int8Network:
         return {
             "bytes": len(self.content),
             "images": self.images,
-            "difference": self.difference,
+            "difference": self.difference if self.difference is None or isfinite(self.difference) else None,
             "distance": self.distance,
         }
 

@@ -91,7 +91,12 @@ def nearest(chosen: Choosing, found: Sequence[Made]) -> Made:
     measured = iter(distances_held_out(original, plain, images) if plain else [])
     distances = [next(measured) if made.int8 is None else made.int8.distance for made in found]
     tried = [
-        InPrecision(made.plan.latency.precision, made.plan.latency.measured, kept=True, distance=distance)
+        InPrecision(
+            made.plan.latency.precision,
+            made.plan.latency.measured,
+            kept=not made.plan.latency.missed,
+            distance=distance,
+        )
         for made, distance in zip(found, distances, strict=True)
         if made.plan.latency is not None
     ]

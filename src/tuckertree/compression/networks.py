@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from tuckertree._base.errors import UsageError
@@ -36,6 +37,8 @@ from tuckertree.planning import Budget, Inventory, Layer, Options, Plan, check_m
 from tuckertree.planning.channels import HiddenChannels
 from tuckertree.runtimes import INT8
 
+_OPSET = 13
+"""In which ONNX quantizes with a scale for each channel."""
 _IMAGES = 32
 """That the factors of chains are chosen by, before a file is quantized."""
 
@@ -104,6 +107,10 @@ class TorchNetwork(Network):
         """As :meth:`Network.check_precision`."""
         if precision == INT8:
             check_single_input(self._inputs)
+            if any(p.dtype == torch.float64 for p in self._model.parameters()):
+                raise UsageError(
+                    "int8 is for networks in single precision, this one is in double; leave int8 out"
+                )
 
     def in_int8(self, compressed: nn.Module, plan: Plan, images: Calibration) -> Int8Network:
         """As :meth:`Network.in_int8`."""
@@ -226,6 +233,12 @@ class OnnxNetwork(Network):
         """As :meth:`Network.check_precision`."""
         if precision == INT8 and self.file.external:
             raise UsageError(f"{self.file.path} has weights in files of their own, and cannot be quantized")
+        opset = next((each.version for each in self.file.proto.opset_import if not each.domain), 0)
+        if precision == INT8 and opset < _OPSET:
+            raise UsageError(
+                f"{self.file.path} is of opset {opset}; int8 needs {_OPSET} or later: convert it by "
+                "onnx.version_converter, or leave int8 out"
+            )
 
     def in_int8(self, compressed: nn.Module, plan: Plan, images: Calibration) -> Int8Network:
         """As :meth:`Network.in_int8`."""

@@ -16,7 +16,7 @@ from tuckertree._base.reading import check_regular, read_as, read_json
 from tuckertree._base.version import __version__
 from tuckertree.io.sizes import Size, read_size
 from tuckertree.io.tensors import load_tensors, save_tensors
-from tuckertree.latency import fuse_as_planned
+from tuckertree.latency import fuse_as_planned, is_int8
 from tuckertree.measure import environment
 from tuckertree.network.surgery import build_structure
 from tuckertree.planning import Plan
@@ -150,6 +150,10 @@ def read_config(path: str | Path) -> SavedConfig:
     for what, name in (("tensors", found.tensors), ("an ONNX file", found.int8)):
         if name is not None and (Path(name).name != name or name in ("", ".", "..")):
             raise TuckertreeError(f"{path / CONFIG} names {what} outside its folder: {name!r}; refused")
+    if found.int8 is not None and not is_int8(found.plan):
+        raise TuckertreeError(
+            f"{path / CONFIG} names a file in 8 bits, which its plan is not made for; refused"
+        )
     architecture = None if found.architecture is None else UntrustedName(found.architecture)
     return SavedConfig(FORMAT, found.tuckertree, architecture, found.tensors, found.plan, size, found.int8)
 

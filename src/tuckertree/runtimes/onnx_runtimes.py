@@ -69,6 +69,8 @@ class OnnxRuntimeRunnable(Runnable):
 
     def bind(self, inputs: Sequence[Tensor]) -> Callable[[], Any]:
         """As :meth:`Runnable.bind`."""
+        if len(inputs) != len(self.inputs):
+            raise TuckertreeError(f"the ONNX model takes {len(self.inputs)} inputs, {len(inputs)} were given")
         feed = {
             name: x.detach().cpu().contiguous().numpy()
             for (name, _), x in zip(self.inputs, inputs, strict=True)

@@ -75,7 +75,8 @@ def quantized(model: Path | Any, batches: Iterable[Sequence[Tensor]], exclude: S
     """
     onnx = require_extra("onnx", extra="onnx")
     library = require_extra("onnxruntime.quantization", extra="onnx")
-    level = logging.getLogger().level
+    root = logging.getLogger()
+    level, handlers = root.level, list(root.handlers)
     with TemporaryDirectory(prefix="tuckertree-") as folder:
         source, new = Path(folder) / "model.onnx", Path(folder) / "int8.onnx"
         try:
@@ -85,9 +86,7 @@ def quantized(model: Path | Any, batches: Iterable[Sequence[Tensor]], exclude: S
                 node.name = node.name or f"unnamed_{number}"
             source.write_bytes(proto.SerializeToString())
             names = _input_names(proto)
-            logging.getLogger().setLevel(
-                logging.ERROR
-            )  # it recommends a preparation that the exporter has done
+            root.setLevel(max(level, logging.ERROR))  # it recommends what the exporter has done
             library.quantize_static(
                 str(source),
                 str(new),
@@ -104,7 +103,9 @@ def quantized(model: Path | Any, batches: Iterable[Sequence[Tensor]], exclude: S
         except Exception as error:
             raise TuckertreeError(f"the ONNX model cannot be quantized: {first_line(error)}") from error
         finally:
-            logging.getLogger().setLevel(level)
+            root.setLevel(level)
+            for handler in {*root.handlers}.difference(handlers):  # logging.warning() adds one
+                root.removeHandler(handler)
 
 
 def batches_for_time(inputs: Sequence[Tensor]) -> list[list[Tensor]]:

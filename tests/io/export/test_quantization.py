@@ -1,5 +1,7 @@
 """An ONNX file in 8 bits: what is in it, what it loses, and what is refused."""
 
+import logging
+
 import pytest
 import torch
 from torch import nn
@@ -71,3 +73,30 @@ def test_what_cannot_be_quantized_is_refused(network, batches, tmp_path, name, o
     with pytest.raises(error, match=message):
         export(network, tmp_path / name, torch.zeros(1, 3, 8, 8), **{"calibration": batches, **options})
     assert not list(tmp_path.iterdir())
+
+
+class FixedBatch(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 3)
+
+    def forward(self, x):
+        return self.conv(x).view(40, 8 * 36)
+
+
+def test_a_network_of_a_fixed_batch_is_quantized_by_whole_ones(tmp_path):
+    x = torch.randn(40, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    done = export(FixedBatch().eval(), tmp_path / "net.onnx", x, calibration=[x], dynamic="none")
+    assert done.compared == (((40, 3, 8, 8),),)
+
+
+def test_nothing_is_left_on_the_root_logger(network, batches, tmp_path):
+    root = logging.getLogger()
+    before = list(root.handlers), root.level
+    root.handlers.clear()  # then logging.warning() adds one
+    try:
+        export(network, tmp_path / "net.onnx", torch.zeros(1, 3, 8, 8), calibration=batches)
+        assert root.handlers == []
+        assert root.level == before[1]
+    finally:
+        root.handlers[:] = before[0]

@@ -289,3 +289,20 @@ def test_a_file_is_timed_and_runs_as_it_was_measured(tmp_path, monkeypatch):
     ]
     assert Counter(node.op_type for node in onnx.load(small).graph.node)["Conv"] == 1 + len(kept[0].stages)
     assert outputs_of(small, {"x": numbers(2, 64, 32, 32)})[0].shape == (2, 8, 32, 32)
+
+
+def test_a_file_too_old_for_8_bits_is_one_line_before_any_work(tmp_path):
+    nodes = [helper.make_node("Conv", ["x", "w"], ["y"])]
+    path = save(
+        tmp_path / "old.onnx",
+        nodes,
+        [value("x", ["n", 4, 8, 8])],
+        [value("y", 4)],
+        [tensor("w", numbers(8, 4, 3, 3))],
+    )
+    proto = onnx.load(path)
+    proto.opset_import[0].version = 11
+    onnx.save(proto, path)
+    images = torch.randn(4, 4, 8, 8)
+    with pytest.raises(tt.UsageError, match="is of opset 11; int8 needs 13 or later"):
+        tt.compress(path, None, tt.Budget(latency="1.1x", precision="fp32,int8"), calibration=images)

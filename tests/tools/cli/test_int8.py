@@ -149,3 +149,28 @@ def test_bad_precisions_are_one_line_and_nothing_is_written(options, message, tm
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert message in err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_file_in_8_bits_that_a_plan_is_not_made_for_is_refused(saved, tmp_path):
+    path = tt.compress(tt.build("demo"), IMAGE, energy=0.9).save(tmp_path / "plain")
+    shutil.copy(saved[1] / "int8.onnx", path)
+    config = json.loads((path / "config.json").read_text())
+    (path / "config.json").write_text(json.dumps({**config, "int8": "int8.onnx"}))
+    for command in (("evaluate", path, "--data", "demo"), ("inspect", path), ("export", path)):
+        code, _, err = tuckertree(*command)
+        assert (code, "which its plan is not made for" in err, err.count("\n")) == (1, True, 1), err
+
+
+def test_a_file_of_another_network_is_not_given_out(folder, tmp_path):
+    other = torch.nn.Sequential(torch.nn.Conv2d(3, 10, 32), torch.nn.Flatten()).eval()
+    with torch.no_grad():
+        other[0].weight.mul_(100)
+    (folder / "int8.onnx").unlink()
+    tt.export(other, folder / "int8.onnx", IMAGE)
+    code, _, err = tuckertree("export", folder, "-o", tmp_path / "out.onnx")
+    assert (code, "differs from the network" in err) == (1, True), err
+    (folder / "int8.onnx").unlink()
+    tt.export(torch.nn.Conv2d(4, 10, 3).eval(), folder / "int8.onnx", torch.zeros(1, 4, 32, 32))
+    code, _, err = tuckertree("export", folder, "-o", tmp_path / "out.onnx")
+    assert (code, err.count("\n")) == (1, 1), err
+    assert not (tmp_path / "out.onnx").exists()

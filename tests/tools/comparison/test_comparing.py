@@ -9,8 +9,10 @@ import tuckertree as tt
 from tests.tools.cli.test_bad_input import refused
 from tests.tools.cli.test_cli import tuckertree
 from tests.tools.comparison.cases import tiny_task
+from tuckertree._base.names import TrustedName
 from tuckertree.tools.comparison import (
     Latency,
+    NamedTask,
     Outcome,
     Settings,
     cells_of,
@@ -280,3 +282,15 @@ def test_what_a_killed_process_half_wrote_does_not_stand_in_the_way(tmp_path):
     (output / ".comparison.md.abc").mkdir()
     compare(task, ["svd:weights"], ["2x"], output, mapper=in_this_process)
     assert {path.name for path in output.iterdir()} == {"cells", "comparison.json", "comparison.md"}
+
+
+def test_images_named_in_two_ways_are_divided_all_the_same(tmp_path, monkeypatch):
+    image = pytest.importorskip("PIL.Image")
+    for number in range(6):
+        (tmp_path / "imgs" / str(number % 2)).mkdir(parents=True, exist_ok=True)
+        image.new("RGB", (32, 32), (40 * number, 0, 0)).save(tmp_path / f"imgs/{number % 2}/{number}.png")
+    monkeypatch.chdir(tmp_path)
+    task = NamedTask(TrustedName("demo"), "imgs", calibration=str(tmp_path / "imgs"))()
+    assert (len(task.images), len(task.calibration)) == (3, 3)
+    shown = [{bytes(each[i][0].numpy()) for i in range(3)} for each in (task.images, task.calibration)]
+    assert not shown[0] & shown[1]

@@ -91,7 +91,7 @@ def even_basis(moments: Tensor, gram: Tensor) -> Tensor:
     # z -> L^-1 z has moments 1; U' diagonalises how the outputs answer; the fourth root makes the two alike.
     scales = values.clamp_min(0.0).pow(0.25).diag_embed()
     balanced = scales @ vectors.mT @ torch.linalg.inv(lower)
-    return flat_rotation(balanced.shape[-1]) @ balanced
+    return flat_rotation(balanced.shape[-1]).to(balanced) @ balanced
 
 
 def _ridged(matrices: Tensor) -> Tensor:

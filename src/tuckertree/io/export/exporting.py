@@ -129,7 +129,7 @@ def export(
     model = copy_for_inference(model).cpu()
     inputs = tuple(x.detach().cpu() for x in inputs)
     batches = None if calibration is None else _batches(calibration, inputs, dynamic)
-    written = model if batches is None else rebalance_for_int8(model, batches[0][:_IMAGES])
+    written = model if batches is None else rebalance_for_int8(model, _some(batches[0], dynamic))
     allowed = _TOLERANCES.get(inputs[0].dtype, 1e-4) if tolerance is None else tolerance
     samples = [inputs, *_others(inputs, dynamic)]
     for sample in samples[2:]:
@@ -143,13 +143,18 @@ def export(
             exact = compute
             sample, compute = quantize(new, batches)
             samples, allowed = [sample], _TOLERANCE_INT8 if tolerance is None else tolerance
-            unquantized = _difference(model, exact, sample)
+            unquantized = difference_to(model, exact, sample)
             difference = _check("the file in 8 bits", model, compute, samples, allowed)
             del exact
         size = sum(file.stat().st_size for file in new.parent.iterdir())
         del compute  # a file that is still open cannot be moved everywhere
     shapes = tuple(tuple(tuple(x.shape) for x in sample) for sample in samples)
     return Exported(path, to, size, difference, allowed, shapes, unquantized)
+
+
+def _some(batch: Tensor, dynamic: Dynamic) -> Tensor:
+    """Images to choose factors by: few, where the batch is free."""
+    return batch if dynamic == "none" else batch[:_IMAGES]
 
 
 def _batches(calibration: Iterable[Tensor], inputs: Sequence[Tensor], dynamic: Dynamic) -> list[Tensor]:
@@ -171,7 +176,7 @@ def _batches(calibration: Iterable[Tensor], inputs: Sequence[Tensor], dynamic: D
 def _check(
     what: str, model: nn.Module, compute: Compute, samples: Sequence[Sequence[Tensor]], allowed: float
 ) -> float:
-    difference = max(_difference(model, compute, sample) for sample in samples)
+    difference = max(difference_to(model, compute, sample) for sample in samples)
     if not difference <= allowed:
         raise TuckertreeError(
             f"{what} computes something else than the model: the outputs differ by {difference:.2g} of their largest, "
@@ -235,7 +240,14 @@ def _random(shape: tuple[int, ...], like: Tensor, generator: torch.Generator) ->
     return like
 
 
-def _difference(model: nn.Module, compute: Compute, inputs: Sequence[Tensor]) -> float:
+def difference_to(model: nn.Module, compute: Compute, inputs: Sequence[Tensor]) -> float:
+    """Largest difference of a file's outputs to a model's, relative to the largest of them.
+
+    Raises
+    ------
+    TuckertreeError
+        If the file does not run on the inputs, or its outputs have other shapes.
+    """
     expected = reference_outputs(model, inputs)
     try:
         found = compute(inputs)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tuckertree.tools.cli.options import chosen_preprocessing, images_of, parse_size, prepared
@@ -52,10 +51,10 @@ def open_accuracy_images(
 
     Without ``calibration`` they are the training images of ``data``, if it has such.
     """
-    from tuckertree.tools.data.splits import halves
+    from tuckertree.tools.data.splits import halves, is_same_place
 
     labelled = _labelled(model, opened, data, limit, input_size, images_as)
-    calibration = data if calibration is None or _is_same(calibration, data) else calibration
+    calibration = data if calibration is None or is_same_place(calibration, data) else calibration
     with warnings.catch_warnings():
         if calibration == data:
             warnings.simplefilter(
@@ -86,7 +85,3 @@ def _labelled(
 
     preprocessing = Preprocessing((1, 1), **chosen_preprocessing(**images_as))
     return open_onnx_images(model, data, preprocessing, input_size=parse_size(input_size), limit=limit)
-
-
-def _is_same(one: str, other: str) -> bool:
-    return one == other or (Path(one).exists() and Path(one).resolve() == Path(other).resolve())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -88,6 +89,7 @@ def compare(
     """
     from tuckertree.tools.comparison import NamedTask, Settings, comparison_table
     from tuckertree.tools.comparison import compare as carry_out
+    from tuckertree.tools.comparison.processes import in_processes
 
     if calibration is None:
         refuse_options("belongs to --calibration", calibration_images=calibration_images, tune=tune)
@@ -113,6 +115,7 @@ def compare(
         Settings(by, tune, seed, runtime, threads or 1, batch or 1),
         jobs=jobs,
         overwrite=overwrite,
+        mapper=partial(in_processes, jobs=jobs, copies=True),
     )
     if as_json:
         outcomes = [asdict(outcome) for outcome in found.outcomes]

@@ -166,7 +166,7 @@ def export(
         for name, module in (("model", network), ("file", FileNetwork(output))):
             measured[name] = evaluate(module, batches_of(labelled, 1 if dynamic == "none" else 64))
     accuracy = {name: found.top1 for name, found in measured.items()}
-    worse = _lost(written, accuracy)
+    worse = _lost(written, accuracy, in_8_bits=bool(quantize or int8))
     if worse:
         stderr.print(f"warning: {worse}", soft_wrap=True, highlight=False)
     if as_json:
@@ -205,12 +205,12 @@ def export(
     stdout.print(f"saved       {output}", soft_wrap=True)
 
 
-def _lost(written: Exported, accuracy: Mapping[str, float]) -> str | None:
+def _lost(written: Exported, accuracy: Mapping[str, float], *, in_8_bits: bool) -> str | None:
     """What an exported file has lost, if it is much."""
     if accuracy and accuracy["file"] < accuracy["model"] - _POINTS:
         fallen = accuracy["model"] - accuracy["file"]
         return f"the file answers {fallen:.2f} points fewer of the images rightly than the model: do not use it unseen"
-    if not accuracy and written.unquantized is not None and written.difference > _DISTANCE:
+    if not accuracy and in_8_bits and written.difference > _DISTANCE:
         return (
             f"8 bits move the outputs by {written.difference:.2g} of their largest: give labelled images by --data to see "
             "what that costs"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from math import isfinite
 from time import perf_counter
 
 import torch
@@ -210,6 +211,8 @@ def _score(model: nn.Module, task: Task) -> Score:
     if not images.labelled:
         own = Calibration(images, _BATCH, task.example)
         (distance,) = output_distances(task.model, [model], own)
+        if not isfinite(distance):
+            raise TuckertreeError("the outputs are not finite")
         return Score(len(images), distance=distance)
     found = evaluate(model, batches(images, _BATCH), device=device)
     low, high = found.top1_interval

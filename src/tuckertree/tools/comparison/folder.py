@@ -114,6 +114,10 @@ def open_results(
         known: dict[str, Any] = {"methods": [], "budgets": []}
         if marker.exists():
             known = read_json(marker)
+            if not all(isinstance(name, str) for key in ("methods", "budgets") for name in known[key]):
+                raise TuckertreeError(
+                    f"{marker} is damaged: methods and budgets are names; begin anew by {argument('overwrite')}"
+                )
             _refuse_another(path, known["settings"], json.loads(json.dumps(settings)))
         results = ResultsFolder(
             path,

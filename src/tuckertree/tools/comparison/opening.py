@@ -14,7 +14,7 @@ from tuckertree._base.errors import UsageError
 from tuckertree._base.names import TrustedName
 from tuckertree.tools.comparison.cell import Task
 from tuckertree.tools.data import ImageSet, open_calibration, open_images
-from tuckertree.tools.data.splits import halves
+from tuckertree.tools.data.splits import halves, is_same_place
 from tuckertree.tools.models import build, resolve
 from tuckertree.tools.opening import Sizes, open_model
 
@@ -61,9 +61,12 @@ class NamedTask:
         images = open_images(self.data, preprocessing, limit=self.data_images)
         fitted = None
         if self.calibration is not None:
+            is_same = is_same_place(self.calibration, self.data)
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore", UserWarning)  # that there are no training images
-                fitted = open_calibration(self.calibration, preprocessing, limit=self.calibration_images)
+                if is_same:  # then it need not be said that there are no training images: they are divided
+                    warnings.simplefilter("ignore", UserWarning)
+                named = self.data if is_same else self.calibration
+                fitted = open_calibration(named, preprocessing, limit=self.calibration_images)
             images, fitted = _apart(images, fitted, self.calibration_images)
         return Task(
             str(self.model),

@@ -36,7 +36,7 @@ class Broken:
 
 
 def in_processes(
-    work: Callable[[Item], Result], items: Sequence[Item], *, jobs: int
+    work: Callable[[Item], Result], items: Sequence[Item], *, jobs: int, copies: bool = False
 ) -> Iterator[tuple[Item, Result | Broken]]:
     """Do work in processes, ``jobs`` at a time, each with one thread, and give results as they come.
 
@@ -48,8 +48,11 @@ def in_processes(
         A function of a module, or a partial one, which can be sent to another process; so can what it returns.
     items
         What it is called with, each in a process of its own: what one of them does to its process, others do not see.
+    copies
+        Begin processes, where the system can, as copies of one that has imported torch and nothing else; that one stays until
+        this process ends, so it is for programs of our own.
     """
-    context = _context()
+    context = _context(copies=copies)
     waiting, running = list(items), dict[Connection, tuple[Item, BaseProcess]]()
     try:
         while waiting or running:
@@ -71,9 +74,8 @@ def in_processes(
         _end([process for _, process in running.values()])
 
 
-def _context() -> SpawnContext | ForkServerContext:
-    """How processes begin: where that can be as copies of one that has imported torch and has done nothing else."""
-    if sys.platform == "win32":
+def _context(*, copies: bool) -> SpawnContext | ForkServerContext:
+    if sys.platform == "win32" or not copies:
         return get_context("spawn")
     context = get_context("forkserver")
     context.set_forkserver_preload([__name__])
@@ -96,6 +98,8 @@ def _received(pipe: Connection, process: BaseProcess) -> Result | Broken:
         process.join()
         code = process.exitcode or 0
         how = f"killed by signal {-code}, as where memory is short" if code < 0 else f"exit code {code}"
+        if code == 1:
+            how += "; a script calls this below `if __name__ == '__main__':`"
         return Broken(f"its process ended without a result ({how})")
     finally:
         pipe.close()

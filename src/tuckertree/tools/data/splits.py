@@ -1,6 +1,7 @@
 """The names of splits, and the choice of one."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TypeVar
 
 from tuckertree._base.errors import UsageError
@@ -48,6 +49,11 @@ def halves(available: int, count: int | None) -> tuple[Sequence[int], Sequence[i
     if count is not None:
         to_fit = to_fit[:: max(len(to_fit) // count, 1)][:count]
     return to_fit, numbers[1::2]
+
+
+def is_same_place(one: str, other: str) -> bool:
+    """Whether two names of images stand for the same, as ``images`` and ``./images/`` do."""
+    return one == other or (Path(one).exists() and Path(one).resolve() == Path(other).resolve())
 
 
 def _listed(names: Iterable[str | None]) -> str:

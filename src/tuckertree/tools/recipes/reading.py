@@ -96,7 +96,8 @@ def load_recipe(
     try:
         recipe = read_as(Recipe, _changed(data, overrides))
     except UsageError as error:
-        raise UsageError(f"{path}, changed by {_listed(overrides)}: {error}") from error
+        by = [*([f"the schedule {schedule}"] if schedule else []), *overrides]
+        raise UsageError(f"{path}, changed by {', '.join(by)}: {error}") from error
     _check_network(path, recipe.network)
     return LoadedRecipe(recipe, text, _sha256(text), overrides, path, other)
 
@@ -286,7 +287,3 @@ def _check_network(path: Path, network: str) -> None:
         resolve(network)
     except UsageError as error:
         raise UsageError(f"{path}: network: {error}") from error
-
-
-def _listed(overrides: Mapping[str, object]) -> str:
-    return ", ".join(overrides)

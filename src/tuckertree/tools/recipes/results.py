@@ -69,6 +69,9 @@ def read_result(path: Path, loaded: Mapping[str, LoadedRecipe]) -> tuple[str, Re
         float(run.change + run.fewer("parameters") + run.fewer("macs") + sum(data["seconds"].values()))
         float(data["original"]["top5"] + data["compressed"]["top5"])
         str(data["device"])
+        if run.schedule is not None:
+            str(data["environment"]["processor"])
+            [stage["training"]["settings"]["epochs"] for stage in data["stages"]]
     except (ValueError, KeyError, TypeError, AttributeError, ZeroDivisionError) as error:
         raise TuckertreeError(f"{path} is not a result of tuckertree reproduce: {error!r}") from error
     return name, run
@@ -76,6 +79,15 @@ def read_result(path: Path, loaded: Mapping[str, LoadedRecipe]) -> tuple[str, Re
 
 def _shortened(data: Mapping[str, Any], loaded: LoadedRecipe) -> Iterator[str]:
     """In what a result is not that of the whole recipe as it is now."""
+    short = _changes(data, loaded)
+    if (first := next(short, None)) is not None:
+        schedule = data.get("schedule")
+        yield from ([f"schedule {schedule['name']}"] if schedule else [])
+        yield first
+        yield from short
+
+
+def _changes(data: Mapping[str, Any], loaded: LoadedRecipe) -> Iterator[str]:
     for key, value in data["overrides"].items():
         if not _LEFT_OPEN.fullmatch(key):
             yield f"{key} {value}"

@@ -49,7 +49,9 @@ class Run:
         TuckertreeError
             If the one that is there was made otherwise, or a run is there that is not to go on.
         """
-        folder = self.checkpoints / f"start-{number}" / "network"  # the folder of checkpoints itself is locked
+        folder = (
+            self.checkpoints / f"start-{number}" / "network"
+        )  # the folder of checkpoints itself is locked
         asked = json.loads(json.dumps(made_by))
         if not self.resume and (self.checkpoints / f"stage-{number}").is_dir():
             raise TuckertreeError(

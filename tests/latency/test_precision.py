@@ -107,6 +107,11 @@ def test_chains_in_8_bits_make_up_for_what_8_bits_alone_lack(network):
     assert found.measured <= 1.02 / 2.2 < network.share
     assert found.measured == pytest.approx(found.predicted)  # against the dense network in single precision
     assert found.rounds == len(machine_.asked) >= 2
+    assert [(each.precision, each.measured, each.kept) for each in result.precisions] == [
+        ("int8", found.measured, True),
+        ("int8 alone", network.share, False),
+    ]
+    assert "int8 alone 1.67x faster, too slow" in str(result)
     assert predicted_share(result.plan, SimpleNamespace(seconds=machine_.seconds()), network.share) == (
         pytest.approx(found.measured)
     )

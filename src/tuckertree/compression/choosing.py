@@ -218,7 +218,7 @@ class Choosing:
         missed = [name for name, each in found.items() if each.plan.latency and each.plan.latency.missed]
         if len(missed) == len(found):
             missed.remove(min(missed, key=shares.__getitem__))
-        self.too_slow = tuple(
+        self.too_slow += tuple(
             InPrecision(name, share, kept=False)
             for name, share in shares.items()
             if name in missed or name in refused
@@ -247,6 +247,8 @@ class Choosing:
         self.stopwatch.lap("times")
         if alone is not None and keeps_target(alone):  # then no layer need be timed
             return Planned(replace(alone, before=gone_from(self.network.module)), inventory)
+        if alone is not None:  # it may be near enough to be preferred to what keeps the target
+            self.too_slow += (InPrecision(f"{rule.precision[0]} alone", _measured(alone), kept=False),)
         inventory, timer = target.measure(inventory, options, tick=tick)
         self.stopwatch.lap("times")
         surveyed = self._survey(inventory, options, target, timer, tick)

@@ -29,8 +29,8 @@ from tuckertree.runtimes import Runnable, get_runtime, quantized
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-_IMAGES = 256
-"""By at most so many the ranges of activations are measured."""
+_BATCH, _IMAGES = 32, 256
+"""Images at a time, and at most, that the ranges of activations are measured by."""
 _LOST = 0.5
 """Relative distance of the outputs from which on little is left of them."""
 
@@ -131,7 +131,7 @@ def quantize_network(
         If it cannot be exported or quantized.
     """
     count = _to_quantize_by(images)
-    batches = (_tensor(inputs) for inputs in images.part(0, count))
+    batches = (few for inputs in images.part(0, count) for few in _tensor(inputs).split(_BATCH))
     with TemporaryDirectory(prefix="tuckertree-") as folder:
         path = Path(folder) / QUANTIZED
         # What 8 bits cost is measured on images that were held out, and said.

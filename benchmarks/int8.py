@@ -61,10 +61,10 @@ def main() -> None:
         row = {"network": name, "budget": title_of(factors), "threads": options.threads}
         rows.append(row | measured(name, rule_of(factors), options))
         if options.output:
-            rows = merged(options.output / "int8.json", "rows", rows, ("network", "budget"))
+            every = merged(options.output / "int8.json", "rows", rows, ("network", "budget"))
             known = {**environment(), "onnxruntime": version("onnxruntime")}
-            report = {"environment": known, "rounds": options.rounds, "rows": rows}
-            write_report(options.output, "int8", report, markdown(rows))
+            report = {"environment": known, "rounds": options.rounds, "rows": every}
+            write_report(options.output, "int8", report, markdown(every))
     print(markdown(rows))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import pickle
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +72,17 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return state
 
 
+def differences(
+    there: Mapping[str, object], wanted: Mapping[str, object], hashed: Collection[str]
+) -> list[str]:
+    """In what two descriptions differ, in words; of parts that are hashed only their name is said."""
+    return [
+        f"another {name}" if name in hashed else f"{name} {there.get(name)} there, {value} here"
+        for name, value in wanted.items()
+        if there.get(name) != value
+    ]
+
+
 def refuse_another(path: Path, there: Mapping[str, object], wanted: Mapping[str, object]) -> None:
     """Refuse a checkpoint of another run.
 
@@ -85,12 +96,7 @@ def refuse_another(path: Path, there: Mapping[str, object], wanted: Mapping[str,
     UsageError
         If they differ.
     """
-    differing = [
-        f"another {name}" if name in _HASHED else f"{name} {there.get(name)} there, {value} here"
-        for name, value in wanted.items()
-        if there.get(name) != value
-    ]
-    if differing:
+    if differing := differences(there, wanted, _HASHED):
         raise UsageError(
             f"the checkpoint in {path} is of another run ({'; '.join(differing)}); "
             "go on with the same network and options, or delete it"

@@ -22,7 +22,7 @@ _LEVELS, _LARGEST = 255, 127
 _SAMPLES = 2**16
 _UNSEEN = 1e-3
 """Share of what the others do to the outputs that each value is taken to do on images that are not seen."""
-_SMALL = 1e-9
+_SMALL, _TINY = 1e-9, torch.finfo(torch.float32).tiny
 
 
 def rebalance_for_int8(model: nn.Module, images: ExampleInputs) -> nn.Module:
@@ -124,12 +124,12 @@ def _basis(blocks: Tensor, gram: Tensor) -> Tensor:
     eye = torch.eye(blocks.shape[-1]).to(blocks)
     moments = blocks.mT @ blocks / blocks.shape[1]
     shares = (moments * gram).sum((1, 2)) / len(eye)  # of the outputs' square, for each channel
-    sizes = gram.diagonal(dim1=1, dim2=2).mean(1).clamp_min(torch.finfo(torch.float32).tiny)
+    sizes = gram.diagonal(dim1=1, dim2=2).mean(1).clamp_min(_TINY)
     inverse = torch.linalg.inv(gram + _SMALL * sizes[:, None, None] * eye)
     basis = even_basis(moments + _UNSEEN * shares[:, None, None] * inverse, gram)
     peaks = (blocks @ basis.mT).abs().amax(1)
     peaks = peaks.maximum(_UNSEEN**0.5 * peaks.amax(1, keepdim=True))
-    basis = basis * (blocks.abs().amax() / peaks.clamp_min(torch.finfo(torch.float32).tiny))[..., None]
+    basis = basis * (blocks.abs().amax() / peaks.clamp_min(_TINY))[..., None]
     return torch.where((shares <= _UNSEEN * shares.mean())[:, None, None], eye, basis)
 
 
@@ -171,13 +171,13 @@ def rounded_weight(weight: Tensor, axis: int) -> Tensor:
     """A weight in signed 8 bits, each slice along an axis with a scale of its own."""
     others = [other for other in range(weight.ndim) if other != axis]
     scale = weight.abs().amax(others, keepdim=True) / _LARGEST
-    return (weight / scale.clamp_min(torch.finfo(torch.float32).tiny)).round() * scale
+    return (weight / scale.clamp_min(_TINY)).round() * scale
 
 
 def rounded_values(values: Tensor) -> Tensor:
     """Values in unsigned 8 bits, with one range for all of them that holds zero."""
     low, high = values.amin().clamp(max=0), values.amax().clamp(min=0)
-    scale = ((high - low) / _LEVELS).clamp_min(torch.finfo(torch.float32).tiny)
+    scale = ((high - low) / _LEVELS).clamp_min(_TINY)
     zero = (-low / scale).round()
     return ((values / scale).round() + zero).clamp(0, _LEVELS).sub(zero) * scale
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tuckertree._base.atomic import Kind, check_free, claimed, write_atomically
+from tuckertree._base.checkpoints import differences
 from tuckertree._base.errors import TuckertreeError, UsageError, argument
 from tuckertree._base.reading import read_as, read_json
 from tuckertree.measure import environment
@@ -143,12 +144,7 @@ def _clear(path: Path) -> None:
 
 
 def _refuse_another(path: Path, there: Mapping[str, object], wanted: Mapping[str, object]) -> None:
-    differing = [
-        f"another {name}" if name in _HASHED else f"{name} {there.get(name)} there, {value} here"
-        for name, value in wanted.items()
-        if there.get(name) != value
-    ]
-    if differing:
+    if differing := differences(there, wanted, _HASHED):
         raise UsageError(
             f"{path} holds another comparison ({'; '.join(differing)}); choose another output or pass "
             f"{argument('overwrite')}"

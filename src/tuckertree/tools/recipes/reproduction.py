@@ -109,6 +109,7 @@ def reproduce(
         opened = replace(opened, preprocessing=recipe.data.preprocessing)
     train = open_images(data, opened.preprocessing, split="train")
     test = open_images(data, opened.preprocessing, split=recipe.data.test_split)
+    weights_sha256 = _sha256(file) if file else None
     run = Run(output.with_name(output.name + ".partial"), resume, device, progress)
     with claimed(run.checkpoints):
         if overwrite and not resume:
@@ -118,7 +119,7 @@ def reproduce(
             made_by = [asdict(each.compression) for each in recipe.steps[: number + 1]]
             compressed = run.start(
                 number,
-                {"compressions": made_by, "weights": file and _sha256(file)},
+                {"compressions": made_by, "weights": weights_sha256},
                 to_dense(model),
                 partial(_compress, stage.compression, opened=opened, data=data, progress=progress),
             )
@@ -149,7 +150,7 @@ def reproduce(
             "schedule": _schedule(loaded),
             "overrides": dict(loaded.overrides),
             "seeds": [stage.training.seed for stage in recipe.steps if stage.training],
-            "weights": {"name": file.name, "sha256": _sha256(file)} if file else None,
+            "weights": {"name": file.name, "sha256": weights_sha256} if file else None,
             "train_images": len(train),
             "test_images": len(test),
             "original": _measured(before, opened.model, example),

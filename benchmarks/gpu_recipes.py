@@ -4,6 +4,9 @@ Each is a `tuckertree reproduce` of its own; what is done is copied to the outpu
 others are told to stop, save a checkpoint, and go on when this is run again with the same folder. Several at a time share
 the GPU by turns: three on an H200 took half as long again as one after the other would have, by their steps timed alone.
 
+A name is that of a recipe in recipes/cifar10, with `:SEED` for another seed and `SCHEDULE/` before it for a schedule
+of `tuckertree reproduce`: `cpu/resnet20-2.5x:1`.
+
     python benchmarks/gpu_recipes.py DATA/cifar10 --minutes 60 --output out/recipes
     python benchmarks/gpu_recipes.py DATA/cifar10 --device cpu --tiny --minutes 2 --output out/tiny
 """
@@ -66,7 +69,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("data", type=Path)
-    parser.add_argument("--recipes", nargs="+", default=FIRST, help="names in recipes/cifar10")
+    parser.add_argument("--recipes", nargs="+", default=FIRST, help="[SCHEDULE/]NAME[:SEED]")
     parser.add_argument("--minutes", type=float, required=True)
     parser.add_argument("--jobs", type=int, default=1, help="recipes at a time; they share the GPU by turns")
     parser.add_argument("--device", default="cuda")
@@ -99,16 +102,20 @@ def main() -> None:
 
 def start(name: str, options: argparse.Namespace) -> Run:
     """Begin a recipe, or go on with it."""
-    folder = options.output / name
+    folder = options.output / name.replace("/", "-").replace(":", "-seed")
     folder.mkdir(exist_ok=True)
     for old in folder.glob("log*.txt"):
         old.rename(folder / f"log-{old.stat().st_mtime_ns}.txt")
+    schedule, _, seeded = name.rpartition("/")
+    recipe, _, seed = seeded.partition(":")
     changes = [*(GPU if options.device != "cpu" else ()), *options.set]
-    command = [sys.executable, "-m", "tuckertree", "reproduce", str(ROOT / f"recipes/cifar10/{name}.yaml")]
+    changes += [f"training.seed={seed}"] if seed else []
+    command = [sys.executable, "-m", "tuckertree", "reproduce", str(ROOT / f"recipes/cifar10/{recipe}.yaml")]
+    command += ["--schedule", schedule] if schedule else []
     command += ["--data", str(options.data), "--device", options.device, "--output", str(folder / "run")]
     command += [word for change in changes for word in ("--set", change)]
     command += ["--epochs", "1", "--limit-train", "512"] if options.tiny else []
-    if any((folder / "run.partial").glob("stage-*/*.ckpt")):
+    if (folder / "run.partial").is_dir():
         command.append("--resume")
     with (folder / "log.txt").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
@@ -123,7 +130,7 @@ def ended(run: Run, options: argparse.Namespace) -> list[str]:
         return []
     results = options.output / "results"
     results.mkdir(exist_ok=True)
-    shutil.copy(run.folder / "run" / "result.json", results / f"cifar10-{run.name}.json")
+    shutil.copy(run.folder / "run" / "result.json", results / f"cifar10-{run.folder.name}.json")
     print(f"{run.name} done in {seconds:.0f} s:\n{tail(run)}", flush=True)
     return [run.name]
 

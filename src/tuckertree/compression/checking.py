@@ -13,6 +13,7 @@ from tuckertree.compression.accuracy.trials import (
 )
 from tuckertree.compression.network import Network
 from tuckertree.compression.objectives import AnyRule
+from tuckertree.latency import is_int8
 from tuckertree.planning import DENSE, Budget, Inventory, Options, Plan, Ranks, make_plan
 from tuckertree.planning.plan import list_reasons
 from tuckertree.runtimes import INT8, check_precision
@@ -32,6 +33,37 @@ def check_precisions(rule: Budget, network: Network, *, calibrated: bool) -> Non
     if INT8 in rule.precision and not calibrated:
         how = advice(typed="--calibration", called="calibration=images")
         raise UsageError(f"int8 needs unlabelled images to quantize by: give {how}")
+
+
+def refuse_choices(options: Options, objective: object) -> None:
+    """Refuse options by which ranks are chosen where a plan has them.
+
+    Raises
+    ------
+    UsageError
+        If one was given.
+    """
+    if options != Options() or objective is not None:
+        raise UsageError(
+            "a plan says what becomes of each layer: include, exclude, first, round_to, methods and objective belong to a "
+            "rule"
+        )
+
+
+def check_carried_out(plan: Plan, network: Network, *, calibrated: bool) -> None:
+    """Refuse a plan that cannot be carried out on a network of this kind, or without images.
+
+    Raises
+    ------
+    UsageError
+        If it is one.
+    """
+    if not is_int8(plan):
+        return
+    network.check_precision(INT8)
+    if not calibrated:
+        how = advice(typed="--calibration", called="calibration=images")
+        raise UsageError(f"the plan is of a network in 8 bits, which needs unlabelled images: give {how}")
 
 
 def trial_for(

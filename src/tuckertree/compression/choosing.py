@@ -15,8 +15,10 @@ from tuckertree._base.progress import ProgressCallback
 from tuckertree.calibration import Calibration, CalibrationData
 from tuckertree.compression.accuracy.trials import LabelledData, Trial
 from tuckertree.compression.checking import (
+    check_carried_out,
     check_precisions,
     nothing_to_compress,
+    refuse_choices,
     refuse_if_all_stay,
     trial_for,
 )
@@ -45,6 +47,7 @@ from tuckertree.planning import (
 )
 from tuckertree.planning.budget import SINGLE
 from tuckertree.planning.channels import CHANNELS, DEFAULT_METHODS, Pruning
+from tuckertree.planning.edited import plan_again
 from tuckertree.planning.options import Choice
 from tuckertree.runtimes import INT8, find_runtime
 
@@ -144,7 +147,11 @@ class Choosing:
             raise UsageError("give either a rule or an energy, such as energy=0.9")
         timed = isinstance(rule, Budget) and rule.is_timed
         round_to = 1 if round_to is None and not timed else round_to
-        options = Options(_patterns(include), _patterns(exclude), first, round_to, methods).for_rule(rule)
+        options = Options(_patterns(include), _patterns(exclude), first, round_to, methods)
+        if isinstance(rule, Plan):
+            refuse_choices(options, objective)
+        else:
+            options = options.for_rule(rule)
         if not options.of_layers and calibration is None:
             raise UsageError(
                 "the method channels needs images to choose by: give calibration, or other methods too"
@@ -154,6 +161,8 @@ class Choosing:
         network = network_of(model, example_inputs)
         if isinstance(rule, Budget) and rule.latency is not None:
             check_precisions(rule, network, calibrated=calibration is not None)
+        if isinstance(rule, Plan):
+            check_carried_out(rule, network, calibrated=calibration is not None)
         images = None if calibration is None else network.images(calibration)
         images, trial = trial_for(rule, network, images, calibration, data)
         return cls(network, rule, options, found, images, stopwatch, trial)
@@ -169,6 +178,8 @@ class Choosing:
         elif isinstance(self.rule, NetworkRule):
             surveyed = self._survey(inventory, options, None, None, tick)
             found = [Planned(surveyed.plan(self.rule, tick), inventory, surveyed.spectra)]
+        elif isinstance(self.rule, Plan):
+            found = [Planned(plan_again(self.network.module, inventory, self.rule), inventory)]
         else:
             spectra = survey(self.network.module, inventory, options, tick=tick)
             plan = make_plan(inventory, spectra, self.rule, options)

@@ -61,7 +61,8 @@ def compress(
         ``precision="fp32,int8"`` in 8 bits too;
         ``energy=0.9`` means the first. ``Budget(max_drop=1.0)`` and ``Budget(agreement=0.99)`` ask for the network of the
         fewest MACs (or ``cheapest="params"``, ``"latency"``) that keeps an accuracy: it is searched for, each try
-        calibrated, and proved on images that took no part.
+        calibrated, and proved on images that took no part. Or a :class:`~tuckertree.Plan`, from :func:`plan` and perhaps
+        edited: it is carried out, its costs counted anew.
     include, exclude
         Layers by name: a shell pattern, several of them, or a predicate on a
         :class:`~tuckertree.planning.Layer`.

@@ -33,6 +33,7 @@ from tuckertree.planning import (
     Layer,
     NetworkRule,
     Options,
+    Plan,
     Rule,
     Timer,
     TradeOff,
@@ -43,7 +44,8 @@ from tuckertree.planning import (
 from tuckertree.planning.candidates import sample_candidates
 from tuckertree.planning.channels import HiddenChannels
 
-AnyRule = Rule | NetworkRule
+AnyRule = Rule | NetworkRule | Plan
+"""What ranks are chosen by; a plan has them."""
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from math import ceil, prod
 from typing import Any, TypeVar, overload
@@ -19,7 +19,7 @@ from tuckertree.planning.channels import Pruning
 from tuckertree.planning.groups import Decisions, Group
 from tuckertree.planning.inventory import Inventory, Layer
 from tuckertree.planning.options import Options
-from tuckertree.planning.plan import DENSE, LayerPlan, Plan
+from tuckertree.planning.plan import DENSE, LayerPlan, Optimality, Plan
 from tuckertree.planning.rules import NetworkRule, Ranks, Rule
 from tuckertree.planning.timing import Timer
 
@@ -140,7 +140,7 @@ def make_plan(
         If no candidates are within a budget.
     """
     options = (options or Options()).among(inventory.layers)
-    optimality = None
+    optimality: Optimality | None = None
     pruned: tuple[Pruning, ...] = ()
     if isinstance(rule, NetworkRule):
         allocation = rule.choose(inventory, surveyed)
@@ -163,12 +163,24 @@ def make_plan(
         layers = tuple(
             _plan_layer(layer, surveyed.get(layer.name), chosen, options) for layer in inventory.layers
         )
+    return plan_of(inventory, layers, rule.describe(), pruned, optimality)
+
+
+def plan_of(
+    inventory: Inventory,
+    layers: Iterable[LayerPlan],
+    rule: Mapping[str, object],
+    pruned: tuple[Pruning, ...] = (),
+    optimality: Optimality | None = None,
+) -> Plan:
+    """The plan of a network, of the plans of its layers: totals are counted."""
+    layers = tuple(layers)
     saved_parameters = sum(layer.parameters[0] - layer.parameters[1] for layer in layers)
     saved_parameters += sum((each.hidden.channels - len(each.kept)) * each.hidden.beside for each in pruned)
     saved_macs = sum(layer.macs[0] - layer.macs[1] for layer in layers)
     return Plan(
         layers=layers,
-        rule=rule.describe(),
+        rule=rule,
         parameters=(inventory.parameters, inventory.parameters - saved_parameters),
         macs=(inventory.macs, inventory.macs - saved_macs),
         optimality=optimality,
@@ -183,23 +195,13 @@ def _plan_layer(layer: Layer, spectra: Spectra | None, rule: Rule, options: Opti
     ranks = rule.ranks(layer.name, spectra)
     if ranks is None:
         return leave_dense(layer, "no ranks given")
-    how, step = get_method(method), options.round_to or 1
-    ranks = how.checked_ranks(layer.spec, [ceil(rank / step) * step for rank in ranks])
-    stages = how.stages(layer.spec, ranks)
-    parameters, macs = chain_parameters(stages), layer.chain_macs(stages)
-    if parameters >= layer.spec.weights:
-        return leave_dense(layer, f"ranks {_row(ranks)} would not save parameters")
-    if macs > layer.macs:
-        return leave_dense(layer, f"ranks {_row(ranks)} would add MACs")
-    bound = spectra.bound(dict(zip(spectra.bonds, ranks, strict=True)))
-    return replace(
-        leave_dense(layer, reason),
-        method=method,
-        ranks=ranks,
-        parameters=(layer.spec.weights, parameters),
-        macs=(layer.macs, macs),
-        bound=bound,
-    )
+    step = options.round_to or 1
+    plan = factored(layer, method, [ceil(rank / step) * step for rank in ranks], reason)
+    if plan.parameters[1] >= layer.spec.weights:
+        return leave_dense(layer, f"ranks {_row(plan.ranks)} would not save parameters")
+    if plan.macs[1] > layer.macs:
+        return leave_dense(layer, f"ranks {_row(plan.ranks)} would add MACs")
+    return replace(plan, bound=spectra.bound(dict(zip(spectra.bonds, plan.ranks, strict=True))))
 
 
 def _plan_candidate(layer: Layer, candidates: Candidates, pick: int, options: Options) -> LayerPlan:
@@ -225,6 +227,27 @@ def _plan_candidate(layer: Layer, candidates: Candidates, pick: int, options: Op
         bound=float(candidates.error[pick]) ** 0.5,
         form=candidates.forms[pick] if seconds else None,
         seconds=(before, seconds[pick]) if seconds else None,
+    )
+
+
+def factored(layer: Layer, method: str, ranks: Sequence[int], reason: str) -> LayerPlan:
+    """The plan of a layer that becomes a chain of feasible ranks; of its error nothing is known: it is at most 1.
+
+    Raises
+    ------
+    UsageError
+        If the method is not for the layer, or has not so many ranks.
+    """
+    how = get_method(method)
+    feasible = how.checked_ranks(layer.spec, ranks)
+    stages = how.stages(layer.spec, feasible)
+    return replace(
+        leave_dense(layer, reason),
+        method=method,
+        ranks=feasible,
+        parameters=(layer.spec.weights, chain_parameters(stages)),
+        macs=(layer.macs, layer.chain_macs(stages)),
+        bound=1.0,
     )
 
 

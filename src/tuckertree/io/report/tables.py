@@ -37,6 +37,17 @@ def totals(result: Compressed, *, warned: bool = True) -> list[str]:
     ]
 
 
+def plan_totals(plan: Plan) -> list[str]:
+    """Lines that sum up a plan that was not carried out."""
+    return [
+        f"parameters  {ratio(plan.parameters)}",
+        f"MACs        {ratio(plan.macs)}",
+        *_channels(plan),
+        *_optimality(plan),
+        *_latency(plan),
+    ]
+
+
 def _channels(plan: Plan) -> list[str]:
     if not plan.pruned:
         return []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from tuckertree.planning import Plan
@@ -35,6 +36,16 @@ class Compressed(Protocol):
     @property
     def seconds(self) -> Mapping[str, float]:
         """Time of each phase."""
+
+
+@dataclass(frozen=True)
+class NotMade:
+    """A plan that was not carried out, where a result would be: no errors are known."""
+
+    plan: Plan
+    errors: Mapping[str, float] = field(default_factory=dict)
+    relative_error: float = 0.0
+    seconds: Mapping[str, float] = field(default_factory=dict)
 
 
 def is_weighted(result: Compressed) -> bool:

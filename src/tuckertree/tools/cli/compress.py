@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from tuckertree._base.errors import UsageError
 from tuckertree.tools.cli.accuracy_images import open_accuracy_images
-from tuckertree.tools.cli.app import app, print_json, print_table, show_warning, stdout
+from tuckertree.tools.cli.app import app, show_warning
 from tuckertree.tools.cli.options import (
     AsJson,
     BuiltBy,
@@ -30,18 +29,16 @@ from tuckertree.tools.cli.options import (
     open_network,
     refuse_options,
 )
-
-if TYPE_CHECKING:
-    from tuckertree.compression import CompressionResult, DistanceByLayer
-    from tuckertree.compression.objectives import AnyRule
+from tuckertree.tools.cli.results import end_if_interrupted, show, show_plan
+from tuckertree.tools.cli.rules import rule_of
 
 
 @app.command()
 def compress(
     model: Model,
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="Folder to save to; for an ONNX model a file.")
-    ],
+        Path | None, typer.Option("--output", "-o", help="Folder to save to; for an ONNX model a file.")
+    ] = None,
     energy: Annotated[float | None, typer.Option(help="Share of energy kept at each cut, in (0, 1].")] = None,
     error: Annotated[
         float | None, typer.Option(help="Bound of each layer's relative error, in [0, 1).")
@@ -100,6 +97,13 @@ def compress(
             "--best-effort", help="With --latency or an accuracy: keep the nearest if none reaches it."
         ),
     ] = False,
+    plan: Annotated[
+        Path | None,
+        typer.Option(help="Carry out a plan instead: what --dry-run --json printed, perhaps edited."),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Choose ranks and print the plan; make and write nothing.")
+    ] = False,
     calibration: Calibration = None,
     calibration_images: Annotated[
         int | None,
@@ -156,6 +160,7 @@ def compress(
     dense network.
     """
     import tuckertree
+    from tuckertree.compression.compressing import PlanOptions
     from tuckertree.compression.networks import OnnxNetwork
     from tuckertree.io import check_output
     from tuckertree.planning.channels import DEFAULT_METHODS
@@ -178,13 +183,22 @@ def compress(
         timing["precision"] = precision
     shares = {"params": params, "macs": macs, "latency": latency}
     accuracy = {"max_drop": max_drop, "agreement": agreement}
-    rule = _rule(energy, error, shares, accuracy, cheapest, timing, best_effort=best_effort)
+    rule = rule_of(energy, error, shares, accuracy, cheapest, timing, best_effort=best_effort, plan=plan)
     if max_drop is None and agreement is None:
         refuse_options("belongs to --max-drop or --agreement", data=data)
     elif max_drop is not None and data is None:
         raise UsageError("--max-drop needs labelled images: give --data")
     among = DEFAULT_METHODS if methods is None else tuple(name.strip() for name in methods.split(","))
-    if not is_onnx(model):
+    if dry_run:
+        refuse_options(
+            "has no meaning with --dry-run: nothing is made",
+            output=output,
+            tune=tune,
+            by_layer=by_layer or None,
+        )
+    elif output is None:
+        raise UsageError("give --output, where the result goes, or --dry-run")
+    elif not is_onnx(model):
         if output.suffix.lower() == ".onnx":
             raise UsageError(
                 f"{output}: a torch network is saved as a folder; `tuckertree export` makes an ONNX file of it"
@@ -198,7 +212,7 @@ def compress(
         input_size=input_size,
         input_values=input_values,
     )
-    if isinstance(network, OnnxNetwork):
+    if isinstance(network, OnnxNetwork) and output is not None:
         network.check_output(output, overwrite=overwrite)
     count = calibration_images or (1024 if opened else 128) * (2 if agreement and data is None else 1)
     labelled = None
@@ -220,20 +234,19 @@ def compress(
         more.append(f"data        {len(labelled)} of {labelled.images.source}, to search with and to prove")
     if opened and opened.plan:
         more.append(f"from        {model}, compressed already: multiplied out first")
-    result = tuckertree.compress(
-        network,
-        None,
-        rule,
-        include=include or ("*",),
-        exclude=exclude or (),
-        first=first,
-        round_to=round_to,
-        calibration=images,
-        objective=objective,
-        methods=among,
-        tune=tune,
-        data=labelled,
-    )
+    how: PlanOptions = {
+        "include": include or ("*",),
+        "exclude": exclude or (),
+        "first": first,
+        "round_to": round_to,
+        "calibration": images,
+        "objective": objective,
+        "methods": among,
+    }
+    if output is None:
+        show_plan(tuckertree.plan(network, None, rule, **how), as_json=as_json)
+        return
+    result = tuckertree.compress(network, None, rule, **how, tune=tune, data=labelled)
     result.save(output, overwrite=overwrite)
     found = None
     if by_layer and images is not None:
@@ -245,81 +258,3 @@ def compress(
             show_warning(f"not by layer: {error}")
     show(result, output, [*result.lines(), *more], by_layer=found, as_json=as_json)
     end_if_interrupted(result, output)
-
-
-def show(
-    result: CompressionResult,
-    output: Path,
-    more: Sequence[str],
-    *,
-    by_layer: DistanceByLayer | None = None,
-    as_json: bool,
-) -> None:
-    """Print a result, and more lines after its totals; warnings on stderr, where all are."""
-    from tuckertree.io.report import plan_table, rises_table, totals, warnings_of
-
-    warnings = [*result.warnings, *warnings_of(result)]
-    if as_json:
-        where = {} if by_layer is None else {"by_layer": by_layer.to_json()}
-        known = {"warnings": warnings, "plan": result.plan.to_json(), "output": str(output)}
-        print_json({**result.summary(), **where, **known})
-        return
-    print_table(plan_table(result))
-    if by_layer is not None:
-        print_table(rises_table(by_layer.rows()))
-    for line in [*totals(result, warned=False), *more]:
-        stdout.print(line, soft_wrap=True)
-    for warning in warnings:
-        show_warning(warning)
-    stdout.print(f"saved       {output}", soft_wrap=True)
-
-
-def end_if_interrupted(result: CompressionResult, output: Path, *, resumable: bool = False) -> None:
-    """End as Ctrl-C does where it came in the tuning, once the best state so far is saved."""
-    if result.tuning is not None and result.tuning.interrupted:
-        said = f"tuning was interrupted; the best state so far is saved in {output}"
-        raise KeyboardInterrupt(f"{said}; go on with --resume" if resumable else said)
-
-
-def _rule(
-    energy: float | None,
-    error: float | None,
-    shares: dict[str, str | None],
-    accuracy: dict[str, float | None],
-    cheapest: str | None,
-    timing: dict[str, Any],
-    *,
-    best_effort: bool,
-) -> AnyRule:
-    """The one rule that the options name."""
-    import tuckertree
-
-    rules: list[AnyRule] = []
-    if energy is not None:
-        rules.append(tuckertree.Energy(energy))
-    if error is not None:
-        rules.append(tuckertree.ErrorBound(error))
-    given = {option: value for option, value in timing.items() if value is not None}
-    keeps = any(value is not None for value in accuracy.values())
-    to_latency = "belongs to --latency; give a target such as --latency 2x"
-    if shares["latency"] is None and cheapest != "latency":
-        refuse_options(to_latency, **given)
-        if best_effort and not keeps:
-            refuse_options(to_latency, best_effort=best_effort)
-    if not keeps:
-        refuse_options("belongs to --max-drop or --agreement", cheapest=cheapest)
-    if keeps or any(value is not None for value in shares.values()):
-        budget = tuckertree.Budget(
-            **shares,  # type: ignore[arg-type]
-            **accuracy,  # type: ignore[arg-type]
-            **given,
-            cheapest=cheapest,
-            best_effort=best_effort,
-        )
-        rules.append(budget)
-    if len(rules) != 1:
-        raise UsageError(
-            "give one of --energy, --error, or a budget: --params, --macs or both, --latency 2x, --max-drop 1.0 or "
-            "--agreement 0.99"
-        )
-    return rules[0]

@@ -9,7 +9,6 @@ import typer
 
 from tuckertree._base.errors import UsageError
 from tuckertree.tools.cli.app import app
-from tuckertree.tools.cli.compress import end_if_interrupted, show
 from tuckertree.tools.cli.finetune import original_network
 from tuckertree.tools.cli.options import (
     AsJson,
@@ -26,6 +25,7 @@ from tuckertree.tools.cli.options import (
     parse_size,
     prepared,
 )
+from tuckertree.tools.cli.results import end_if_interrupted, show
 from tuckertree.tools.cli.training_options import Resume, unfinished
 
 

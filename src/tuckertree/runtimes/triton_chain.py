@@ -28,7 +28,7 @@ class FusedChain(nn.Module):
         self.cuts = chain.cuts
         layers = list(chain)
         steps: list[_Step] = []
-        given = chain[0].in_channels
+        given = chain.dense.in_channels
         while layers:
             layer, following = layers[0], layers[1] if len(layers) > 1 else None
             fits = following is not None and len(layers) == 2 and _can_expand(layer, following)
@@ -58,7 +58,8 @@ class _Step(nn.Module):
         columns = max(_LANES, 1 << (rank - 1).bit_length())
         rows = _filled(weight.permute(2, 3, 1, 0).reshape(-1, channels, rank), (given, columns))
         self.register_buffer("weight", rows.reshape(-1, columns).contiguous())
-        expand, self.filters = None, -(-rank // _LANES) * _LANES
+        expand = None
+        self.filters: int = -(-rank // _LANES) * _LANES
         if following is not None:
             matrix = weight_of(following).detach()[:, :, 0, 0].t()
             self.filters = matrix.shape[1]

@@ -1,5 +1,9 @@
 """The Triton kernel of a fused convolution. Importing this imports triton: see ``triton_chain``."""
 
+# The arguments of a kernel are typed by Triton, call by call.
+# ruff: noqa: ANN001, ANN202, PIE808
+# mypy: disable-error-code="no-untyped-def, untyped-decorator"
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -11,7 +15,7 @@ import triton.language as tl
 from torch import Tensor
 
 
-@triton.jit(do_not_specialize=["pixels", "height", "width", "height_out", "width_out"])  # type: ignore[untyped-decorator]
+@triton.jit(do_not_specialize=["pixels", "height", "width", "height_out", "width_out"])
 def _convolve(
     x,
     weight,
@@ -78,7 +82,9 @@ def _convolve(
         for start in range(0, filters, BLOCK_FILTERS):
             chosen = start + tl.arange(0, BLOCK_FILTERS)
             is_filter = chosen < filters
-            b = tl.load(expand + column[:, None] * filters + chosen[None, :], mask=is_filter[None, :], other=0.0)
+            b = tl.load(
+                expand + column[:, None] * filters + chosen[None, :], mask=is_filter[None, :], other=0.0
+            )
             wide = tl.dot(inner, b, input_precision=PRECISION)
             if HAS_BIAS:
                 wide += tl.load(bias + chosen, mask=is_filter, other=0.0).to(tl.float32)[None, :]
@@ -108,7 +114,13 @@ class Tiles:
     stages: int
 
 
-_MANY = (Tiles(128, 128, 8, 3), Tiles(128, 64, 4, 3), Tiles(64, 64, 4, 4), Tiles(64, 128, 4, 3))
+_MANY = (
+    Tiles(128, 128, 8, 3),
+    Tiles(128, 64, 8, 3),
+    Tiles(128, 64, 4, 3),
+    Tiles(64, 64, 4, 4),
+    Tiles(64, 128, 4, 3),
+)
 _FEW = (Tiles(16, 64, 4, 4), Tiles(32, 64, 4, 4), Tiles(64, 64, 4, 4))
 _ENOUGH = 64 * 132
 """Pixels of which there is a tile for each multiprocessor."""

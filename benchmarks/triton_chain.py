@@ -34,6 +34,7 @@ LAYERS = {
     "resnet18": ((64, 56), (128, 28), (256, 14), (512, 7)),
     "vgg16": ((64, 224), (128, 112), (256, 56), (512, 28), (512, 14)),
 }
+DENSE = ("dense", "dense, no bias")
 TORCH = {"four layers": (0, 1, 2), "three layers": (0, 2), "two layers": (1,)}
 TRITON = {"triton 3x3+1x1": (2,), "triton 3x1, 1x3+1x1": (1, 2), "triton 1x1, 3x3+1x1": (0, 2)}
 REPEATS = 10
@@ -93,6 +94,8 @@ def compare(
     x = torch.randn(batch, channels, size, size, device=options.device).to(options.dtype)
     x = x.contiguous(memory_format=torch.channels_last)
     models: dict[str, nn.Module] = {"dense": ready(layer, x)}
+    models["dense, no bias"] = copy.deepcopy(models["dense"])
+    models["dense, no bias"].register_parameter("bias", None)
     models |= {name: ready(in_form(chain, cuts), x) for name, cuts in TORCH.items()}
     failures: dict[str, str] = {}
     wanted = in_single_precision(chain, x)
@@ -126,7 +129,7 @@ def compare(
             else None,
             "failure": failures.get(name, ""),
         }
-        for name in ("dense", *TORCH, *TRITON)
+        for name in (*DENSE, *TORCH, *TRITON)
     ]
     told = ", ".join(
         f"{each['form']} {each['us']:.1f} us {each['faster']:.2f}x"
@@ -206,8 +209,9 @@ def markdown(report: dict[str, Any]) -> str:
         "# Single layers in Triton",
         "",
         "3x3 layers with random weights, in HT-2 form with all ranks at a share of the channels; bf16, NHWC, inference;",
-        f"CUDA graphs of {REPEATS} runs, medians of {report['rounds']} rounds in turns; faster: than the dense layer. Four, three and",
-        "two layers: torch's, in that exact form. Triton: one kernel for each part between commas. Measured by",
+        f"CUDA graphs of {REPEATS} runs, medians of {report['rounds']} rounds in turns; faster: than the dense layer. No bias: torch",
+        "adds the bias of a convolution in a kernel of its own. Four, three and two layers: torch's, in that exact form.",
+        "Triton: one kernel for each part between commas, the bias in the last. Measured by",
         f"`python benchmarks/triton_chain.py --output docs/results`; seed {report['seed']}, tuckertree {machine['tuckertree']}, "
         f"torch {machine['torch']}, {devices}.",
         "",

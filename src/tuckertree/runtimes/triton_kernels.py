@@ -106,24 +106,38 @@ def _convolve(
 
 @dataclass(frozen=True)
 class Tiles:
-    """Sizes of one program of the kernel."""
+    """Sizes of one program of the kernel; of channels and filters at most so many."""
 
     pixels: int
+    channels: int
     filters: int
     warps: int
     stages: int
 
 
-_MANY = (
-    Tiles(128, 128, 8, 3),
-    Tiles(128, 64, 8, 3),
-    Tiles(128, 64, 4, 3),
-    Tiles(64, 64, 4, 4),
-    Tiles(64, 128, 4, 3),
-)
-_FEW = (Tiles(16, 64, 4, 4), Tiles(32, 64, 4, 4), Tiles(64, 64, 4, 4))
-_ENOUGH = 64 * 132
-"""Pixels of which there is a tile for each multiprocessor."""
+# By the number of output pixels up to which they are tried: few need small tiles to keep all multiprocessors busy.
+_TILES = {
+    4096: (
+        Tiles(16, 64, 64, 4, 4),
+        Tiles(16, 128, 64, 4, 3),
+        Tiles(16, 128, 32, 4, 4),
+        Tiles(32, 64, 64, 4, 4),
+    ),
+    32768: (
+        Tiles(64, 64, 128, 4, 3),
+        Tiles(64, 64, 64, 4, 4),
+        Tiles(64, 128, 128, 8, 3),
+        Tiles(32, 128, 64, 4, 3),
+        Tiles(32, 64, 64, 4, 4),
+    ),
+    2**62: (
+        Tiles(128, 64, 128, 8, 3),
+        Tiles(128, 64, 64, 8, 3),
+        Tiles(128, 64, 64, 4, 3),
+        Tiles(64, 64, 64, 4, 4),
+        Tiles(64, 64, 128, 4, 3),
+    ),
+}
 _chosen: dict[tuple[object, ...], Tiles] = {}
 
 
@@ -170,10 +184,12 @@ def convolve(
     pixels, columns = images * size[0] * size[1], weight.shape[1]
     if not pixels:
         return out
-    block_channels = next(block for block in (64, 32, 16) if channels % block == 0)
 
     def launch(tiles: Tiles) -> None:
-        block_columns = columns if expand is not None else min(columns, 128)
+        block_channels = next(
+            size for size in (128, 64, 32, 16) if size <= tiles.channels and channels % size == 0
+        )
+        block_columns = columns if expand is not None else min(columns, tiles.filters)
         grid = (-(-pixels // tiles.pixels), columns // block_columns)
         _convolve[grid](
             x,
@@ -208,20 +224,20 @@ def convolve(
 
     key = (x.shape, x.dtype, x.device, columns, filters, geometry, expand is None, bias is None)
     if key not in _chosen:
-        choices = _MANY if pixels >= _ENOUGH else _FEW
+        choices = next(tiles for most, tiles in _TILES.items() if pixels <= most)
         _chosen[key] = _fastest(launch, choices) if x.device.type == "cuda" else choices[-1]
     launch(_chosen[key])
     return out
 
 
 def _fastest(launch: Any, choices: tuple[Tiles, ...]) -> Tiles:
-    """Time each; those that need more shared memory than there is are left out."""
+    """Time each; those that need more memory than a multiprocessor has, or do not compile, are left out."""
     times: dict[Tiles, float] = {}
     complaint: Exception | None = None
     for tiles in choices:
         try:
             launch(tiles)
-        except triton.runtime.errors.OutOfResources as error:
+        except (triton.TritonError, RuntimeError) as error:
             complaint = error
             continue
         times[tiles] = min(_milliseconds(launch, tiles) for _ in range(3))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Sequence
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -122,7 +123,7 @@ def unfit(chain: Chain) -> str | None:
         return f"it has {dense.in_channels} input channels, not a multiple of {_LANES}"
     if weight.dtype not in (torch.float16, torch.bfloat16, torch.float32):
         return f"its weights are {weight.dtype}"
-    if importlib.util.find_spec("triton") is None:
+    if find_spec("triton") is None:
         return "the package triton is not installed"
     return None
 

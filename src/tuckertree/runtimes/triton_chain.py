@@ -1,0 +1,156 @@
+"""Chains run by few Triton kernels on a GPU, for inference: the last 1x1 is part of the kernel before it."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tuckertree._base.errors import TuckertreeError
+from tuckertree.core.layers import Chain, contract_chain, fusion_variants, weight_of
+from tuckertree.core.layers.spec import bias_of
+from tuckertree.network.surgery import replace_layers
+
+_LANES = 16
+"""Channels of a tile of the tensor cores: ranks are filled up with zeros to multiples of it."""
+_MOST_COLUMNS = 256
+"""Ranks up to which the result of a convolution stays in registers until the 1x1 reads it."""
+
+
+class FusedChain(nn.Module):
+    """A chain as Triton kernels: made by :func:`fused_chain`."""
+
+    def __init__(self, chain: Chain) -> None:
+        super().__init__()
+        self.cuts = chain.cuts
+        layers = list(chain)
+        steps: list[_Step] = []
+        given = chain.dense.in_channels
+        while layers:
+            layer, following = layers[0], layers[1] if len(layers) > 1 else None
+            fits = following is not None and len(layers) == 2 and _can_expand(layer, following)
+            steps.append(_Step(given, layer, following if fits else None, is_last=len(layers) == 1))
+            given = steps[-1].filters
+            layers = layers[2 if fits else 1 :]
+        self.steps = nn.ModuleList(steps)
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002
+        """Run the kernels; the output is in ``torch.channels_last``."""
+        x = input.contiguous(memory_format=torch.channels_last)
+        for step in self.steps:
+            x = step(x)
+        return x
+
+
+class _Step(nn.Module):
+    """One kernel: a convolution, and the 1x1 behind it if there is one."""
+
+    def __init__(self, given: int, layer: Any, following: Any | None, *, is_last: bool) -> None:
+        super().__init__()
+        kernels = importlib.import_module("tuckertree.runtimes.triton_kernels")
+        self._convolve = kernels.convolve
+        self._geometry = kernels.Geometry(layer.kernel_size, layer.stride, layer.padding)
+        weight = weight_of(layer).detach()
+        rank, channels = weight.shape[:2]
+        columns = max(_LANES, 1 << (rank - 1).bit_length())
+        rows = _filled(weight.permute(2, 3, 1, 0).reshape(-1, channels, rank), (given, columns))
+        self.register_buffer("weight", rows.reshape(-1, columns).contiguous())
+        expand = None
+        self.filters: int = -(-rank // _LANES) * _LANES
+        if following is not None:
+            matrix = weight_of(following).detach()[:, :, 0, 0].t()
+            self.filters = matrix.shape[1]
+            expand = _filled(matrix, (columns, self.filters)).contiguous()
+        elif is_last:
+            self.filters = rank
+        bias = bias_of(layer if following is None else following)
+        self.register_buffer("expand", expand)
+        self.register_buffer("bias", None if bias is None else bias.detach().clone())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._convolve(x, self.weight, self.expand, self.bias, self.filters, self._geometry)
+
+
+def fused_chain(chain: Chain, cuts: Sequence[int] | None = None) -> FusedChain:
+    """Make the Triton form of a chain, for inference; it shares no memory with the chain.
+
+    Parameters
+    ----------
+    chain
+        A factored two-dimensional convolution.
+    cuts
+        Those that stay, as in :func:`~tuckertree.core.layers.fusion_variants`; by default the chain's. The fewer,
+        the fewer kernels; a 1x1 at the end is no kernel of its own.
+
+    Raises
+    ------
+    TuckertreeError
+        If triton is not installed or the kernels cannot run this chain; the message says why.
+
+    Examples
+    --------
+    >>> import torch, tuckertree as tt
+    >>> chain = tt.factorize(torch.nn.Conv2d(32, 64, 3, padding=1), "ht2", (8, 12, 10))
+    >>> fused = fused_chain(chain.half().cuda(), (1, 2))  # doctest: +SKIP
+    """
+    if (reason := unfit(chain)) is not None:
+        raise TuckertreeError(f"the Triton kernels cannot run this chain: {reason}")
+    wanted = tuple(chain.cuts if cuts is None else cuts)
+    found = [form for form in fusion_variants(chain.stages, chain.cuts) if form.cuts == wanted]
+    if not found or found[0].is_dense:
+        raise TuckertreeError(f"a chain cut at {chain.cuts} has no factored form cut at {wanted}")
+    contracted = contract_chain(chain, found[0])
+    assert isinstance(contracted, Chain)
+    return FusedChain(contracted)
+
+
+def unfit(chain: Chain) -> str | None:
+    """Why the kernels cannot run a chain; None if they can."""
+    dense, weight = chain.dense, weight_of(chain[0])
+    if dense.order != 2 or dense.transposed:
+        return f"it stands for a {dense.kind} layer, not for conv2d"
+    if dense.groups != 1 or any(stage.spec.groups != 1 for stage in chain.stages):
+        return "it has groups"
+    if set(dense.dilation) != {1}:
+        return f"its dilation is {dense.dilation}"
+    if dense.padding_mode != "zeros" or isinstance(dense.padding, str):
+        return f"its padding is {dense.padding!r}, {dense.padding_mode}"
+    if dense.in_channels % _LANES:
+        return f"it has {dense.in_channels} input channels, not a multiple of {_LANES}"
+    if weight.dtype not in (torch.float16, torch.bfloat16, torch.float32):
+        return f"its weights are {weight.dtype}"
+    if find_spec("triton") is None:
+        return "the package triton is not installed"
+    return None
+
+
+def fuse_chains(model: nn.Module, cuts: Sequence[int] | None = None) -> nn.Module:
+    """A copy of a network with every chain that the kernels can run in its Triton form.
+
+    Parameters
+    ----------
+    cuts
+        As in :func:`fused_chain`; a chain that has no such form keeps its own cuts.
+    """
+    fused = {}
+    for name, module in model.named_modules():
+        if isinstance(module, Chain) and unfit(module) is None:
+            known = {form.cuts for form in fusion_variants(module.stages, module.cuts) if form.cuts}
+            fused[name] = fused_chain(module, cuts if cuts is not None and tuple(cuts) in known else None)
+    return replace_layers(model, fused)
+
+
+def _can_expand(layer: Any, following: Any) -> bool:
+    """Whether a kernel can run both: the second is a 1x1, and its input fits in registers."""
+    is_pointwise = following.kernel_size == (1, 1) and following.stride == (1, 1)
+    return is_pointwise and following.padding == (0, 0) and layer.out_channels <= _MOST_COLUMNS
+
+
+def _filled(weights: Tensor, sizes: tuple[int, int]) -> Tensor:
+    """The last two axes filled up with zeros."""
+    rows, columns = sizes
+    return nn.functional.pad(weights, (0, columns - weights.shape[-1], 0, rows - weights.shape[-2]))

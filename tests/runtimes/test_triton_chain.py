@@ -1,0 +1,142 @@
+"""Chains in Triton kernels, by Triton's interpreter: the same function, or a reason why not."""
+
+import sys
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import tuckertree as tt
+from tuckertree._base.errors import TuckertreeError
+from tuckertree.runtimes.triton_chain import FusedChain, fuse_chains, fused_chain
+
+FORMS = ((0, 1, 2), (1, 2), (0, 2), (0, 1), (0,), (1,), (2,))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _interpreted():
+    """Kernels become interpreted ones when their module is imported: nothing else of the tests imports it."""
+    pytest.importorskip("triton")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TRITON_INTERPRET", "1")
+        yield
+
+
+def made(channels=32, filters=48, ranks=(10, 20, 17), dtype=torch.float32, **geometry):
+    torch.manual_seed(0)
+    layer = torch.nn.Conv2d(channels, filters, **{"kernel_size": 3, "padding": 1, **geometry})
+    return tt.factorize(layer, "ht2", ranks).eval().to(dtype)
+
+
+@torch.inference_mode()
+def error(chain, fused, x):
+    """Relative to the chain in single precision, and in its shape."""
+    found, wanted = fused(x), chain.float()(x.float())
+    assert found.shape == wanted.shape
+    assert found.dtype == x.dtype
+    assert found.is_contiguous(memory_format=torch.channels_last)
+    return float((found.float() - wanted).norm() / wanted.norm())
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("cuts", FORMS)
+def test_each_form_is_the_chain(cuts, stride):
+    chain = made(stride=stride)
+    assert error(chain, fused_chain(chain, cuts), torch.randn(2, 32, 9, 11)) < 1e-5
+
+
+@pytest.mark.parametrize("cuts", [(1, 2), (2,)])
+def test_half_precision_is_near(cuts):
+    chain = made(dtype=torch.float16)
+    fused = fused_chain(chain, cuts)
+    assert error(chain, fused, torch.randn(2, 32, 6, 7).half()) < 2e-3
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    st.tuples(*[st.integers(1, 24)] * 3),
+    st.integers(1, 3).map(lambda blocks: 16 * blocks),
+    st.integers(1, 40),
+    st.tuples(st.integers(3, 9), st.integers(3, 9)),
+    st.sampled_from([1, 3, 5]).flatmap(
+        lambda size: st.fixed_dictionaries(
+            {
+                "kernel_size": st.just((3, size)),
+                "padding": st.tuples(st.integers(0, 2), st.integers(0, 2)).map(
+                    lambda p: (p[0], max(p[1], size // 2))
+                ),
+                "stride": st.tuples(st.integers(1, 3), st.integers(1, 2)),
+                "bias": st.booleans(),
+            }
+        )
+    ),
+    st.sampled_from(FORMS),
+)
+def test_any_geometry_is_the_chain(ranks, channels, filters, size, geometry, cuts):
+    torch.manual_seed(0)
+    layer = torch.nn.Conv2d(channels, filters, **geometry)
+    ranks = ranks if geometry["kernel_size"][1] > 1 else ranks[:2]
+    chain = tt.factorize(layer, "ht2", ranks).eval()
+    kept = tuple(cut for cut in cuts if cut in chain.cuts) or chain.cuts
+    assert error(chain, fused_chain(chain, kept), torch.randn(2, channels, *size)) < 1e-5
+
+
+def test_ranks_that_do_not_stay_in_registers_have_a_kernel_of_their_own():
+    chain = made(48, 304, (48, 144, 304))
+    fused = fused_chain(chain, (2,))
+    assert len(fused.steps) == 2
+    assert error(chain, fused, torch.randn(1, 48, 3, 3)) < 1e-5
+
+
+def test_a_batch_of_no_image_gives_none():
+    assert fused_chain(made())(torch.zeros(0, 32, 8, 8)).shape == (0, 48, 8, 8)
+
+
+def test_the_1x1_at_the_end_is_no_kernel_of_its_own():
+    assert [len(fused_chain(made(), cuts).steps) for cuts in FORMS] == [3, 2, 2, 3, 2, 2, 1]
+
+
+def test_chains_of_a_network_are_replaced_where_they_can_be():
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(
+        tt.factorize(torch.nn.Conv2d(3, 16, 3, padding=1), "ht2", (3, 8, 8)),
+        torch.nn.ReLU(),
+        tt.factorize(torch.nn.Conv2d(16, 32, 3, padding=1), "ht2", (8, 8, 8)),
+        tt.factorize(torch.nn.Conv2d(32, 16, 3, padding=1), "tucker2", (8, 8)),
+    ).eval()
+    fused = fuse_chains(model, (1, 2))
+    assert [isinstance(module, FusedChain) for module in fused] == [False, False, True, True]
+    assert fused[2].cuts == (1, 2)
+    x = torch.randn(1, 3, 7, 7)
+    with torch.inference_mode():
+        torch.testing.assert_close(fused(x), model(x))
+
+
+@pytest.mark.parametrize(
+    ("chain", "reason"),
+    [
+        (lambda: made(dilation=2), "dilation"),
+        (lambda: made(padding="same"), "padding"),
+        (lambda: made(padding_mode="reflect"), "reflect"),
+        (lambda: made(channels=20), "20 input channels"),
+        (lambda: made(dtype=torch.float64), "float64"),
+        (lambda: tt.factorize(torch.nn.Conv1d(16, 16, 3), "ht2", (4, 4)), "conv1d"),
+        (lambda: tt.factorize(torch.nn.Conv2d(32, 32, 3), "cp", (8,)), "groups"),
+    ],
+)
+def test_what_the_kernels_cannot_run_is_refused_with_the_reason(chain, reason):
+    with pytest.raises(TuckertreeError, match=reason):
+        fused_chain(chain())
+
+
+def test_a_form_that_the_chain_does_not_have_is_refused():
+    for cuts in ((), (3,), (1, 0)):
+        with pytest.raises(TuckertreeError, match="no factored form"):
+            fused_chain(made(), cuts)
+
+
+def test_without_triton_it_says_so(monkeypatch):
+    monkeypatch.setitem(sys.modules, "triton", None)
+    with pytest.raises(TuckertreeError, match="triton is not installed"):
+        fused_chain(made())

@@ -3,7 +3,8 @@
 Torchvision's architectures with random weights; every convolution but the first and the 1x1 factored by HT-2 with all
 ranks at a share of the channels, down to multiples of 16. bf16, NHWC, inference. For each batch the dense network and
 the forms run in turns. Forms of the whole network: four layers, three (the middle merged, as Tucker-2 has them), two (both
-ends merged); mixed: each layer in the form that is fastest by itself, dense among them.
+ends merged); mixed: each layer in the form that is fastest by itself, dense among them; with Triton: forms in Triton
+kernels are tried too.
 
     python benchmarks/gpu.py --output docs/results
     python benchmarks/gpu.py --device cpu --tiny        # the same code on a processor, in a minute
@@ -16,6 +17,7 @@ import copy
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -32,11 +34,24 @@ from tuckertree.core.layers import Chain, contract_chain, fusion_variants
 from tuckertree.io.report import FittingTable
 from tuckertree.measure import count_macs, environment, synchroniser
 from tuckertree.network.surgery import replace_layers
+from tuckertree.runtimes.triton_chain import fused_chain, unfit
 
 NETWORKS = ("torchvision:resnet18", "torchvision:resnet50", "torchvision:vgg16_bn")
+WITH_TRITON = "mixed, with Triton"
 WHOLE = {"four layers": (0, 1, 2), "three layers": (0, 2), "two layers": (1,)}
 TOLERANCE = 0.05
 """Largest relative difference of outputs in bf16, which has 8 bits."""
+
+
+@dataclass(frozen=True)
+class Form:
+    """How a layer is run: the cuts that stay, none if it is dense; in Triton kernels or in torch's layers."""
+
+    cuts: tuple[int, ...]
+    is_triton: bool = False
+
+    def __str__(self) -> str:
+        return f"{NAMES[len(self.cuts)]}{' Triton' if self.is_triton else ''}"
 
 
 def main() -> None:
@@ -81,14 +96,20 @@ def compare(name: str, share: int, batch: int, options: argparse.Namespace) -> l
     models = {"dense": place(dense)}
     models |= {label: place(in_form(chains, cuts)) for label, cuts in WHOLE.items()}
     chosen = fastest_forms(place(chains), x, options)
-    models["mixed"] = place(in_forms(chains, chosen))
-    agree(models["four layers"], [models["three layers"], models["two layers"], models["mixed"]], x)
+    models["mixed"] = place(in_forms(chains, {name: form.cuts for name, form in chosen["mixed"].items()}))
+    if options.device != "cpu":
+        models[WITH_TRITON] = in_triton(place(chains), chosen[WITH_TRITON])
+    agree(models["four layers"], [model for label, model in models.items() if label != "dense"], x)
     ways: dict[str, Callable[[nn.Module, Tensor], Callable[[], object]]] = {"eager": eager}
     if options.device != "cpu":
         ways["CUDA graph"] = captured
         if name in options.compile:
             ways["compiled, CUDA graph"] = compiled
-    macs = {label: count_macs(model, x) / batch for label, model in models.items()}
+    counted = models | {
+        label: place(in_forms(chains, {name: form.cuts for name, form in forms.items()}))
+        for label, forms in chosen.items()
+    }
+    macs = {label: count_macs(model, x) / batch for label, model in counted.items()}
     found = []
     for way, make in ways.items():
         runs = {label: make(model, x) for label, model in models.items()}
@@ -105,7 +126,7 @@ def compare(name: str, share: int, batch: int, options: argparse.Namespace) -> l
                 "macs_less": macs["dense"] / macs[label],
                 "faster": median(a / b for a, b in zip(times[0], seconds, strict=True)),
                 "spread": (max(seconds) - min(seconds)) / median(seconds),
-                "layers": by_form(chosen) if label == "mixed" else "",
+                "layers": by_form(chosen[label]) if label in chosen else "",
             }
             for label, seconds in zip(runs, times, strict=True)
         ]
@@ -141,8 +162,20 @@ def chains_of(model: nn.Module) -> dict[str, Chain]:
     return {name: module for name, module in model.named_modules() if isinstance(module, Chain)}
 
 
-def fastest_forms(model: nn.Module, x: Tensor, options: argparse.Namespace) -> dict[str, tuple[int, ...]]:
-    """The cuts of the fastest form of each chain, timed by itself on the input it gets; equal layers once."""
+def in_triton(chains: nn.Module, forms: Mapping[str, Form]) -> nn.Module:
+    """Each chain, on its device, in its form: in Triton kernels or in torch's layers."""
+    fused = {
+        name: fused_chain(chain, form.cuts)
+        for name, chain in chains_of(chains).items()
+        if (form := forms[name]).is_triton
+    }
+    return replace_layers(
+        in_forms(chains, {n: form.cuts for n, form in forms.items() if n not in fused}), fused
+    )
+
+
+def fastest_forms(model: nn.Module, x: Tensor, options: argparse.Namespace) -> dict[str, dict[str, Form]]:
+    """The fastest form of each chain, timed by itself on the input it gets, equal layers once: without, and with Triton."""
     inputs: dict[str, Tensor] = {}
     hooks = [
         chain.register_forward_pre_hook(lambda _, args, name=name: inputs.__setitem__(name, args[0].clone()))
@@ -152,18 +185,31 @@ def fastest_forms(model: nn.Module, x: Tensor, options: argparse.Namespace) -> d
         model(x)
     for hook in hooks:
         hook.remove()
-    make = eager if options.device == "cpu" else captured
-    known: dict[Any, tuple[int, ...]] = {}
-    chosen = {}
+    on_gpu = options.device != "cpu"
+    make = captured if on_gpu else eager
+    known: dict[Any, dict[str, Form]] = {}
+    chosen: dict[str, dict[str, Form]] = {"mixed": {}, WITH_TRITON: {}}
     for name, chain in chains_of(model).items():
         key = (chain.stages, inputs[name].shape)
         if key not in known:
             choices = fusion_variants(chain.stages, chain.cuts)
-            layers = [ready(contract_chain(chain, form), device=options.device) for form in choices]
-            times = in_turns([make(layer, inputs[name]) for layer in layers], options)
-            best = min(range(len(choices)), key=lambda i: median(times[i]))
-            known[key] = choices[best].cuts
-        chosen[name] = known[key]
+            layers = {
+                Form(form.cuts): ready(contract_chain(chain, form), device=options.device) for form in choices
+            }
+            if on_gpu and unfit(chain) is None:
+                layers |= {
+                    Form(form.cuts, is_triton=True): fused_chain(chain, form.cuts)
+                    for form in choices
+                    if form.cuts
+                }
+            times = in_turns([make(layer, inputs[name]) for layer in layers.values()], options)
+            ordered = sorted(zip(layers, times, strict=True), key=lambda pair: median(pair[1]))
+            known[key] = {
+                WITH_TRITON: ordered[0][0],
+                "mixed": next(form for form, _ in ordered if not form.is_triton),
+            }
+        for label, form in known[key].items():
+            chosen[label][name] = form
     return chosen
 
 
@@ -237,9 +283,9 @@ NAMES = {3: "four", 2: "three", 1: "two", 0: "dense"}
 COLUMNS = ("network", "ranks", ">batch", "run", "form", ">ms", ">MACs less", ">faster", "layers by form")
 
 
-def by_form(chosen: dict[str, tuple[int, ...]]) -> str:
-    found = Counter(NAMES[len(cuts)] for cuts in chosen.values())
-    return ", ".join(f"{found[name]} {name}" for name in NAMES.values() if found[name])
+def by_form(chosen: Mapping[str, Form]) -> str:
+    found = Counter(map(str, chosen.values()))
+    return ", ".join(f"{count} {name}" for name, count in sorted(found.items()))
 
 
 def cells(results: Sequence[dict[str, Any]]) -> list[tuple[str, ...]]:
@@ -283,7 +329,7 @@ def markdown(report: dict[str, Any]) -> str:
         "Torchvision's architectures with random weights; every convolution but the first and the 1x1 in HT-2 form, all",
         "ranks at a share of the channels in multiples of 16; bf16, NHWC, 224 x 224, inference. Four, three and two layers:",
         "all chains in that exact form (three: the middle merged, as in Tucker-2; two: both ends merged). Mixed: each",
-        "layer in the form that is fastest by itself, dense among them. Eager: call by call; CUDA graph: the same kernels in",
+        "layer in the form that is fastest by itself, dense among them; with Triton: forms in Triton kernels too. Eager: call by call; CUDA graph: the same kernels in",
         f"one launch; compiled: inductor's kernels in one launch. Medians of {report['rounds']} rounds in turns; faster: than the",
         "dense network run the same way. Measured by `python benchmarks/gpu.py --output docs/results`; "
         f"seed {report['seed']}, tuckertree {machine['tuckertree']},",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from tuckertree.tools.recipes.reading import LoadedRecipe, load_recipe
 from tuckertree.tools.recipes.reproduction import Reproduction, recipe_id
@@ -129,6 +130,7 @@ _SCHEDULE_COLUMNS = (
     ">dense top-1",
     ">our top-1",
     ">epochs",
+    ">seed",
     "machine",
     ">hours",
 )
@@ -177,6 +179,12 @@ def _paper_rows(
     return rows
 
 
+def _machine(data: Mapping[str, Any]) -> str:
+    """What a run was on: the GPU, or the processor."""
+    known = data["environment"]
+    return str(known.get("gpu", data["device"]) if data["device"] != "cpu" else f"cpu, {known['processor']}")
+
+
 def _schedule_rows(
     loaded: Mapping[str, LoadedRecipe], runs: Mapping[str, Sequence[RecipeResult]]
 ) -> Iterator[tuple[str, ...]]:
@@ -194,7 +202,8 @@ def _schedule_rows(
                 f"{run.data['original']['top1']:.2f}",
                 _signed(run.change),
                 " + ".join(map(str, trained)),
-                f"{run.data['device']}, {run.data['environment']['processor']}",
+                " + ".join(map(str, run.data["seeds"])),
+                _machine(run.data),
                 f"{sum(run.data['seconds'].values()) / 3600:.1f}",
             )
 

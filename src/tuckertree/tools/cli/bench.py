@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from tuckertree._base.errors import UsageError
-from tuckertree.tools.cli.app import app, print_json, print_table, stdout
+from tuckertree.tools.cli.app import command, print_json, print_table, stdout
 from tuckertree.tools.cli.options import (
     AsJson,
     BuiltBy,
@@ -24,7 +24,7 @@ from tuckertree.tools.cli.options import (
 )
 
 
-@app.command()
+@command
 def bench(
     models: Models,
     runtime: Annotated[

@@ -9,7 +9,7 @@ import typer
 
 from tuckertree._base.errors import UsageError
 from tuckertree.tools.cli.accuracy_images import open_accuracy_images
-from tuckertree.tools.cli.app import app, show_warning
+from tuckertree.tools.cli.app import command, show_warning
 from tuckertree.tools.cli.options import (
     AsJson,
     BuiltBy,
@@ -33,7 +33,7 @@ from tuckertree.tools.cli.results import end_if_interrupted, show, show_plan
 from tuckertree.tools.cli.rules import rule_of
 
 
-@app.command()
+@command
 def compress(
     model: Model,
     output: Annotated[

@@ -11,7 +11,7 @@ import typer
 
 from tuckertree._base.errors import UsageError
 from tuckertree.tools.cli import training_options as options
-from tuckertree.tools.cli.app import app, print_json, print_table, stderr
+from tuckertree.tools.cli.app import command, print_json, print_table, stderr
 from tuckertree.tools.cli.options import (
     AsJson,
     BuiltBy,
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from tuckertree.tools.opening import Sizes
 
 
-@app.command()
+@command
 @options.takes_settings(epochs=10, lr=None, augment=None)
 def finetune(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder saved by compress.")],

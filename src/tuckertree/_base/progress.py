@@ -84,17 +84,17 @@ class _Lines:
     """A line now and then, with the time left, for a log."""
 
     def __init__(self) -> None:
-        self._doing = ""
+        self._doing, self._before = "", 0
         self._start = self._said = time.monotonic()
 
     def __call__(self, doing: str, done: int, total: int) -> None:
         now, task = time.monotonic(), doing.partition(":")[0]
         if task != self._doing:
-            self._doing, self._start = task, now
-        if now - self._said < _EVERY or not done:
+            self._doing, self._before, self._start = task, done, now
+        if now - self._said < _EVERY or done <= self._before:
             return
         self._said = now
-        left = (now - self._start) * (total - done) / done
+        left = (now - self._start) * (total - done) / (done - self._before)
         say(f"{doing}: {done} of {total}, about {duration(left)} left")
 
 

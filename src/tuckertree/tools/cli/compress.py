@@ -10,7 +10,7 @@ import typer
 
 from tuckertree._base.errors import UsageError
 from tuckertree.tools.cli.accuracy_images import open_accuracy_images
-from tuckertree.tools.cli.app import app, print_json, print_table, show_warning, stdout
+from tuckertree.tools.cli.app import app, print_json, print_table, show_warning, stdout, typed_command
 from tuckertree.tools.cli.options import (
     AsJson,
     BuiltBy,
@@ -234,7 +234,8 @@ def compress(
         tune=tune,
         data=labelled,
     )
-    result.save(output, overwrite=overwrite)
+    fitted = {"images": f"{len(images)} of {images.source}"} if images and opened else {}
+    result.save(output, overwrite=overwrite, report={"commands": [typed_command()], **fitted})
     found = None
     if by_layer and images is not None:
         unseen = int(result.distances.get("images fitted", 0))

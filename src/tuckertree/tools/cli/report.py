@@ -28,6 +28,12 @@ def report(
             help="The HTML file. [DIR-report.html beside DIR: a saved folder holds nothing but its network]",
         ),
     ] = None,
+    sensitivity: Annotated[
+        Path | None,
+        typer.Option(
+            help="Of a saved folder: a file of what inspect --sensitivity --json printed, to show it too."
+        ),
+    ] = None,
     overwrite: Annotated[bool, typer.Option(help="Replace the output if it is a file.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -37,7 +43,7 @@ def report(
     """
     from tuckertree.tools.html_report import write_report
 
-    written = write_report(result, output, overwrite=overwrite)
+    written = write_report(result, output, sensitivity=sensitivity, overwrite=overwrite)
     if as_json:
         print_json({"output": str(written), "bytes": written.stat().st_size})
     else:

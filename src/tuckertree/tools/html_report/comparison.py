@@ -90,6 +90,7 @@ def _fronts(original: Outcome, kept: Sequence[Outcome]) -> Section:
     ):
         series = _series(kept, cost, labelled=labelled)
         if series:
+            series.append(_front_of(series, labelled=labelled))
             views.append(View(f"times less {name}", Column(label, "number"), series))
     plot = Plot("Accuracy against size", "points", Column("times less", "ratio"), views)
     text = (
@@ -98,6 +99,18 @@ def _fronts(original: Outcome, kept: Sequence[Outcome]) -> Section:
         else "Down and to the right is better."
     )
     return Section("front", "All networks", text, [plot])
+
+
+def _front_of(series: Sequence[Series], *, labelled: bool) -> Series:
+    """The line through what nothing else is better than in both."""
+    points = [
+        (x, y) for one in series for x, y in zip(one.x or (), one.y, strict=True) if x and y is not None
+    ]
+    front: list[tuple[float, float]] = []
+    for x, y in sorted(points, key=lambda point: (-point[0], -point[1] if labelled else point[1])):
+        if not front or (y > front[-1][1] if labelled else y < front[-1][1]):
+            front.append((x, y))
+    return Series("Pareto front", [y for _, y in front], [x for x, _ in front], line=True)
 
 
 def _series(kept: Sequence[Outcome], cost: Any, *, labelled: bool) -> list[Series]:

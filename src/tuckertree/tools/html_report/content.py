@@ -39,7 +39,10 @@ class Table:
 
 @dataclass(frozen=True)
 class Series:
-    """Points of one name; ``names`` says what each is, ``low`` and ``high`` how far it is known."""
+    """Points of one name: ``names`` says what each is, ``low`` and ``high`` how far it is known.
+
+    ``line`` is a line through points that other series show.
+    """
 
     name: str
     y: Sequence[float | None]
@@ -48,6 +51,7 @@ class Series:
     low: Sequence[float | None] | None = None
     high: Sequence[float | None] | None = None
     alone: bool = False
+    line: bool = False
 
 
 @dataclass(frozen=True)

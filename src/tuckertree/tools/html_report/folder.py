@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from tuckertree.io.report import ratio, too_few_images, warnings_of
 from tuckertree.planning import Latency
@@ -142,28 +142,34 @@ def _missing(folder: Folder) -> Iterator[str]:
     known, plan = folder.known, folder.plan
     measured = known.accuracy or known.compressed or (known.training and known.training.history)
     if not measured:
-        yield "Accuracy: `tuckertree evaluate` measures it; `compress --max-drop` keeps it in the folder."
+        yield "Accuracy: `tuckertree evaluate` measures it, `compress --max-drop` keeps it in the folder."
     if plan.latency is None:
-        yield "Latency: `tuckertree bench` measures it; `compress --latency` keeps it in the folder."
+        yield "Latency: `tuckertree bench` measures it, `compress --latency` keeps it in the folder."
     if not known.errors:
         yield "Errors of the weights: `tuckertree compress` keeps them, this folder was made by something else."
     if known.survey is None:
         yield "Spectra and trade-off curve: folders made by an older tuckertree, or by other commands, do not hold them."
     elif not known.survey.layers:
         yield "Spectra: no layer has a method whose ranks are those of a spectrum."
-    if known.by_layer is None:
-        yield "What each layer costs: `compress --by-layer` and `inspect --sensitivity` show it in the terminal."
+    if known.sensitivity is None:
+        yield "Sensitivity: give `--sensitivity FILE` with what `tuckertree inspect --sensitivity --json` printed."
     if not known.environment:
         yield "Versions and machine."
     if not known.commands:
         yield "The command that made it."
 
 
+def _rule(rule: Mapping[str, object]) -> Iterator[str]:
+    for name, value in rule.items():
+        if value is not None and name != "weighs":
+            yield f"{name}: {value:.5g}" if isinstance(value, float) else f"{name}: {value}"
+
+
 def _repeat(folder: Folder) -> Section:
     known = folder.known
     facts = [
         *([f"images: {known.images}"] if known.images else []),
-        *(f"rule: {name} = {value}" for name, value in folder.plan.rule.items() if value is not None),
+        *_rule(folder.plan.rule),
         *([f"seed of the tuning: {known.tuning.seed}, {known.tuning.steps} steps"] if known.tuning else []),
         *([f"seed of the training: {known.training.settings.get('seed')}"] if known.training else []),
         *(f"{name}: {value}" for name, value in known.environment.items()),

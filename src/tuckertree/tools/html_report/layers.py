@@ -148,33 +148,33 @@ def _decisions(folder: Folder) -> Section:
     hold = bounds_hold(folder)
     columns = [
         _LAYERS,
-        Column("kind"),
-        Column("kernel"),
         Column("method"),
         Column("ranks"),
-        Column("parameters", "count"),
-        Column("then", "count"),
-        Column("MACs", "count"),
-        Column("then", "count"),
         Column("error" if hold else "weight error", "share"),
         Column("bound" if hold else "planned error", "share"),
-        Column("ms", "milliseconds"),
-        Column("then", "milliseconds"),
+        Column("parameters before", "count"),
+        Column("after", "count"),
+        Column("MACs before", "count"),
+        Column("after", "count"),
+        Column("time before", "milliseconds"),
+        Column("after", "milliseconds"),
         Column("reason"),
+        Column("kind"),
+        Column("kernel"),
     ]
     rows = [
         [
             layer.name,
-            layer.kind,
-            kernel_text(layer),
             method_of(layer),
             "/".join(map(str, layer.ranks)),
-            *layer.parameters,
-            *layer.macs,
             _error(folder, layer),
             _planned(layer),
+            *layer.parameters,
+            *layer.macs,
             *(layer.seconds or (None, None)),
             layer.reason,
+            layer.kind,
+            kernel_text(layer),
         ]
         for layer in folder.plan.layers
     ]

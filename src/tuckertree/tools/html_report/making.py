@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from tuckertree._base.atomic import atomic_files, check_free_file
-from tuckertree._base.errors import TuckertreeError
+from tuckertree._base.errors import TuckertreeError, UsageError
 from tuckertree._base.extras import require_extra
 from tuckertree.io.folder import CONFIG
 from tuckertree.tools.html_report.comparison import comparison_page, is_comparison
 from tuckertree.tools.html_report.content import Page
 from tuckertree.tools.html_report.folder import folder_page
 from tuckertree.tools.html_report.onnx_file import onnx_page
-from tuckertree.tools.html_report.reading import open_folder
+from tuckertree.tools.html_report.reading import open_folder, with_sensitivity
 from tuckertree.tools.html_report.writing import page_html
 
 
@@ -30,7 +30,7 @@ def default_output(source: Path) -> Path:
     return source.with_name(f"{source.name}-report.html")
 
 
-def page_of(source: Path) -> Page:
+def page_of(source: Path, sensitivity: Path | None = None) -> Page:
     """The page of a saved folder, a comparison or an ONNX file, which are read and never run.
 
     Raises
@@ -38,12 +38,15 @@ def page_of(source: Path) -> Page:
     TuckertreeError
         If it is none of these, or damaged.
     """
+    if (source / CONFIG).exists():
+        folder = open_folder(source)
+        return folder_page(folder if sensitivity is None else with_sensitivity(folder, sensitivity))
+    if sensitivity is not None:
+        raise UsageError(f"a sensitivity is shown with a saved folder, which {source} is not")
     if source.suffix.lower() == ".onnx" and not source.is_dir():
         return onnx_page(source)
     if is_comparison(source):
         return comparison_page(source)
-    if (source / CONFIG).exists():
-        return folder_page(open_folder(source))
     what = (
         "there is no such file or folder"
         if not source.exists()
@@ -55,13 +58,21 @@ def page_of(source: Path) -> Page:
     )
 
 
-def write_report(source: str | Path, output: str | Path | None = None, *, overwrite: bool = False) -> Path:
+def write_report(
+    source: str | Path,
+    output: str | Path | None = None,
+    *,
+    sensitivity: str | Path | None = None,
+    overwrite: bool = False,
+) -> Path:
     """Write what a saved folder, a comparison or an ONNX file holds as one HTML file, and give its path.
 
     Parameters
     ----------
     output
         The file; by default that of :func:`default_output`.
+    sensitivity
+        For a saved folder, a file of what ``inspect --sensitivity --json`` printed, to be shown too.
     overwrite
         Whether it may be replaced.
 
@@ -84,7 +95,7 @@ def write_report(source: str | Path, output: str | Path | None = None, *, overwr
     source = Path(source)
     output = default_output(source) if output is None else Path(output)
     require_extra("plotly.offline", extra="report")
-    page = page_of(source)
+    page = page_of(source, None if sensitivity is None else Path(sensitivity))
     check_free_file(output, overwrite=overwrite)
     inside = output.parent.resolve()
     if inside == source.resolve() and source.is_dir():

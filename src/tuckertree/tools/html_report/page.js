@@ -41,16 +41,17 @@
     return `${digits(number, 3)}T`;
   }
 
+  const fixed = (number, count) => (number ? number.toPrecision(count) : "0");
   const digits = (number, count) => String(Number(number.toPrecision(count)));
 
   function written(value, kind) {
     if (value === null || value === undefined) return "";
     if (typeof value !== "number") return String(value);
     if (kind === "count") return short(value);
-    if (kind === "share") return `${digits(100 * value, 3)} %`;
+    if (kind === "share") return `${fixed(100 * value, 3)} %`;
     if (kind === "ratio") return `${value.toFixed(2)}x`;
     if (kind === "milliseconds") return `${digits(1000 * value, 3)} ms`;
-    return digits(value, 4);
+    return Number.isInteger(value) ? String(value) : fixed(value, 4);
   }
 
   // --- tables
@@ -66,6 +67,7 @@
         const kind = block.columns[place].kind;
         const tag = place ? el("td") : el("th", { scope: "row" });
         if (kind !== "text") tag.className = "number";
+        else if (String(value).length > 40) tag.className = "long";
         tag.textContent = written(value, kind);
         return tag;
       });
@@ -205,7 +207,8 @@
       const alone = series.alone || block.form === "points" || series.y.length === 1;
       const bars = series.low && { type: "data", symmetric: false, color: look,
         array: series.y.map((y, i) => series.high[i] - y), arrayminus: series.y.map((y, i) => y - series.low[i]) };
-      return { ...known, type: "scatter", mode: alone ? "markers" : "lines+markers", error_y: bars || undefined,
+      const mode = series.line ? "lines" : alone ? "markers" : "lines+markers";
+      return { ...known, type: "scatter", mode, error_y: bars || undefined,
         line: { color: look, dash: dashes[n % dashes.length] },
         marker: { color: look, size: alone ? 11 : 5, symbol: symbols[n % symbols.length] } };
     });
@@ -214,7 +217,7 @@
     const ticks = named ? { tickvals: names.map((_, n) => n + 1), ticktext: names.map((name) => plain(name).slice(-24)), tickangle: -50 } : {};
     const x = axis(names && !named ? { label: `${block.x.label}, by number` } : block.x, ticks);
     const y = axis(view.y, view.y.log ? { type: "log" } : {});
-    if (view.y.kind === "milliseconds") Object.assign(y, { ticksuffix: " s" });
+    if (view.y.kind === "milliseconds") Object.assign(y, { ticksuffix: "s" });
     return [made, layout(x, y, { barmode: "group", showlegend: made.length > 1 })];
   }
 
@@ -227,7 +230,7 @@
     const bounds = view.series.some((series) => series.low);
     const columns = [{ label: "series", kind: "text" }, ...(one.names ? [{ label: "name", kind: "text" }] : []), block.x, view.y];
     if (bounds) columns.push({ label: "low", kind: view.y.kind }, { label: "high", kind: view.y.kind });
-    const rows = view.series.flatMap((series) => series.y.map((y, n) => [
+    const rows = view.series.filter((series) => !series.line).flatMap((series) => series.y.map((y, n) => [
       series.name, ...(one.names ? [series.names[n]] : []), series.x[n], y,
       ...(bounds ? [series.low ? series.low[n] : null, series.high ? series.high[n] : null] : []),
     ]));
@@ -282,7 +285,8 @@
     } } }, ...cells);
     const picker = choice("Coloured by", block.measures.map((one) => one.label), (index) => { measure = index; paint(); });
     paint();
-    const legend = el("p", { class: "legend" }, least, scale, most, el("span", { class: "layer none", "aria-hidden": "true" }), "not compressed");
+    const legend = el("p", { class: "legend" }, least, scale, most);
+    if (block.values.flat().includes(null)) legend.append(el("span", { class: "layer none", "aria-hidden": "true" }), "not compressed");
     return el("figure", {}, el("figcaption", {}, block.caption), picker, bar, legend, told);
   }
 
@@ -406,9 +410,12 @@
     return el("div", { class: "card" }, el("dt", {}, one.label), value, ...more);
   }
 
+  // What stands between backticks is code.
+  const marked = (text) => text.split("`").map((part, n) => (n % 2 ? el("code", {}, part) : part));
+
   function list(title, items, name) {
     if (!items.length) return null;
-    return el("section", { class: `notes ${name}`, "aria-label": title }, el("h2", {}, title), el("ul", {}, ...items.map((item) => el("li", {}, item))));
+    return el("section", { class: `notes ${name}`, "aria-label": title }, el("h2", {}, title), el("ul", {}, ...items.map((item) => el("li", {}, ...marked(item)))));
   }
 
   const themes = ["auto", "light", "dark"];

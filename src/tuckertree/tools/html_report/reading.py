@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from tuckertree._base.errors import TuckertreeError, UsageError
-from tuckertree._base.reading import read_as
+from tuckertree._base.reading import read_as, read_json
+from tuckertree.compression import DistanceByLayer, Sensitivity
 from tuckertree.io import read_config, read_report
 from tuckertree.io.folder import REPORT, SavedConfig
 from tuckertree.planning import Plan, SurveyRecord
@@ -92,23 +93,6 @@ class Trained:
 
 
 @dataclass(frozen=True)
-class Rise:
-    """What layers add to the outputs' distance."""
-
-    layers: tuple[str, ...]
-    distance: float
-    share: float
-
-
-@dataclass(frozen=True)
-class ByLayer:
-    """Where the outputs' distance comes from."""
-
-    images: int
-    rises: tuple[Rise, ...]
-
-
-@dataclass(frozen=True)
 class Measured:
     """A network of a recipe, measured."""
 
@@ -130,7 +114,8 @@ class Known:
     accuracy: Search | None = None
     training: Trained | None = None
     survey: SurveyRecord | None = None
-    by_layer: ByLayer | None = None
+    by_layer: DistanceByLayer | None = None
+    sensitivity: Sensitivity | None = None
     original: Measured | None = None
     compressed: Measured | None = None
     environment: Mapping[str, str | int] = field(default_factory=dict)
@@ -187,3 +172,18 @@ def open_folder(path: Path) -> Folder:
         return Folder(path, config, read_as(Known, wanted))
     except UsageError as error:  # nobody typed it
         raise TuckertreeError(f"{path / REPORT}: {error}") from error
+
+
+def with_sensitivity(folder: Folder, path: Path) -> Folder:
+    """The same with what `inspect --sensitivity --json` printed.
+
+    Raises
+    ------
+    TuckertreeError
+        If the file is something else.
+    """
+    try:
+        found = read_as(Sensitivity, read_json(path))
+    except UsageError as error:
+        raise TuckertreeError(f"{path} is not what `inspect --sensitivity --json` prints: {error}") from error
+    return replace(folder, known=replace(folder.known, sensitivity=found))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from tuckertree.compression import DistanceByLayer, Sensitivity
 from tuckertree.tools.html_report.content import Column, Lines, Plot, Section, Series, Table, View
-from tuckertree.tools.html_report.reading import ByLayer, Known, Search, Step, Trained, Tuned
+from tuckertree.tools.html_report.reading import Known, Search, Step, Trained, Tuned
 
 _CURVES = {
     "loss": ("train_loss", "validation_loss"),
@@ -21,6 +22,8 @@ def run_sections(known: Known) -> Iterator[Section]:
         yield _search(known.accuracy)
     if known.by_layer is not None and known.by_layer.rises:
         yield _by_layer(known.by_layer)
+    if known.sensitivity is not None and known.sensitivity.layers:
+        yield _sensitivity(known.sensitivity)
     if known.tuning is not None:
         yield _tuning(known.tuning)
     if known.training is not None:
@@ -29,12 +32,12 @@ def run_sections(known: Known) -> Iterator[Section]:
 
 def _search(found: Search) -> Section:
     scale, unit = (1.0, "points of top-1 lost") if found.loss.kind == "top1" else (100.0, "lost, in percent")
-    steps = [("tried", step) for step in found.steps] + [("proof", step) for step in found.proofs]
+    steps = [("search", step) for step in found.steps] + [("proof", step) for step in found.proofs]
     rows = [_step_row(what, step, scale) for what, step in steps]
     table = Table(
         "Networks that were tried",
         [
-            Column("images"),
+            Column("step"),
             Column("MACs", "ratio"),
             Column("parameters", "ratio"),
             Column("time", "ratio"),
@@ -51,7 +54,7 @@ def _search(found: Search) -> Section:
     )
     place = {"MACs": 1, "time": 3}[axis]
     series = []
-    for name, what in (("on images to search with", "tried"), ("on images that took no part", "proof")):
+    for name, what in (("on images to search with", "search"), ("on images that took no part", "proof")):
         own = [row for row in rows if row[0] == what and isinstance(row[place], float)]
         columns = [[_number(row[n]) for row in own] for n in (place, 4, 5, 6)]
         if own:
@@ -85,7 +88,7 @@ def _number(value: object) -> float | None:
     return value if isinstance(value, float) else None
 
 
-def _by_layer(found: ByLayer) -> Section:
+def _by_layer(found: DistanceByLayer) -> Section:
     names = [", ".join(rise.layers) for rise in found.rises]
     views = [
         View(
@@ -101,6 +104,24 @@ def _by_layer(found: ByLayer) -> Section:
     ]
     plot = Plot("Where the outputs' distance comes from", "bars", Column("layers"), views)
     return Section("by-layer", "What each layer costs", f"On {found.images} images.", [plot])
+
+
+def _sensitivity(found: Sensitivity) -> Section:
+    names = [layer.name for layer in found.layers]
+    distances = [layer.distance for layer in found.layers]
+    changed = [None if layer.agreement is None else 1 - layer.agreement for layer in found.layers]
+    columns = {
+        Column("distance of the outputs", "share"): distances,
+        Column("answers changed", "share"): changed,
+    }
+    views = [
+        View(column.label, column, [Series(column.label, values, names=names)])
+        for column, values in columns.items()
+        if any(value is not None for value in values)
+    ]
+    text = f"Each layer alone at {found.factor:g}x fewer MACs, not fitted, on {found.images} images."
+    plot = Plot("What the outputs lose by each layer alone", "bars", Column("layer"), views)
+    return Section("sensitivity", "Sensitivity", text, [plot] if views else [])
 
 
 def _tuning(found: Tuned) -> Section:

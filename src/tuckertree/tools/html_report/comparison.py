@@ -6,11 +6,21 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tuckertree._base.errors import TuckertreeError
+from tuckertree._base.errors import TuckertreeError, UsageError
 from tuckertree._base.reading import read_json
 from tuckertree.tools.comparison import Outcome
 from tuckertree.tools.comparison.folder import KIND, MARKER, ResultsFolder
-from tuckertree.tools.html_report.content import Column, Lines, Page, Plot, Section, Series, Table, View
+from tuckertree.tools.html_report.content import (
+    Column,
+    Lines,
+    Page,
+    Plot,
+    Section,
+    Series,
+    Table,
+    View,
+    listed,
+)
 
 
 def is_comparison(path: Path) -> bool:
@@ -31,13 +41,16 @@ def comparison_page(path: Path) -> Page:
     if not all(isinstance(name, str) for name in names):
         raise TuckertreeError(f"{path / MARKER} is damaged: methods and budgets are names")
     results = ResultsFolder(path, marker["settings"], marker["methods"], marker["budgets"])
-    outcomes = results.outcomes()
+    try:
+        outcomes = results.outcomes()
+        missing = len(results.cells) - len(outcomes)
+    except UsageError as error:  # nobody typed it
+        raise TuckertreeError(f"{path / MARKER} is damaged: {error}") from error
     if not outcomes or outcomes[0].method != "dense":
         raise TuckertreeError(f"{path} has no results yet; the same compare goes on with it")
     settings, environment = marker["settings"], marker.get("environment", {})
     model = str(settings.get("model", path.name))
     kept = [each for each in outcomes if not each.failed]
-    missing = len(results.cells) - len(outcomes)
     return Page(
         title=f"{model}: ways to compress it",
         verdict=_verdict(outcomes[0], [each for each in kept[1:] if _score(each) is not None]),
@@ -177,5 +190,9 @@ def _row(each: Outcome, first: Outcome) -> list[str | float | None]:
 
 
 def _repeat(settings: Mapping[str, Any], environment: Mapping[str, Any]) -> Section:
-    facts = [f"{name}: {value}" for name, value in {**settings, **environment}.items() if value is not None]
-    return Section("repeat", "How to repeat it", "All networks were made alike.", [Lines(facts)])
+    return Section(
+        "repeat",
+        "How to repeat it",
+        "All networks were made alike.",
+        [Lines(listed({**settings, **environment}))],
+    )

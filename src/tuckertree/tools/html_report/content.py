@@ -158,6 +158,14 @@ class Page:
         return found
 
 
+def listed(values: Mapping[str, object]) -> list[str]:
+    """Lines of names and values, without those that say nothing."""
+    known = ((name, value) for name, value in values.items() if value is not None)
+    return [
+        f"{name}: {value:.5g}" if isinstance(value, float) else f"{name}: {value}" for name, value in known
+    ]
+
+
 def _finite(value: Any) -> Any:
     if isinstance(value, float):
         return value if isfinite(value) else None

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 from tuckertree.io.report import ratio, too_few_images, warnings_of
 from tuckertree.planning import Latency
-from tuckertree.tools.html_report.content import Figure, Lines, Page, Section
+from tuckertree.tools.html_report.content import Figure, Lines, Page, Section, listed
 from tuckertree.tools.html_report.layers import layer_sections
 from tuckertree.tools.html_report.reading import Folder, Known, Lost
 from tuckertree.tools.html_report.runs import run_sections
@@ -159,20 +159,14 @@ def _missing(folder: Folder) -> Iterator[str]:
         yield "The command that made it."
 
 
-def _rule(rule: Mapping[str, object]) -> Iterator[str]:
-    for name, value in rule.items():
-        if value is not None and name != "weighs":
-            yield f"{name}: {value:.5g}" if isinstance(value, float) else f"{name}: {value}"
-
-
 def _repeat(folder: Folder) -> Section:
     known = folder.known
     facts = [
         *([f"images: {known.images}"] if known.images else []),
-        *_rule(folder.plan.rule),
+        *listed({name: value for name, value in folder.plan.rule.items() if name != "weighs"}),
         *([f"seed of the tuning: {known.tuning.seed}, {known.tuning.steps} steps"] if known.tuning else []),
         *([f"seed of the training: {known.training.settings.get('seed')}"] if known.training else []),
-        *(f"{name}: {value}" for name, value in known.environment.items()),
+        *listed(known.environment),
         *(f"seconds of {name}: {value:.1f}" for name, value in known.seconds.items()),
         f"parameters: {ratio(folder.plan.parameters)}",
         f"MACs: {ratio(folder.plan.macs)}",

@@ -36,9 +36,13 @@ def method_of(layer: LayerPlan) -> str:
 def _network(folder: Folder) -> Section:
     layers = folder.plan.layers
     names = [layer.name for layer in layers]
-    columns = {
+    hold = bounds_hold(folder)
+    errors = {
         Column("planned error", "share"): [_planned(layer) for layer in layers],
         Column("error of the weight", "share"): [_error(folder, layer) for layer in layers],
+    }
+    columns = {
+        **dict(sorted(errors.items(), key=lambda each: each[0].label.startswith("planned") is hold)),
         Column("share of its MACs saved", "share"): [_saved(layer.macs) for layer in layers],
         Column("share of its parameters saved", "share"): [_saved(layer.parameters) for layer in layers],
         Column("share of its time saved", "share"): [
@@ -47,7 +51,7 @@ def _network(folder: Folder) -> Section:
     }
     shown = {column: values for column, values in columns.items() if any(v is not None for v in values)}
     strip = Strip(
-        "Layers in the order of the forward pass, as wide as their MACs",
+        "Layers in the order of the forward pass, wider where they have more MACs",
         list(shown),
         names,
         [layer.macs[0] for layer in layers],

@@ -247,7 +247,7 @@
     const largest = Math.max(...block.widths, 1);
     const cells = block.names.map((name, n) => el("button", {
       type: "button", class: "layer", tabindex: n ? -1 : 0, "aria-pressed": "false", title: name,
-      style: `flex-grow:${(0.08 + Math.sqrt(block.widths[n] / largest)).toFixed(3)}`,
+      style: `width:${(24 + 28 * Math.sqrt(block.widths[n] / largest)).toFixed(1)}px`,
       on: { click: () => choose(n), focus: () => move(n) },
     }));
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from tuckertree.compression import DistanceByLayer, Sensitivity
-from tuckertree.tools.html_report.content import Column, Lines, Plot, Section, Series, Table, View
+from tuckertree.tools.html_report.content import Column, Lines, Plot, Section, Series, Table, View, listed
 from tuckertree.tools.html_report.reading import Known, Search, Step, Trained, Tuned
 
 _CURVES = {
@@ -59,9 +59,11 @@ def _search(found: Search) -> Section:
         columns = [[_number(row[n]) for row in own] for n in (place, 4, 5, 6)]
         if own:
             series.append(Series(name, columns[1], columns[0], low=columns[2], high=columns[3]))
-    text = (
-        f"At most {found.limit * scale:g} were to be lost; what could be cheapest were the {found.cheapest}."
+    most = "points of top-1" if scale == 1 else "percent"
+    cheapest = {"macs": "the fewest MACs", "params": "the fewest parameters"}.get(
+        found.cheapest, "the least time"
     )
+    text = f"At most {found.limit * scale:g} {most} were to be lost, with {cheapest}."
     axes = Column(f"times less {axis}", "ratio"), [View(unit, Column(unit, "number"), series)]
     plot = Plot("What networks lose, with 95 % intervals", "points", *axes)
     return Section("accuracy", "The search for the accuracy", text, [*([plot] if series else []), table])
@@ -130,7 +132,7 @@ def _tuning(found: Tuned) -> Section:
         f"seconds: {found.seconds:.0f}",
         f"images: {found.images}, and {found.held_out} held out",
         f"seed: {found.seed}",
-        *(f"{name}: {value}" for name, value in (found.way or {}).items()),
+        *listed(found.way or {}),
         *([f"note: {found.note}"] if found.note else []),
         *(["interrupted: the best state so far was kept"] if found.interrupted else []),
     ]
@@ -157,5 +159,5 @@ def _training(found: Trained) -> Section:
         f"distilled: {'yes' if found.distilled else 'no'}",
     ]
     facts += ["diverged: the weights are those of the last epoch before"] if found.diverged else []
-    facts += [f"{name}: {value}" for name, value in {**found.settings, **found.versions}.items()]
+    facts += listed({**found.settings, **found.versions})
     return Section("training", "Fine-tuning", "", [*plots, Lines(facts)])

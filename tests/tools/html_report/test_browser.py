@@ -80,8 +80,7 @@ def visit(browser):
     assert len(asked) == len(contexts)
 
 
-@pytest.mark.parametrize("width", [375, 1280])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(("width", "scheme"), [(375, "dark"), (1280, "light")])
 @pytest.mark.parametrize("name", ["full", "ranked", "hostile", "compared"])
 def test_every_plot_is_drawn_and_nothing_is_wider_than_the_screen(visit, pages, name, width, scheme):
     page = visit(pages[name], width, color_scheme=scheme)

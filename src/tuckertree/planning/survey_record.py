@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, replace
 
 import torch
 
+from tuckertree._base.errors import UsageError
 from tuckertree._base.reading import read_as
 from tuckertree.core.decomposition import Bond, Spectra
 from tuckertree.core.layers import get_method, stage_macs
@@ -31,11 +32,21 @@ class BondRecord:
         The singular value of each, over the largest.
     tails
         Share of the kernel's squared norm that is lost by keeping so many.
+
+    Raises
+    ------
+    UsageError
+        If these are not as many, or the ranks do not rise from 1.
     """
 
     ranks: tuple[int, ...]
     values: tuple[float, ...]
     tails: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        rising = sorted({*self.ranks}) == list(self.ranks)
+        if not rising or self.ranks[:1] != (1,) or not len(self.ranks) == len(self.values) == len(self.tails):
+            raise UsageError("a spectrum has ranks that rise from 1, and a value and a tail for each")
 
     @classmethod
     def of(cls, bond: Bond, chosen: int) -> BondRecord:
@@ -66,6 +77,10 @@ class LayerRecord:
 
     bonds: tuple[BondRecord, ...]
     stages: tuple[StageRecord, ...]
+
+    def __post_init__(self) -> None:
+        if any(len(stage.exponents) != len(self.bonds) for stage in self.stages):
+            raise UsageError("a stage has an exponent for each bond")
 
     def costs(self, ranks: Sequence[int]) -> tuple[int, int]:
         """Parameters and MACs at some ranks."""

@@ -107,6 +107,20 @@ def test_a_measured_latency_comes_first(folder, tmp_path):
     assert not any(line.startswith("Latency") for line in page["missing"])
 
 
+def test_figures_that_cannot_be_do_not_break_the_page(tmp_path):
+    odd = saved(tmp_path / "odd", distances={"held out": 1e300}, training=training(history=[{}]))
+    config = json.loads((odd / "config.json").read_text())
+    for layer in config["plan"]["layers"]:
+        layer |= {"macs": [0, 0], "parameters": [0, 0], "seconds": [0.0, 0.0]}
+    config["plan"] |= {"macs": [0, 0], "parameters": [0, 0]}
+    (odd / "config.json").write_text(json.dumps(config))
+    assert read(write_report(odd)).data["sections"]
+    config["plan"]["latency"] = replace(latency(), measured=0.0, missed=True).to_json()
+    (odd / "config.json").write_text(json.dumps(config))
+    with pytest.raises(tt.TuckertreeError, match="positive"):
+        write_report(odd, overwrite=True)
+
+
 def test_a_folder_without_measurements_says_what_is_missing(tmp_path):
     bare = saved(tmp_path / "bare")
     (bare / "report.json").unlink()
@@ -225,6 +239,7 @@ def test_what_is_no_result_is_one_line(tmp_path, what):
         {"errors": {"0": "much"}},
         {"accuracy": {"limit": 1}},
         {"survey": {"layers": {"0": {"bonds": [], "stages": [], "code": "x"}}}},
+        {"survey": {"layers": {"0": {"bonds": [{"ranks": [], "values": [], "tails": []}], "stages": []}}}},
         {"distances": {"fitted": float("nan")}},
         {"commands": "x"},
     ],

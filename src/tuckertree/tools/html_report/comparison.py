@@ -48,7 +48,7 @@ def comparison_page(path: Path) -> Page:
         raise TuckertreeError(f"{path / MARKER} is damaged: {error}") from error
     if not outcomes or outcomes[0].method != "dense":
         raise TuckertreeError(f"{path} has no results yet; the same compare goes on with it")
-    settings, environment = marker["settings"], marker.get("environment", {})
+    settings, environment = marker["settings"], marker.get("environment")
     model = str(settings.get("model", path.name))
     kept = [each for each in outcomes if not each.failed]
     return Page(
@@ -64,7 +64,11 @@ def comparison_page(path: Path) -> Page:
             ),
             *([f"{missing} networks: the same command makes them."] if missing else []),
         ],
-        sections=[_fronts(outcomes[0], kept), _table(outcomes), _repeat(settings, environment)],
+        sections=[
+            _fronts(outcomes[0], kept),
+            _table(outcomes),
+            _repeat(settings, environment if isinstance(environment, dict) else {}),
+        ],
     )
 
 

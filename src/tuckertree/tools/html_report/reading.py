@@ -11,7 +11,7 @@ from tuckertree._base.errors import TuckertreeError, UsageError
 from tuckertree._base.reading import read_as, read_json
 from tuckertree.compression import DistanceByLayer, Sensitivity
 from tuckertree.io import read_config, read_report
-from tuckertree.io.folder import REPORT, SavedConfig
+from tuckertree.io.folder import CONFIG, REPORT, SavedConfig
 from tuckertree.planning import Plan, SurveyRecord
 
 Row = Mapping[str, Any]
@@ -164,6 +164,10 @@ def open_folder(path: Path) -> Folder:
         If it is none, or something in it is of another type.
     """
     config = read_config(path)
+    if (timed := config.plan.latency) and min(
+        timed.seconds, timed.target, timed.measured, timed.low, timed.high
+    ) <= 0:
+        raise TuckertreeError(f"{path / CONFIG}: plan.latency: times and shares of them are positive")
     if not (path / REPORT).exists():
         return Folder(path, config, Known())
     said = read_report(path)

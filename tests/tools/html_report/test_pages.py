@@ -267,7 +267,7 @@ def outcomes():
     good = replace(
         first, method="svd", budget="2x", parameters=50, macs=500, score=Score(100, 89.0, 84.0, 94.0)
     )
-    bad = replace(good, method="cp", score=Score(100, 70.0, 65.0, 75.0), warnings=("doubtful",))
+    bad = replace(good, method="cp", macs=499, score=Score(100, 70.0, 65.0, 75.0), warnings=("doubtful",))
     return [first, good, bad, Outcome("ht2", "2x", failed="cannot reach it", unreachable=True)]
 
 

@@ -119,12 +119,12 @@ def _fronts(original: Outcome, kept: Sequence[Outcome]) -> Section:
 
 
 def _front_of(series: Sequence[Series], *, labelled: bool) -> Series:
-    """The line through what nothing else is better than in both."""
+    """The line through what nothing else is better than in both; budgets are kept to a hundredth."""
     points = [
         (x, y) for one in series for x, y in zip(one.x or (), one.y, strict=True) if x and y is not None
     ]
     front: list[tuple[float, float]] = []
-    for x, y in sorted(points, key=lambda point: (-point[0], -point[1] if labelled else point[1])):
+    for x, y in sorted(points, key=lambda point: (-round(point[0], 2), -point[1] if labelled else point[1])):
         if not front or (y > front[-1][1] if labelled else y < front[-1][1]):
             front.append((x, y))
     return Series("Pareto front", [y for _, y in front], [x for x, _ in front], line=True)

@@ -8,6 +8,7 @@ import inspect
 import json
 import os
 import re
+import shlex
 import signal
 import sys
 import threading
@@ -35,9 +36,12 @@ _NO_MEMORY = re.compile("allocate memory|out of memory")
 class _Commands(typer.core.TyperGroup):
     """Turn errors, of the library and of what was typed, into one line and an exit code."""
 
-    def make_context(self, *args: Any, **kwargs: Any) -> Any:
+    typed: tuple[str, ...] = ()
+
+    def make_context(self, info_name: str | None, args: list[str], *more: Any, **kwargs: Any) -> Any:
+        _Commands.typed = tuple(args)
         with _told():
-            return super().make_context(*args, **kwargs)
+            return super().make_context(info_name, args, *more, **kwargs)
 
     def invoke(self, ctx: Any) -> object:
         with _told(), command_line():
@@ -121,6 +125,17 @@ def _version(
     if version:
         print(__version__)
         raise typer.Exit
+
+
+def typed_command() -> str:
+    """The command as it was typed, for those who want to repeat it."""
+    return shlex.join(["tuckertree", *_Commands.typed])
+
+
+def with_command(report: Mapping[str, object]) -> list[str]:
+    """The commands that a report says a network was made by, and this one."""
+    before = report.get("commands")
+    return [*(map(str, before) if isinstance(before, list) else ()), typed_command()]
 
 
 def print_table(table: object) -> None:

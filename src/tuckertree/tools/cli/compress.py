@@ -9,7 +9,7 @@ import typer
 
 from tuckertree._base.errors import UsageError
 from tuckertree.tools.cli.accuracy_images import open_accuracy_images
-from tuckertree.tools.cli.app import command, show_warning
+from tuckertree.tools.cli.app import command, show_warning, typed_command
 from tuckertree.tools.cli.options import (
     AsJson,
     BuiltBy,
@@ -247,7 +247,8 @@ def compress(
         show_plan(tuckertree.plan(network, None, rule, **how), as_json=as_json)
         return
     result = tuckertree.compress(network, None, rule, **how, tune=tune, data=labelled)
-    result.save(output, overwrite=overwrite)
+    fitted = {"images": f"{len(images)} of {images.source}"} if images and opened else {}
+    result.save(output, overwrite=overwrite, report={"commands": [typed_command()], **fitted})
     found = None
     if by_layer and images is not None:
         unseen = int(result.distances.get("images fitted", 0))

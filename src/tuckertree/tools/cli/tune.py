@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from tuckertree._base.errors import UsageError
-from tuckertree.tools.cli.app import command
+from tuckertree.tools.cli.app import command, with_command
 from tuckertree.tools.cli.finetune import original_network
 from tuckertree.tools.cli.options import (
     AsJson,
@@ -104,6 +104,7 @@ def tune(
         )
         new = result.summary()
         report = {name: x for name, x in known.items() if name not in {*new, "accuracy"}}
+        report["commands"] = with_command(known)
         result.save(output, overwrite=overwrite or resume, report=report)
         show(
             result,

@@ -13,15 +13,7 @@ from tuckertree.core.layers import contract_chain, fusion_variants
 from tuckertree.runtimes.triton_chain import FusedChain, fuse_chains, fused_chain, unfit
 
 FORMS = ((0, 1, 2), (1, 2), (0, 2), (0, 1), (0,), (1,), (2,))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _interpreted():
-    """Kernels become interpreted ones when their module is imported: nothing else of the tests imports it."""
-    pytest.importorskip("triton")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TRITON_INTERPRET", "1")
-        yield
+pytestmark = pytest.mark.usefixtures("interpreted")
 
 
 def made(channels=32, filters=48, ranks=(10, 20, 17), dtype=torch.float32, **geometry):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import Any, cast
@@ -63,12 +62,17 @@ class FusedChain(nn.Module):
 class _Step(nn.Module):
     """One kernel: a convolution, and the 1x1 behind it if there is one."""
 
+    weight: Tensor
+    expand: Tensor | None
+    bias: Tensor | None
+
     def __init__(self, given: int, layer: Any, following: Any | None, *, is_last: bool, relu: bool) -> None:
         super().__init__()
         self._relu = relu
-        kernels = importlib.import_module("tuckertree.runtimes.triton_kernels")
-        self._convolve = kernels.convolve
-        self._geometry = kernels.Geometry(layer.kernel_size, layer.stride, layer.padding)
+        from tuckertree.runtimes.triton_kernels import Geometry, convolve  # imports triton
+
+        self._convolve = convolve
+        self._geometry = Geometry(layer.kernel_size, layer.stride, layer.padding)
         weight = weight_of(layer).detach()
         rank, channels = weight.shape[:2]
         columns = max(_LANES, 1 << (rank - 1).bit_length())
@@ -140,7 +144,7 @@ def unfit(layers: nn.Sequential) -> str | None:
     channels = cast("nn.Conv2d", layers[0]).in_channels
     if channels % _LANES:
         return f"it has {channels} input channels, not a multiple of {_LANES}"
-    if find_spec("triton") is None:
+    if not find_spec("triton"):
         return "the package triton is not installed"
     return None
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Hashable, Sequence
 from contextlib import nullcontext
 from functools import partial
@@ -97,7 +96,7 @@ class TritonRuntime(TorchRuntime):
     def version(self) -> str:
         """Versions of triton and torch."""
         try:
-            triton = importlib.import_module("triton")
+            import triton
         except ImportError as error:
             raise TuckertreeError(
                 "the package triton is not installed; it comes with PyTorch for CUDA on Linux"

@@ -1,6 +1,8 @@
 """The runtime `triton` by Triton's interpreter on the CPU: what it chooses, keeps and refuses."""
 
 import sys
+from contextlib import contextmanager, nullcontext
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -179,6 +181,38 @@ def test_values_that_are_not_finite_are_no_difference():
 def test_on_a_cpu_nothing_is_captured():
     calls = []
     assert captured(lambda: calls.append(1) or len(calls), "cpu", times=3)() == 3
+
+
+class Graph:
+    """In place of a CUDA graph."""
+
+    replayed = 0
+
+    def replay(self):
+        self.replayed += 1
+
+
+@pytest.mark.parametrize("works", [True, False])
+def test_what_cannot_be_captured_is_called(monkeypatch, works):
+    graph, calls = Graph(), []
+
+    @contextmanager
+    def capture(_):
+        calls.clear()
+        yield
+        if not works:
+            raise RuntimeError("operation not permitted when stream is capturing")
+
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: graph)
+    monkeypatch.setattr(torch.cuda, "graph", capture)
+    for name in ("device", "stream"):
+        monkeypatch.setattr(torch.cuda, name, lambda *_: nullcontext())
+    for name in ("Stream", "current_stream", "synchronize"):
+        monkeypatch.setattr(torch.cuda, name, Mock())
+    run = captured(lambda: calls.append(1) or "output", "cuda", times=3)
+    assert len(calls) == 3
+    assert [run(), run()] == ["output", "output"]
+    assert (graph.replayed, len(calls)) == ((2, 3) if works else (0, 9))
 
 
 def test_where_there_is_no_gpu_it_is_refused_in_one_line():

@@ -230,7 +230,8 @@ def _inputs_of_chains(
                 found.setdefault(name, (cast("ChainWithEpilogue", chain), given))
 
             hooks.append(module.register_forward_pre_hook(look, with_kwargs=True))
-    _run(network, [x.clone() for x in inputs], device)
+    if hooks:
+        _run(network, [x.clone() for x in inputs], device)
     for hook in hooks:
         hook.remove()
     return found

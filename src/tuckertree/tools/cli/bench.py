@@ -28,7 +28,7 @@ from tuckertree.tools.cli.options import (
 def bench(
     models: Models,
     runtime: Annotated[
-        str, typer.Option(help="Runtimes, with commas: onnxruntime,openvino,torch,torch-compile.")
+        str, typer.Option(help="Runtimes, with commas: onnxruntime,openvino,torch,torch-compile,triton.")
     ] = "onnxruntime",
     threads: Annotated[int | None, typer.Option(help="Threads a run may use.", min=1)] = None,
     batch: Annotated[int, typer.Option(help="Samples in one run.", min=1)] = 1,

@@ -80,7 +80,7 @@ def compress(
     runtime: Annotated[
         str | None,
         typer.Option(
-            help="With --latency or --cheapest latency: onnxruntime (default), openvino, torch, torch-compile."
+            help="With --latency or --cheapest latency: onnxruntime (default), openvino, torch, torch-compile, triton."
         ),
     ] = None,
     threads: Annotated[int | None, typer.Option(help="Likewise: threads a run may use.", min=1)] = None,

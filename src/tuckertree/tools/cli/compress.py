@@ -139,7 +139,7 @@ def compress(
     methods: Annotated[
         str | None,
         typer.Option(
-            help="Methods that a budget chooses among: ht2,tucker2,spatial,svd,channels (default), cp."
+            help="Methods that a budget chooses among: ht2,tucker2,spatial,svd,channels (default), cp; default,cp for all."
         ),
     ] = None,
     weights: Weights = None,
@@ -188,7 +188,9 @@ def compress(
         refuse_options("belongs to --max-drop or --agreement", data=data)
     elif max_drop is not None and data is None:
         raise UsageError("--max-drop needs labelled images: give --data")
-    among = DEFAULT_METHODS if methods is None else tuple(name.strip() for name in methods.split(","))
+    named = ["default"] if methods is None else [name.strip() for name in methods.split(",")]
+    every = (DEFAULT_METHODS if name == "default" else (name,) for name in named)
+    among = tuple(dict.fromkeys(name for names in every for name in names))
     if dry_run:
         refuse_options(
             "has no meaning with --dry-run: nothing is made",

@@ -34,7 +34,7 @@ def be_quiet(quiet: bool = True) -> None:
 
 
 @contextmanager
-def progress_bar(show: bool | None = None) -> Iterator[ProgressCallback]:
+def progress_bar(show: bool | None = None, *, in_logs: bool = True) -> Iterator[ProgressCallback]:
     """Give a :data:`ProgressCallback` that shows progress on stderr.
 
     Parameters
@@ -42,13 +42,15 @@ def progress_bar(show: bool | None = None) -> Iterator[ProgressCallback]:
     show
         Draw a bar, or say nothing. By default a bar is drawn where stderr is a terminal; elsewhere a line is said now and
         then of what takes long.
+    in_logs
+        Whether such lines are wanted; not where the caller has its own.
     """
     on_terminal = sys.stderr.isatty()
     if show is False or (show is None and _Quiet.is_on):
         yield no_progress
         return
     if not (show or on_terminal):
-        yield _Lines()
+        yield _Lines() if in_logs else no_progress
         return
     from rich.console import Console
     from rich.progress import (

@@ -172,7 +172,7 @@ def _fill(
     start, done = perf_counter(), 0
     cells = mapper(work, missing)
     try:
-        with progress_bar() as tick:
+        with progress_bar(in_logs=False) as tick:
             tick("cells", 0, len(missing))
             for cell, found in cells:
                 outcome = Outcome.failure(cell, found.reason) if isinstance(found, Broken) else found
@@ -183,7 +183,7 @@ def _fill(
                     results.write_page(comparison_page(results.settings, results.outcomes()))
                 done += 1
                 left = (perf_counter() - start) / done * (len(missing) - done)
-                tick(f"cells: {cell} made, about {duration(left)} left", done, len(missing))
+                tick(f"cells: {cell} made", done, len(missing))
                 say(f"{done} of {len(missing)}: {_said(cell, outcome)}; about {duration(left)} left")
     except KeyboardInterrupt as error:
         raise KeyboardInterrupt(

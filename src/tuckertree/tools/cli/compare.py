@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from tuckertree._base.errors import UsageError
 from tuckertree.tools.cli.app import command, fail, print_json, print_table, stdout
 from tuckertree.tools.cli.options import (
     AsJson,
@@ -71,6 +72,15 @@ def compare(
     ] = None,
     batch: Annotated[int | None, typer.Option(help="Likewise: samples in one run. [1]", min=1)] = None,
     jobs: Annotated[int, typer.Option(help="Make so many networks at a time.", min=1)] = 1,
+    engine: Annotated[
+        str, typer.Option(help="What makes them: processes on this machine, or ray.")
+    ] = "processes",
+    ray_address: Annotated[
+        str | None,
+        typer.Option(
+            help="With --engine ray: a cluster's HOST:PORT, or auto; by default one is started here."
+        ),
+    ] = None,
     weights: Weights = None,
     architecture: BuiltBy = None,
     input_size: InputSize = None,
@@ -89,10 +99,15 @@ def compare(
     """
     from tuckertree.tools.comparison import NamedTask, Settings, comparison_table
     from tuckertree.tools.comparison import compare as carry_out
+    from tuckertree.tools.comparison.on_ray import on_ray
     from tuckertree.tools.comparison.processes import in_processes
 
     if calibration is None:
         refuse_options("belongs to --calibration", calibration_images=calibration_images, tune=tune)
+    if engine not in ("processes", "ray"):
+        raise UsageError(f"--engine is processes or ray, not {engine!r}")
+    if engine == "processes":
+        refuse_options("belongs to --engine ray", ray_address=ray_address)
     if runtime is None:
         refuse_options("belongs to --runtime", threads=threads, batch=batch)
     images_as: dict[str, Any] = {"mean": mean, "std": std, "scale": scale, "channels": channels}
@@ -115,7 +130,9 @@ def compare(
         Settings(by, tune, seed, runtime, threads or 1, batch or 1),
         jobs=jobs,
         overwrite=overwrite,
-        mapper=partial(in_processes, jobs=jobs, copies=True),
+        mapper=partial(on_ray, jobs=jobs, address=ray_address)
+        if engine == "ray"
+        else partial(in_processes, jobs=jobs, copies=True),
     )
     if as_json:
         outcomes = [asdict(outcome) for outcome in found.outcomes]

@@ -15,8 +15,8 @@ teacher, example = tt.build("demo").eval(), known.example_inputs()
 training = open_images("demo", known.preprocessing, split="train", limit=STEPS * 32)
 test = open_images("demo", known.preprocessing, split="test", limit=200)
 
-student = tt.compress(teacher, example, energy=0.9).model
-rebalance(student)  # the same function; orthonormal factors of equal norm descend evenly
+compressed = tt.compress(teacher, example, energy=0.9).model
+student = rebalance(compressed)  # the same function; orthonormal factors of equal norm descend evenly
 rate = default_finetune_lr(STEPS)  # short runs need a low one: what is there already is good
 optimizer = torch.optim.SGD(student.parameters(), lr=rate, momentum=0.9, nesterov=True, weight_decay=1e-4)
 schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=rate, total_steps=STEPS, pct_start=0.3)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from networks import Network
+from network_list import Network
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs/results"

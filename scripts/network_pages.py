@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from network_lines import READERS, Line, compress
-from networks import ERROR, NETWORKS, Network
+from network_list import ERROR, NETWORKS, Network
 
 ROOT = Path(__file__).parents[1]
 DASH = "-"

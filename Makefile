@@ -47,7 +47,7 @@ check: .venv/installed ## Lint, formatting and types
 	.venv/bin/mypy
 
 docs: .venv/installed ## Build the documentation as a site in out/site
-	.venv/bin/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --strict --quiet
 
 bench: .venv/installed ## Time the decompositions
 	.venv/bin/python benchmarks/decompose.py

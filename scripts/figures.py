@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from html import escape
+from math import floor, log10
 from pathlib import Path
 
 import torch
@@ -37,10 +38,16 @@ def text(x: float, y: float, said: str, anchor: str = "middle", more: str = "") 
     return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="#222"{more}>{escape(said)}</text>\n'
 
 
+def step(most: float) -> float:
+    """A fourth of an axis that reaches as far as this, in a round number."""
+    scale = 10.0 ** floor(log10(most / 4))
+    return next(size * scale for size in (1, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10) if size * scale >= most / 4 - 1e-9)
+
+
 def chart(lines: Mapping[str, Line], title: str, x_name: str, y_name: str) -> str:
     """Lines over one pair of axes that begin at zero, with a legend."""
-    right = max(x for line in lines.values() for x, _ in line)
-    top = max(y for line in lines.values() for _, y in line)
+    steps = [step(max(point[axis] for line in lines.values() for point in line)) for axis in (0, 1)]
+    right, top = 4 * steps[0], 4 * steps[1]
 
     def at(x: float, y: float) -> tuple[float, float]:
         return LEFT + x / right * (WIDTH - LEFT - 24), HEIGHT - BOTTOM - y / top * (HEIGHT - BOTTOM - 28)

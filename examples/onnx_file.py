@@ -11,7 +11,9 @@ from tuckertree.tools.data import open_images
 from tuckertree.tools.models import resolve
 
 known = resolve("demo")
-images = torch.stack([image for image, _ in open_images("demo", known.preprocessing, split="train", limit=64)])
+images = torch.stack(
+    [image for image, _ in open_images("demo", known.preprocessing, split="train", limit=64)]
+)
 
 with tempfile.TemporaryDirectory() as folder:
     file, small = Path(folder) / "model.onnx", Path(folder) / "small.onnx"

@@ -8,7 +8,9 @@ from tuckertree.tools.models import resolve
 
 known = resolve("demo")
 model, example = tt.build("demo"), known.example_inputs()
-images = torch.stack([image for image, _ in open_images("demo", known.preprocessing, split="train", limit=32)])
+images = torch.stack(
+    [image for image, _ in open_images("demo", known.preprocessing, split="train", limit=32)]
+)
 
 result = tt.compress(model, example, tt.Budget(params="4x"), calibration=images)
 # So few images and steps show how it is done; a thousand images and five minutes are what pays.

@@ -41,7 +41,9 @@ def text(x: float, y: float, said: str, anchor: str = "middle", more: str = "") 
 def step(most: float) -> float:
     """A fourth of an axis that reaches as far as this, in a round number."""
     scale = 10.0 ** floor(log10(most / 4))
-    return next(size * scale for size in (1, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10) if size * scale >= most / 4 - 1e-9)
+    return next(
+        size * scale for size in (1, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10) if size * scale >= most / 4 - 1e-9
+    )
 
 
 def chart(lines: Mapping[str, Line], title: str, x_name: str, y_name: str) -> str:
@@ -58,7 +60,10 @@ def chart(lines: Mapping[str, Line], title: str, x_name: str, y_name: str) -> st
         parts.append(
             f'<path d="M{left:.1f} {y:.1f}H{WIDTH - 24}M{x:.1f} {low:.1f}V28" stroke="#ddd" fill="none"/>\n'
         )
-        parts += [text(x, low + 18, f"{right * k / 4:.3g}"), text(left - 8, y + 4, f"{top * k / 4:.3g}", "end")]
+        parts += [
+            text(x, low + 18, f"{right * k / 4:.3g}"),
+            text(left - 8, y + 4, f"{top * k / 4:.3g}", "end"),
+        ]
     for number, (name, line) in enumerate(lines.items()):
         points = " ".join(f"{x:.1f},{y:.1f}" for x, y in (at(*point) for point in line))
         colour, dash = COLOURS[number], ("", ' stroke-dasharray="7 4"', ' stroke-dasharray="2 4"')[number]
@@ -95,7 +100,9 @@ def chain() -> str:
             parts.append(
                 f'<path d="M{x - 22} 152h18m-6 -5l6 5l-6 5" fill="none" stroke="#222" stroke-width="1.5"/>\n'
             )
-    parts.append(text(320, 214, "C R1 + D1 R1 R13 + D2 R13 R3 + R3 T numbers, stride and padding shared out by axis"))
+    parts.append(
+        text(320, 214, "C R1 + D1 R1 R13 + D2 R13 R3 + R3 T numbers, stride and padding shared out by axis")
+    )
     return svg("".join(parts), 230, "A convolution and the chain of four that takes its place")
 
 
@@ -122,9 +129,7 @@ def errors() -> str:
     bonds, whole = found.spectra.bonds, float(weight.square().sum())
     lines: dict[str, list[tuple[float, float]]] = {"textbook: three tails": [], "our bound": [], "true": []}
     for percent in range(40, 100, 3):
-        ranks = [
-            int((bonds[b].squared.cumsum(0) / whole <= percent / 100).sum()) + 1 for b in range(3)
-        ]
+        ranks = [int((bonds[b].squared.cumsum(0) / whole <= percent / 100).sum()) + 1 for b in range(3)]
         factors = decompose(weight, ranks, (0, 1, 2))
         kept = list(factors.ranks)
         share = factors.parameters / weight.numel()
@@ -137,7 +142,9 @@ def errors() -> str:
         textbook = sum(float(bonds[b].tails[rank]) for b, rank in enumerate(kept))
         for line, value in zip(lines.values(), (textbook, bound, true), strict=True):
             line.append((share, value / whole))
-    return chart(lines, f"Squared error of {LAYER} and its bounds", "share of the numbers", "relative squared error")
+    return chart(
+        lines, f"Squared error of {LAYER} and its bounds", "share of the numbers", "relative squared error"
+    )
 
 
 def curve() -> str:
@@ -145,7 +152,9 @@ def curve() -> str:
     points = tt.trade_off_curve(tt.build("demo"), torch.zeros(1, 3, 32, 32))
     whole = max(point.parameters for point in points)
     line = [(point.parameters / whole, point.loss) for point in points]
-    return chart({"budgets of parameters": line}, "Trade-off of ResNet-20", "share of the parameters", "predicted loss")
+    return chart(
+        {"budgets of parameters": line}, "Trade-off of ResNet-20", "share of the parameters", "predicted loss"
+    )
 
 
 def figures() -> dict[str, str]:

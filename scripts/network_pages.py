@@ -38,7 +38,9 @@ def cells(number: int, line: Line, score: str) -> Iterator[str]:
     else:
         before, after = line.score
         digits = 3 if score == ERROR else 2
-        yield f"{after:.{digits}f}" if before is None else f"{before:.{digits}f} > {after:.{digits}f}"
+        yield (
+            f"{after:.{digits}f}" if before is None else f"{before:.{digits}f}&nbsp;>&nbsp;{after:.{digits}f}"
+        )
     yield (
         DASH
         if line.latency is None

@@ -4,16 +4,18 @@ Torchvision's architectures with random weights; every convolution but the first
 ranks at a share of the channels, down to multiples of 16. bf16, NHWC, inference. For each batch the dense network and
 the forms run in turns. Forms of the whole network: four layers, three (the middle merged, as Tucker-2 has them), two (both
 ends merged); mixed: each layer in the form that is fastest by itself, dense among them; with Triton: forms in Triton
-kernels are tried too.
+kernels are tried too. The runtime `triton` runs whole networks: BatchNorms folded, residuals and ReLU in the kernels of
+chains. What it is compared with is the dense network with its BatchNorms folded by torch.fx; both as CUDA graphs.
 
     python benchmarks/gpu.py --output docs/results
-    python benchmarks/gpu.py --device cpu --tiny        # the same code on a processor, in a minute
+    python benchmarks/gpu.py --device cpu --tiny        # the same code on a processor, kernels interpreted, in minutes
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
+import os
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -26,6 +28,7 @@ from typing import Any
 import torch
 from rich.console import Console
 from torch import Tensor, nn
+from torch.fx.experimental.optimization import fuse
 
 import tuckertree
 from latency import factored
@@ -34,10 +37,12 @@ from tuckertree.core.layers import Chain, contract_chain, fusion_variants
 from tuckertree.io.report import FittingTable
 from tuckertree.measure import count_macs, environment, synchroniser
 from tuckertree.network.surgery import replace_layers
+from tuckertree.runtimes import get_runtime
 from tuckertree.runtimes.triton_chain import fused_chain, unfit
+from tuckertree.runtimes.triton_runtime import TritonRunnable, TritonRuntime
 
 NETWORKS = ("torchvision:resnet18", "torchvision:resnet50", "torchvision:vgg16_bn")
-WITH_TRITON = "mixed, with Triton"
+WITH_TRITON, FOLDED = "mixed, with Triton", "dense, folded"
 WHOLE = {"four layers": (0, 1, 2), "three layers": (0, 2), "two layers": (1,)}
 TOLERANCE = 0.05
 """Largest relative difference of outputs in bf16, which has 8 bits."""
@@ -71,7 +76,11 @@ def main() -> None:
     options.size, options.rounds = 224, 9
     if options.tiny:
         options.networks, options.shares, options.batches = ["torchvision:resnet18"], [2], [1]
-        options.size, options.rounds, options.compile = 64, 3, []
+        options.size, options.rounds, options.compile = 32, 3, []
+    options.dtype = torch.bfloat16
+    if options.device == "cpu":
+        os.environ["TRITON_INTERPRET"] = "1"
+        options.dtype = torch.float16  # the interpreter has no bf16
     torch.backends.cudnn.benchmark = True
     deadline = time.monotonic() + 60 * options.minutes
     results: list[dict[str, Any]] = []
@@ -91,8 +100,8 @@ def compare(name: str, share: int, batch: int, options: argparse.Namespace) -> l
     x = torch.randn(batch, 3, options.size, options.size)
     dense = tuckertree.build(name).eval()
     chains = replace_layers(dense, factored(dense, share, linear=False))
-    place = partial(ready, device=options.device)
-    x = x.to(options.device, torch.bfloat16).contiguous(memory_format=torch.channels_last)
+    place = partial(ready, options=options)
+    x = x.to(options.device, options.dtype).contiguous(memory_format=torch.channels_last)
     models = {"dense": place(dense)}
     models |= {label: place(in_form(chains, cuts)) for label, cuts in WHOLE.items()}
     chosen = fastest_forms(place(chains), x, options)
@@ -100,19 +109,28 @@ def compare(name: str, share: int, batch: int, options: argparse.Namespace) -> l
     if options.device != "cpu":
         models[WITH_TRITON] = in_triton(place(chains), chosen[WITH_TRITON])
     agree(models["four layers"], [model for label, model in models.items() if label != "dense"], x)
-    ways: dict[str, Callable[[nn.Module, Tensor], Callable[[], object]]] = {"eager": eager}
+    ways: dict[str, tuple[Make, Mapping[str, nn.Module]]] = {"eager": (eager, models)}
     if options.device != "cpu":
-        ways["CUDA graph"] = captured
+        ways["CUDA graph"] = captured, models
         if name in options.compile:
-            ways["compiled, CUDA graph"] = compiled
+            ways["compiled, CUDA graph"] = compiled, models
+    forms = {label: in_form(chains, cuts) for label, cuts in WHOLE.items()}
+    if options.tiny:
+        forms = {"two layers": forms["two layers"]}
+    else:
+        cuts = {name: form.cuts for name, form in chosen[WITH_TRITON].items()}
+        forms[WITH_TRITON] = in_forms(chains, cuts)
+    on_runtime = {FOLDED: place(fuse(dense))} | in_runtime(forms, x, options)
+    ways["Triton runtime"] = captured if options.device != "cpu" else eager, on_runtime
     counted = models | {
         label: place(in_forms(chains, {name: form.cuts for name, form in forms.items()}))
         for label, forms in chosen.items()
     }
     macs = {label: count_macs(model, x) / batch for label, model in counted.items()}
+    macs[FOLDED] = macs["dense"]
     found = []
-    for way, make in ways.items():
-        runs = {label: make(model, x) for label, model in models.items()}
+    for way, (make, those) in ways.items():
+        runs = {label: make(model, x) for label, model in those.items()}
         times = in_turns(list(runs.values()), options)
         least = median(times[0])
         found += [
@@ -126,7 +144,7 @@ def compare(name: str, share: int, batch: int, options: argparse.Namespace) -> l
                 "macs_less": macs["dense"] / macs[label],
                 "faster": median(a / b for a, b in zip(times[0], seconds, strict=True)),
                 "spread": (max(seconds) - min(seconds)) / median(seconds),
-                "layers": by_form(chosen[label]) if label in chosen else "",
+                "layers": layers_of(label, way, chosen),
             }
             for label, seconds in zip(runs, times, strict=True)
         ]
@@ -134,10 +152,26 @@ def compare(name: str, share: int, batch: int, options: argparse.Namespace) -> l
     return found
 
 
-def ready(model: nn.Module, *, device: str) -> nn.Module:
-    """A copy for inference on the device, in bf16 and NHWC."""
+def ready(model: nn.Module, *, options: argparse.Namespace) -> nn.Module:
+    """A copy for inference on the device, in NHWC and the type that is measured."""
     copied = copy.deepcopy(model).eval().requires_grad_(False)
-    return copied.to(device, torch.bfloat16).to(memory_format=torch.channels_last)
+    return copied.to(options.device, options.dtype).to(memory_format=torch.channels_last)
+
+
+def in_runtime(
+    models: Mapping[str, nn.Module], x: Tensor, options: argparse.Namespace
+) -> dict[str, nn.Module]:
+    """What the runtime `triton` makes of networks; on a processor all their chains are in Triton kernels."""
+    if options.device == "cpu":
+        runtime = TritonRuntime(1, "cpu", timer=lambda runs: range(len(runs), 0, -1))
+    else:
+        runtime = get_runtime("triton", device=options.device)  # type: ignore[assignment]
+    found = {}
+    for label, model in models.items():
+        loaded = runtime.load(ready(model, options=options), [x])
+        assert isinstance(loaded, TritonRunnable)
+        found[label] = loaded.network
+    return found
 
 
 def in_form(chains: nn.Module, cuts: Sequence[int]) -> nn.Module:
@@ -194,7 +228,7 @@ def fastest_forms(model: nn.Module, x: Tensor, options: argparse.Namespace) -> d
         if key not in known:
             choices = fusion_variants(chain.stages, chain.cuts)
             layers = {
-                Form(form.cuts): ready(contract_chain(chain, form), device=options.device) for form in choices
+                Form(form.cuts): ready(contract_chain(chain, form), options=options) for form in choices
             }
             if on_gpu and unfit(chain) is None:
                 layers |= {
@@ -280,7 +314,16 @@ def agree(model: nn.Module, others: Sequence[nn.Module], x: Tensor) -> None:
 
 
 NAMES = {3: "four", 2: "three", 1: "two", 0: "dense"}
+Make = Callable[[nn.Module, Tensor], Callable[[], object]]
 COLUMNS = ("network", "ranks", ">batch", "run", "form", ">ms", ">MACs less", ">faster", "layers by form")
+
+
+def layers_of(label: str, way: str, chosen: Mapping[str, Mapping[str, Form]]) -> str:
+    """The forms of a mixed network's layers; what runs them the runtime `triton` chooses itself."""
+    if label not in chosen:
+        return ""
+    forms = chosen[label]
+    return by_form({n: Form(form.cuts) for n, form in forms.items()} if way == "Triton runtime" else forms)
 
 
 def by_form(chosen: Mapping[str, Form]) -> str:
@@ -330,7 +373,9 @@ def markdown(report: dict[str, Any]) -> str:
         "ranks at a share of the channels in multiples of 16; bf16, NHWC, 224 x 224, inference. Four, three and two layers:",
         "all chains in that exact form (three: the middle merged, as in Tucker-2; two: both ends merged). Mixed: each",
         "layer in the form that is fastest by itself, dense among them; with Triton: forms in Triton kernels too. Eager: call by call; CUDA graph: the same kernels in",
-        f"one launch; compiled: inductor's kernels in one launch. Medians of {report['rounds']} rounds in turns; faster: than the",
+        "one launch; compiled: inductor's kernels in one launch; Triton runtime: the runtime `triton` in one launch, against the",
+        "dense network with its BatchNorms folded.",
+        f"Medians of {report['rounds']} rounds in turns; faster: than the",
         "dense network run the same way. Measured by `python benchmarks/gpu.py --output docs/results`; "
         f"seed {report['seed']}, tuckertree {machine['tuckertree']},",
         f"torch {machine['torch']}, {devices}.",

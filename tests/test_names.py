@@ -36,7 +36,14 @@ MODEL = (
 )
 
 # What a command that a new parameter or command brings along is given where the parameter must be there.
-GIVEN = {"model": "{model}", "models": "{model}", "folder": "{sound}", "recipe": "{recipe}", "data": "demo"}
+GIVEN = {
+    "result": "{sound}",
+    "model": "{model}",
+    "models": "{model}",
+    "folder": "{sound}",
+    "recipe": "{recipe}",
+    "data": "demo",
+}
 OUTPUTS = {"export": "{tmp}/out.onnx", "train": "{tmp}/out.safetensors"}
 BESIDE = {"compress": ["--energy", "0.5"], "demo": ["--energy", "1.5"], "train": ["--epochs", "1"]}
 TEXTS = {str, Path, TrustedName}

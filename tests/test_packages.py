@@ -39,6 +39,7 @@ WITHIN = {
         ["opening", "demo"],
         ["bench", "recipes"],
         ["comparison"],
+        ["html_report"],
         ["cli"],
     ],
 }

@@ -9,18 +9,11 @@ from hypothesis import strategies as st
 
 import tuckertree as tt
 from tuckertree._base.errors import TuckertreeError
-from tuckertree.runtimes.triton_chain import FusedChain, fuse_chains, fused_chain
+from tuckertree.core.layers import contract_chain, fusion_variants
+from tuckertree.runtimes.triton_chain import FusedChain, fuse_chains, fused_chain, unfit
 
 FORMS = ((0, 1, 2), (1, 2), (0, 2), (0, 1), (0,), (1,), (2,))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _interpreted():
-    """Kernels become interpreted ones when their module is imported: nothing else of the tests imports it."""
-    pytest.importorskip("triton")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TRITON_INTERPRET", "1")
-        yield
+pytestmark = pytest.mark.usefixtures("interpreted")
 
 
 def made(channels=32, filters=48, ranks=(10, 20, 17), dtype=torch.float32, **geometry):
@@ -82,6 +75,36 @@ def test_any_geometry_is_the_chain(ranks, channels, filters, size, geometry, cut
     assert error(chain, fused_chain(chain, kept), torch.randn(2, channels, *size)) < 1e-5
 
 
+@settings(max_examples=8, deadline=None)
+@given(st.sampled_from(FORMS), st.booleans(), st.booleans(), st.booleans(), st.sampled_from([5, 17, 48]))
+def test_residual_and_relu_are_applied_in_the_last_kernel(cuts, relu, adds, bias, filters):
+    chain = made(filters=filters, bias=bias)
+    form = next(f for f in fusion_variants(chain.stages, chain.cuts) if f.cuts == cuts)
+    fused = FusedChain(contract_chain(chain, form), relu=relu)
+    x, residual = torch.randn(2, 32, 5, 6), torch.randn(2, filters, 5, 6) if adds else None
+    with torch.inference_mode():
+        wanted = chain(x) if residual is None else chain(x) + residual
+        torch.testing.assert_close(fused(x, residual), wanted.relu() if relu else wanted)
+
+
+def test_relu_keeps_what_is_not_a_number():
+    fused, x = FusedChain(made(), relu=True), torch.randn(1, 32, 5, 5)
+    x[0, 0, 0, 0] = torch.nan
+    with torch.inference_mode():
+        assert fused(x)[0, :, 0, 0].isnan().all()
+        assert not fused(x)[0, :, 4, 4].isnan().any()
+
+
+def test_plain_layers_in_a_row_are_run_as_a_chain_is():
+    torch.manual_seed(0)
+    layers = torch.nn.Sequential(
+        torch.nn.Conv2d(16, 24, (3, 1), stride=(2, 1), bias=False), torch.nn.Conv2d(24, 20, (1, 3))
+    ).eval()
+    assert error(layers, FusedChain(layers), torch.randn(2, 16, 7, 6)) < 1e-5
+    assert "Linear" in unfit(torch.nn.Sequential(torch.nn.Linear(16, 16)))
+    assert "no sequence" in unfit(torch.nn.Sequential())
+
+
 def test_ranks_that_do_not_stay_in_registers_have_a_kernel_of_their_own():
     chain = made(48, 304, (48, 144, 304))
     fused = fused_chain(chain, (2,))
@@ -107,7 +130,7 @@ def test_chains_of_a_network_are_replaced_where_they_can_be():
     ).eval()
     fused = fuse_chains(model, (1, 2))
     assert [isinstance(module, FusedChain) for module in fused] == [False, False, True, True]
-    assert fused[2].cuts == (1, 2)
+    assert [len(module.steps) for module in fused[2:]] == [2, 2]
     x = torch.randn(1, 3, 7, 7)
     with torch.inference_mode():
         torch.testing.assert_close(fused(x), model(x))
@@ -121,7 +144,7 @@ def test_chains_of_a_network_are_replaced_where_they_can_be():
         (lambda: made(padding_mode="reflect"), "reflect"),
         (lambda: made(channels=20), "20 input channels"),
         (lambda: made(dtype=torch.float64), "float64"),
-        (lambda: tt.factorize(torch.nn.Conv1d(16, 16, 3), "ht2", (4, 4)), "conv1d"),
+        (lambda: tt.factorize(torch.nn.Conv1d(16, 16, 3), "ht2", (4, 4)), "Conv1d"),
         (lambda: tt.factorize(torch.nn.Conv2d(32, 32, 3), "cp", (8,)), "groups"),
     ],
 )

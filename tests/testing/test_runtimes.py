@@ -5,7 +5,10 @@ import os
 
 import pytest
 import torch
+from torch import nn
 
+from tuckertree.core.layers import factorize
+from tuckertree.runtimes.triton_runtime import TritonRuntime
 from tuckertree.testing import RuntimeContract
 
 
@@ -47,3 +50,19 @@ class TestOpenVino(RuntimeContract):
     def installed(self):
         for package in ("onnx", "onnxscript", "openvino"):
             pytest.importorskip(package)
+
+
+@pytest.mark.usefixtures("interpreted")
+class TestTriton(RuntimeContract):
+    """By Triton's interpreter, on the CPU; the kernels always faster."""
+
+    runtime = "triton"
+
+    def make(self, threads=1):
+        return TritonRuntime(threads, "cpu", timer=lambda runs: range(len(runs), 0, -1))
+
+    def cases(self):
+        torch.manual_seed(0)
+        chain = factorize(nn.Conv2d(16, 16, 3, padding=1), "ht2", (4, 6, 4))
+        net = nn.Sequential(nn.Conv2d(3, 16, 3), chain, nn.BatchNorm2d(16), nn.ReLU(), nn.Flatten())
+        return [*super().cases(), (net.eval(), (torch.randn(2, 3, 6, 5),))]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import inf
 from pathlib import Path
 from warnings import warn
@@ -41,6 +41,7 @@ from tuckertree.planning import (
     Options,
     Plan,
     Timer,
+    TradeOff,
     make_plan,
     survey,
     trade_off,
@@ -49,6 +50,7 @@ from tuckertree.planning.budget import SINGLE
 from tuckertree.planning.channels import CHANNELS, DEFAULT_METHODS, Pruning
 from tuckertree.planning.edited import plan_again
 from tuckertree.planning.options import Choice
+from tuckertree.planning.survey_record import values_alone
 from tuckertree.runtimes import INT8, find_runtime
 
 
@@ -117,6 +119,8 @@ class Choosing:
     stopwatch: Stopwatch
     trial: Trial | None = None
     too_slow: tuple[InPrecision, ...] = ()
+    spectra: Mapping[str, Spectra] = field(default_factory=dict)
+    curve: tuple[TradeOff, ...] = ()
 
     @property
     def some_images(self) -> Calibration | None:
@@ -182,6 +186,7 @@ class Choosing:
             found = [Planned(plan_again(self.network.module, inventory, self.rule), inventory)]
         else:
             spectra = survey(self.network.module, inventory, options, tick=tick)
+            self._note(spectra)
             plan = make_plan(inventory, spectra, self.rule, options)
             found = [Planned(replace(plan, before=gone_from(self.network.module)), inventory, spectra)]
         changing = [each for each in found if each.plan.changes]
@@ -279,7 +284,13 @@ class Choosing:
         candidates, objective = survey_network(
             dense, inventory, options, self.objective, images, hidden=hidden, timer=timer, tick=tick
         )
+        self._note({name: x.spectra for name, x in candidates.items() if isinstance(x, Candidates)})
+        if timer is None and isinstance(self.rule, Budget):
+            self.curve = trade_off(inventory, candidates, by=self.rule.curve_by)
         return Surveyed(inventory, candidates, options, objective, target, gone_from(dense))
+
+    def _note(self, spectra: Mapping[str, Spectra]) -> None:
+        self.spectra = {name: values_alone(each) for name, each in spectra.items()}
 
     def _looked_at(self) -> tuple[Inventory, Options]:
         """The layers, tried, and the options for them; images are checked by then."""

@@ -27,7 +27,7 @@ from tuckertree.compression.result import CompressionResult
 from tuckertree.core.decomposition import Spectra
 from tuckertree.latency import is_int8
 from tuckertree.network.surgery import apply
-from tuckertree.planning import Inventory, Plan
+from tuckertree.planning import Inventory, Plan, record_survey
 
 
 @dataclass(frozen=True)
@@ -132,6 +132,7 @@ def make_result(
         distances=made.distances,
         int8=int8,
         precisions=made.precisions,
+        survey=record_survey(plan, inventory, chosen.spectra, chosen.curve),
     )
 
 

@@ -15,7 +15,7 @@ from tuckertree.compression.onnx_output import OnnxOutput
 from tuckertree.io import save_folder
 from tuckertree.io.sizes import Size
 from tuckertree.latency import fuse_as_planned
-from tuckertree.planning import Plan
+from tuckertree.planning import Plan, SurveyRecord
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,8 @@ class CompressionResult:
         The network in 8 bits, where a budget of latency is kept by it, or None.
     precisions
         Of a budget that allows several precisions, what became of each.
+    survey
+        Spectra and trade-off curve that the plan was chosen by, at a few points; they are kept in ``report.json``.
 
     Examples
     --------
@@ -82,6 +84,7 @@ class CompressionResult:
     accuracy: AccuracySearch | None = None
     int8: Int8Network | None = None
     precisions: tuple[InPrecision, ...] = ()
+    survey: SurveyRecord | None = None
 
     def __str__(self) -> str:
         """Table of the layers and the totals."""
@@ -157,7 +160,11 @@ class CompressionResult:
             architecture=self.architecture,
             input_size=self.input_size,
             int8=None if self.int8 is None else self.int8.content,
-            report={**self.summary(), **(report or {})},
+            report={
+                **self.summary(),
+                **({"survey": self.survey.to_json()} if self.survey else {}),
+                **(report or {}),
+            },
             overwrite=overwrite,
         )
 

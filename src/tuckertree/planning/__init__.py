@@ -9,6 +9,7 @@ from tuckertree.planning.options import Options
 from tuckertree.planning.plan import DENSE, Latency, LayerPlan, Optimality, Plan
 from tuckertree.planning.planner import Metric, make_plan, survey, survey_candidates
 from tuckertree.planning.rules import Allocation, Energy, ErrorBound, NetworkRule, Ranks, Rule
+from tuckertree.planning.survey_record import SurveyRecord, record_survey
 from tuckertree.planning.timing import Timer
 
 __all__ = [
@@ -33,12 +34,14 @@ __all__ = [
     "Plan",
     "Ranks",
     "Rule",
+    "SurveyRecord",
     "Timer",
     "TradeOff",
     "check_model",
     "layer_candidates",
     "make_plan",
     "peculiarity",
+    "record_survey",
     "survey",
     "survey_candidates",
     "take_inventory",

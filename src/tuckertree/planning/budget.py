@@ -203,6 +203,12 @@ class Budget:
             object.__setattr__(self, name, None if value is None else float(value))
 
     @property
+    def curve_by(self) -> str:
+        """What :func:`trade_off` is to count for the curve that this budget lies on."""
+        kinds = [self.cheapest] if self.keeps_accuracy else self._kinds
+        return kinds[0] if kinds in (["params"], ["macs"]) and kinds[0] else "both"
+
+    @property
     def _kinds(self) -> list[str]:
         return [kind for kind in ("params", "macs", "latency") if getattr(self, kind) is not None]
 

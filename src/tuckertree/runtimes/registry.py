@@ -16,10 +16,11 @@ from tuckertree.runtimes.onnx_runtimes import OnnxRuntime, OpenVino
 from tuckertree.runtimes.quantization import FP32
 from tuckertree.runtimes.runtime import Runtime, usable_device
 from tuckertree.runtimes.torch_runtimes import CompiledRuntime, TorchRuntime
+from tuckertree.runtimes.triton_runtime import TritonRuntime
 
 Kind = TypeVar("Kind", bound=type[Runtime])
 _KINDS: dict[str, type[Runtime]] = {
-    kind.name: kind for kind in (TorchRuntime, CompiledRuntime, OnnxRuntime, OpenVino)
+    kind.name: kind for kind in (TorchRuntime, CompiledRuntime, OnnxRuntime, OpenVino, TritonRuntime)
 }
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*")
 
@@ -89,7 +90,7 @@ def get_runtime(
     Parameters
     ----------
     name
-        ``torch``, ``torch-compile``, ``onnxruntime``, ``openvino``, or one that was registered.
+        ``torch``, ``torch-compile``, ``onnxruntime``, ``openvino``, ``triton``, or one that was registered.
     threads
         Threads of the CPU that a run may use; by default as many as torch uses.
     device

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Sequence
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -22,38 +21,58 @@ _MOST_COLUMNS = 256
 
 
 class FusedChain(nn.Module):
-    """A chain as Triton kernels: made by :func:`fused_chain`."""
+    """Convolutions one after the other as Triton kernels, for inference; shares no memory with them.
 
-    def __init__(self, chain: Chain) -> None:
+    Parameters
+    ----------
+    layers
+        A chain, or as plain a sequence, that is not :func:`unfit`.
+    relu
+        Whether ReLU is applied to the result in the last kernel.
+
+    Raises
+    ------
+    TuckertreeError
+        If the kernels cannot run these layers; the message says why.
+    """
+
+    def __init__(self, layers: nn.Sequential, *, relu: bool = False) -> None:
         super().__init__()
-        self.cuts = chain.cuts
-        layers = list(chain)
+        if (reason := unfit(layers)) is not None:
+            raise TuckertreeError(f"the Triton kernels cannot run this chain: {reason}")
+        left: list[Any] = list(layers)
         steps: list[_Step] = []
-        given = chain.dense.in_channels
-        while layers:
-            layer, following = layers[0], layers[1] if len(layers) > 1 else None
-            fits = following is not None and len(layers) == 2 and _can_expand(layer, following)
-            steps.append(_Step(given, layer, following if fits else None, is_last=len(layers) == 1))
+        given = left[0].in_channels
+        while left:
+            layer, following = left[0], left[1] if len(left) == 2 and _can_expand(*left) else None
+            left = left[1 if following is None else 2 :]
+            steps.append(_Step(given, layer, following, is_last=not left, relu=relu and not left))
             given = steps[-1].filters
-            layers = layers[2 if fits else 1 :]
         self.steps = nn.ModuleList(steps)
 
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002
-        """Run the kernels; the output is in ``torch.channels_last``."""
+    def forward(self, input: Tensor, residual: Tensor | None = None) -> Tensor:  # noqa: A002
+        """Run the kernels, the last of which adds ``residual``; the output is in ``torch.channels_last``."""
         x = input.contiguous(memory_format=torch.channels_last)
-        for step in self.steps:
+        *before, last = self.steps
+        for step in before:
             x = step(x)
-        return x
+        return last(x, None if residual is None else residual.contiguous(memory_format=torch.channels_last))
 
 
 class _Step(nn.Module):
     """One kernel: a convolution, and the 1x1 behind it if there is one."""
 
-    def __init__(self, given: int, layer: Any, following: Any | None, *, is_last: bool) -> None:
+    weight: Tensor
+    expand: Tensor | None
+    bias: Tensor | None
+
+    def __init__(self, given: int, layer: Any, following: Any | None, *, is_last: bool, relu: bool) -> None:
         super().__init__()
-        kernels = importlib.import_module("tuckertree.runtimes.triton_kernels")
-        self._convolve = kernels.convolve
-        self._geometry = kernels.Geometry(layer.kernel_size, layer.stride, layer.padding)
+        self._relu = relu
+        from tuckertree.runtimes.triton_kernels import Geometry, convolve  # imports triton
+
+        self._convolve = convolve
+        self._geometry = Geometry(layer.kernel_size, layer.stride, layer.padding)
         weight = weight_of(layer).detach()
         rank, channels = weight.shape[:2]
         columns = max(_LANES, 1 << (rank - 1).bit_length())
@@ -71,8 +90,9 @@ class _Step(nn.Module):
         self.register_buffer("expand", expand)
         self.register_buffer("bias", None if bias is None else bias.detach().clone())
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self._convolve(x, self.weight, self.expand, self.bias, self.filters, self._geometry)
+    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        weights = (self.weight, self.expand, self.bias)
+        return self._convolve(x, *weights, self.filters, self._geometry, residual=residual, relu=self._relu)
 
 
 def fused_chain(chain: Chain, cuts: Sequence[int] | None = None) -> FusedChain:
@@ -97,8 +117,6 @@ def fused_chain(chain: Chain, cuts: Sequence[int] | None = None) -> FusedChain:
     >>> chain = tt.factorize(torch.nn.Conv2d(32, 64, 3, padding=1), "ht2", (8, 12, 10))
     >>> fused = fused_chain(chain.half().cuda(), (1, 2))  # doctest: +SKIP
     """
-    if (reason := unfit(chain)) is not None:
-        raise TuckertreeError(f"the Triton kernels cannot run this chain: {reason}")
     wanted = tuple(chain.cuts if cuts is None else cuts)
     found = [form for form in fusion_variants(chain.stages, chain.cuts) if form.cuts == wanted]
     if not found or found[0].is_dense:
@@ -108,22 +126,25 @@ def fused_chain(chain: Chain, cuts: Sequence[int] | None = None) -> FusedChain:
     return FusedChain(contracted)
 
 
-def unfit(chain: Chain) -> str | None:
-    """Why the kernels cannot run a chain; None if they can."""
-    dense, weight = chain.dense, weight_of(chain[0])
-    if dense.order != 2 or dense.transposed:
-        return f"it stands for a {dense.kind} layer, not for conv2d"
-    if dense.groups != 1 or any(stage.spec.groups != 1 for stage in chain.stages):
-        return "it has groups"
-    if set(dense.dilation) != {1}:
-        return f"its dilation is {dense.dilation}"
-    if dense.padding_mode != "zeros" or isinstance(dense.padding, str):
-        return f"its padding is {dense.padding!r}, {dense.padding_mode}"
-    if dense.in_channels % _LANES:
-        return f"it has {dense.in_channels} input channels, not a multiple of {_LANES}"
-    if weight.dtype not in (torch.float16, torch.bfloat16, torch.float32):
-        return f"its weights are {weight.dtype}"
-    if find_spec("triton") is None:
+def unfit(layers: nn.Sequential) -> str | None:
+    """Why the kernels cannot run a chain, or as plain a sequence of layers; None if they can."""
+    if type(layers).forward is not nn.Sequential.forward or not len(layers):
+        return "it is no sequence of layers"
+    for layer in layers:
+        if type(layer) is not nn.Conv2d:
+            return f"it has a {type(layer).__name__}, which is not Conv2d"
+        if layer.groups != 1:
+            return "it has groups"
+        if set(layer.dilation) != {1}:
+            return f"its dilation is {layer.dilation}"
+        if layer.padding_mode != "zeros" or isinstance(layer.padding, str):
+            return f"its padding is {layer.padding!r}, {layer.padding_mode}"
+        if layer.weight.dtype not in (torch.float16, torch.bfloat16, torch.float32):
+            return f"its weights are {layer.weight.dtype}"
+    channels = cast("nn.Conv2d", layers[0]).in_channels
+    if channels % _LANES:
+        return f"it has {channels} input channels, not a multiple of {_LANES}"
+    if not find_spec("triton"):
         return "the package triton is not installed"
     return None
 

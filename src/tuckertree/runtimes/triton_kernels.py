@@ -21,6 +21,7 @@ def _convolve(
     weight,
     expand,
     bias,
+    residual,
     out,
     pixels,
     height,
@@ -38,6 +39,8 @@ def _convolve(
     PADDING_X: tl.constexpr,
     EXPANDS: tl.constexpr,
     HAS_BIAS: tl.constexpr,
+    HAS_RESIDUAL: tl.constexpr,
+    RELU: tl.constexpr,
     WIDE: tl.constexpr,
     PRECISION: tl.constexpr,
     BLOCK_PIXELS: tl.constexpr,
@@ -47,7 +50,8 @@ def _convolve(
 ):
     """One tile of output pixels: a convolution to ``columns`` channels, then a 1x1 to ``filters`` if it expands.
 
-    ``x`` and ``out`` are NHWC, ``weight`` is ``[taps * channels, columns]``, ``expand`` is ``[columns, filters]``.
+    ``x``, ``residual`` and ``out`` are NHWC, ``weight`` is ``[taps * channels, columns]``, ``expand`` is
+    ``[columns, filters]``. Bias, residual and ReLU are applied to the result before it goes to memory.
     """
     rows = tl.program_id(0) * BLOCK_PIXELS + tl.arange(0, BLOCK_PIXELS)
     inside = rows < pixels
@@ -72,9 +76,9 @@ def _convolve(
         dx = tap - dy * KERNEL_WIDTH
         y = top + dy
         column_x = left + dx
-        there = inside & (y >= 0) & (y < height) & (column_x >= 0) & (column_x < width)
-        at = corner + ((dy * width + dx) * channels + channel)
-        a = tl.load(x + at[:, None] + lanes[None, :], mask=there[:, None], other=0.0)
+        is_image = inside & (y >= 0) & (y < height) & (column_x >= 0) & (column_x < width)
+        pixel = corner + ((dy * width + dx) * channels + channel)
+        a = tl.load(x + pixel[:, None] + lanes[None, :], mask=is_image[:, None], other=0.0)
         b = tl.load(weight + (step * BLOCK_CHANNELS + lanes)[:, None] * columns + column[None, :])
         narrow = tl.dot(a, b, narrow, input_precision=PRECISION)
     if EXPANDS:
@@ -88,20 +92,24 @@ def _convolve(
             wide = tl.dot(inner, b, input_precision=PRECISION)
             if HAS_BIAS:
                 wide += tl.load(bias + chosen, mask=is_filter, other=0.0).to(tl.float32)[None, :]
-            tl.store(
-                out + (written * filters)[:, None] + chosen[None, :],
-                wide.to(out.dtype.element_ty),
-                mask=inside[:, None] & is_filter[None, :],
-            )
+            there = inside[:, None] & is_filter[None, :]
+            at = (written * filters)[:, None] + chosen[None, :]
+            if HAS_RESIDUAL:
+                wide += tl.load(residual + at, mask=there, other=0.0).to(tl.float32)
+            if RELU:
+                wide = tl.where(wide < 0, 0.0, wide)  # NaN stays, as torch has it
+            tl.store(out + at, wide.to(out.dtype.element_ty), mask=there)
     else:
         is_filter = column < filters
         if HAS_BIAS:
             narrow += tl.load(bias + column, mask=is_filter, other=0.0).to(tl.float32)[None, :]
-        tl.store(
-            out + (written * filters)[:, None] + column[None, :],
-            narrow.to(out.dtype.element_ty),
-            mask=inside[:, None] & is_filter[None, :],
-        )
+        there = inside[:, None] & is_filter[None, :]
+        at = (written * filters)[:, None] + column[None, :]
+        if HAS_RESIDUAL:
+            narrow += tl.load(residual + at, mask=there, other=0.0).to(tl.float32)
+        if RELU:
+            narrow = tl.where(narrow < 0, 0.0, narrow)
+        tl.store(out + at, narrow.to(out.dtype.element_ty), mask=there)
 
 
 @dataclass(frozen=True)
@@ -161,7 +169,15 @@ class Geometry:
 
 
 def convolve(
-    x: Tensor, weight: Tensor, expand: Tensor | None, bias: Tensor | None, filters: int, geometry: Geometry
+    x: Tensor,
+    weight: Tensor,
+    expand: Tensor | None,
+    bias: Tensor | None,
+    filters: int,
+    geometry: Geometry,
+    *,
+    residual: Tensor | None = None,
+    relu: bool = False,
 ) -> Tensor:
     """Convolve NHWC images, and map the result by a 1x1 that reads it before it goes to memory.
 
@@ -175,6 +191,10 @@ def convolve(
         ``[columns, filters]``, or None for a convolution alone.
     filters
         Channels of the output.
+    residual
+        Added to the output; of its shape and type, in ``torch.channels_last``.
+    relu
+        Whether ReLU is applied, after that.
     """
     images, channels, height, width = x.shape
     size = geometry.size_out((height, width))
@@ -196,6 +216,7 @@ def convolve(
             weight,
             weight if expand is None else expand,
             weight if bias is None else bias,
+            weight if residual is None else residual,
             out,
             pixels,
             height,
@@ -212,6 +233,8 @@ def convolve(
             PADDING_X=geometry.padding[1],
             EXPANDS=expand is not None,
             HAS_BIAS=bias is not None,
+            HAS_RESIDUAL=residual is not None,
+            RELU=relu,
             WIDE=max(x.numel(), out.numel()) >= 2**31 - 2**20,
             PRECISION="ieee" if x.dtype == torch.float32 else "tf32",
             BLOCK_PIXELS=tiles.pixels,
@@ -222,7 +245,8 @@ def convolve(
             num_stages=tiles.stages,
         )
 
-    key = (x.shape, x.dtype, x.device, columns, filters, geometry, expand is None, bias is None)
+    without = (expand is None, bias is None, residual is None, not relu)
+    key = (x.shape, x.dtype, x.device, columns, filters, geometry, without)
     if key not in _chosen:
         choices = next(tiles for most, tiles in _TILES.items() if pixels <= most)
         _chosen[key] = _fastest(launch, choices) if x.device.type == "cuda" else choices[-1]

@@ -172,7 +172,10 @@ def test_sensitivity_is_a_table_and_json():
     ("arguments", "message"),
     [
         (["--sensitivity"], "--sensitivity looks at what a network makes of images: give --calibration"),
-        (["--sensitivity", "--curve", "--calibration", "demo"], "--curve and --sensitivity are two tables"),
+        (
+            ["--sensitivity", "--curve", "--calibration", "demo"],
+            "--curve, --sensitivity and --spectra are tables",
+        ),
         (["--sensitivity", "--by", "macs", "--calibration", "demo"], "--by belongs to --curve"),
     ],
 )

@@ -25,7 +25,7 @@ def refused(*arguments):
     [
         (["--zz"], "No such option: --zz"),
         (["zz"], "No such command 'zz'"),
-        (["compress", "demo"], "Missing option '--output'"),
+        (["export", "demo"], "Missing option '--output'"),
         (
             ["compress", "demo", "--params", ".5", "-o", "o", "--threads", "0"],
             "Invalid value for '--threads'",

@@ -55,6 +55,17 @@ def test_without_images_no_channels_can_be_chosen():
     assert set(Method.of("default").among) - set(Method.of("default:weights").among) == {"channels"}
 
 
+def test_methods_are_joined_to_a_choice_among_them():
+    assert Method.of("ht2+svd").among == ("ht2", "svd")
+    assert Method.of("cp+default").among == ("cp", *Method.of("default").among)
+    assert Method.of("default+ht2").among == Method.of("default").among
+    assert str(Method.of("default+cp:weights")) == "default+cp:weights"
+    assert "channels" not in Method.of("default+cp:weights").among
+    for name in ("ht2+", "+", "prune+ht2", "ht2+zz", "ht2+channels:weights"):
+        with pytest.raises(tt.UsageError, match="unknown method"):
+            Method.of(name)
+
+
 @pytest.mark.parametrize(
     "given", [{"tune": "soon"}, {"by": "size"}, {"runtime": "none"}, {"runtime": "torch", "threads": 0}]
 )

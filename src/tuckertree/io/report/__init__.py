@@ -1,9 +1,9 @@
 """Showing what was done."""
 
+from tuckertree.io.report.drawing import curve_table, spectra_table
 from tuckertree.io.report.fitting import FittingTable
 from tuckertree.io.report.speed import bench_table, contraction_table
 from tuckertree.io.report.tables import (
-    curve_table,
     history_table,
     inventory_table,
     plan_table,
@@ -32,6 +32,7 @@ __all__ = [
     "rises_table",
     "sensitivity_table",
     "short",
+    "spectra_table",
     "too_few_images",
     "totals",
     "warnings_of",

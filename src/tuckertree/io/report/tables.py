@@ -11,7 +11,7 @@ from rich.console import Console
 from tuckertree.core.layers import FusionVariant, LayerSpec, get_method
 from tuckertree.io.report.fitting import FittingTable
 from tuckertree.io.report.verdict import Compressed, bounds_hold, is_fitted, is_weighted, warnings_of
-from tuckertree.planning import DENSE, Inventory, LayerPlan, Plan, TradeOff
+from tuckertree.planning import DENSE, Inventory, LayerPlan, Plan
 from tuckertree.planning.channels import CHANNELS
 
 
@@ -171,22 +171,6 @@ def inventory_table(inventory: Inventory) -> FittingTable:
         for layer in inventory.layers
     ]
     return FittingTable(columns, rows, ("kind", "stride", "groups", "kernel"), note="note")
-
-
-def curve_table(points: Sequence[TradeOff]) -> FittingTable:
-    """Table of predicted loss against budget, the largest network first."""
-    whole = points[-1]
-    rows = [
-        (
-            f"{point.parameters / whole.parameters:.3f}",
-            short(point.parameters),
-            f"{point.macs / whole.macs:.3f}",
-            short(point.macs),
-            f"{point.loss:.4g}",
-        )
-        for point in reversed(points)
-    ]
-    return FittingTable((">params", ">parameters", ">macs", ">MACs", ">predicted loss"), rows)
 
 
 def sensitivity_table(layers: Sequence[Mapping[str, Any]]) -> FittingTable:

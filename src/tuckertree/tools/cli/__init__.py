@@ -17,6 +17,7 @@ try:
         export,
         finetune,
         inspect,
+        report,
         reproduce,
         train,
         tune,

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import _thread
+import functools
+import inspect
 import json
 import os
 import re
+import shlex
 import signal
 import sys
 import threading
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
-from typing import Annotated, Any, TextIO
+from typing import Annotated, Any, TextIO, get_type_hints
 
 import typer
 from rich.console import Console
 from rich.text import Text
 
 from tuckertree._base.errors import TuckertreeError, command_line, printable
+from tuckertree._base.progress import be_quiet
 from tuckertree._base.version import __version__
 
 stdout, stderr = Console(), Console(stderr=True)
@@ -32,9 +36,12 @@ _NO_MEMORY = re.compile("allocate memory|out of memory")
 class _Commands(typer.core.TyperGroup):
     """Turn errors, of the library and of what was typed, into one line and an exit code."""
 
-    def make_context(self, *args: Any, **kwargs: Any) -> Any:
+    typed: tuple[str, ...] = ()
+
+    def make_context(self, info_name: str | None, args: list[str], *more: Any, **kwargs: Any) -> Any:
+        _Commands.typed = tuple(args)
         with _told():
-            return super().make_context(*args, **kwargs)
+            return super().make_context(info_name, args, *more, **kwargs)
 
     def invoke(self, ctx: Any) -> object:
         with _told(), command_line():
@@ -67,12 +74,48 @@ app = typer.Typer(
     name="tuckertree",
     cls=_Commands,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     help="Compress trained convolutional networks by hierarchical Tucker-2 decomposition.",
     epilog="MODEL is demo, cifar10:resnet20, caffe:googlenet, torchvision:NAME, timm:NAME, a folder saved by "
     "compress, package.module:factory, or an .onnx file.",
 )
+
+
+def _be_quiet(quiet: bool) -> None:
+    stdout.quiet = quiet
+    be_quiet(quiet)
+
+
+_QUIET = inspect.Parameter(
+    "quiet",
+    inspect.Parameter.KEYWORD_ONLY,
+    default=False,
+    annotation=Annotated[
+        bool,
+        typer.Option(
+            "--quiet",
+            "-q",
+            callback=_be_quiet,
+            help="Print no table and no progress; errors, warnings and --json stay.",
+        ),
+    ],
+)
+
+
+def command(function: Callable[..., None]) -> Callable[..., None]:
+    """Make a function a command of its name, with the options that every command has."""
+
+    @functools.wraps(function)
+    def run(*, quiet: bool, **options: object) -> None:  # noqa: ARG001  (its callback has done it)
+        function(**options)
+
+    hints = get_type_hints(function, include_extras=True)
+    given = inspect.signature(function).parameters.values()
+    parameters = [each.replace(annotation=hints[each.name]) for each in given]
+    run.__signature__ = inspect.Signature([*parameters, _QUIET])  # type: ignore[attr-defined]
+    run.__annotations__ = {**hints, "quiet": _QUIET.annotation}
+    app.command()(run)
+    return function
 
 
 @app.callback(invoke_without_command=True)
@@ -84,8 +127,21 @@ def _version(
         raise typer.Exit
 
 
+def typed_command() -> str:
+    """The command as it was typed, for those who want to repeat it."""
+    return shlex.join(["tuckertree", *_Commands.typed])
+
+
+def with_command(report: Mapping[str, object]) -> list[str]:
+    """The commands that a report says a network was made by, and this one."""
+    before = report.get("commands")
+    return [*(map(str, before) if isinstance(before, list) else ()), typed_command()]
+
+
 def print_table(table: object) -> None:
     """Print a table as wide as the terminal or COLUMNS says; wide enough for all of it where neither does."""
+    if stdout.quiet:
+        return
     known = stdout.is_terminal or os.environ.get("COLUMNS", "").isdigit()
     Console(width=None if known else 240).print(table)
 

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from tuckertree._base.errors import UsageError
-from tuckertree.tools.cli.app import app, print_json, print_table, stdout
+from tuckertree.tools.cli.app import command, print_json, print_table, stdout
 from tuckertree.tools.cli.options import (
     AsJson,
     BuiltBy,
@@ -24,11 +24,11 @@ from tuckertree.tools.cli.options import (
 )
 
 
-@app.command()
+@command
 def bench(
     models: Models,
     runtime: Annotated[
-        str, typer.Option(help="Runtimes, with commas: onnxruntime,openvino,torch,torch-compile.")
+        str, typer.Option(help="Runtimes, with commas: onnxruntime,openvino,torch,torch-compile,triton.")
     ] = "onnxruntime",
     threads: Annotated[int | None, typer.Option(help="Threads a run may use.", min=1)] = None,
     batch: Annotated[int, typer.Option(help="Samples in one run.", min=1)] = 1,

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from tuckertree.tools.cli.app import app, fail, print_json, print_table, stdout
+from tuckertree.tools.cli.app import command, fail, print_json, print_table, stdout
 from tuckertree.tools.cli.options import (
     AsJson,
     BuiltBy,
@@ -26,7 +26,7 @@ from tuckertree.tools.cli.options import (
 )
 
 
-@app.command()
+@command
 def compare(
     model: TorchModel,
     data: Annotated[

@@ -9,7 +9,7 @@ import typer
 
 from tuckertree._base.errors import UsageError
 from tuckertree.tools.cli.accuracy_images import open_accuracy_images
-from tuckertree.tools.cli.app import app, show_warning
+from tuckertree.tools.cli.app import command, show_warning, typed_command
 from tuckertree.tools.cli.options import (
     AsJson,
     BuiltBy,
@@ -33,7 +33,7 @@ from tuckertree.tools.cli.results import end_if_interrupted, show, show_plan
 from tuckertree.tools.cli.rules import rule_of
 
 
-@app.command()
+@command
 def compress(
     model: Model,
     output: Annotated[
@@ -80,7 +80,7 @@ def compress(
     runtime: Annotated[
         str | None,
         typer.Option(
-            help="With --latency or --cheapest latency: onnxruntime (default), openvino, torch, torch-compile."
+            help="With --latency or --cheapest latency: onnxruntime (default), openvino, torch, torch-compile, triton."
         ),
     ] = None,
     threads: Annotated[int | None, typer.Option(help="Likewise: threads a run may use.", min=1)] = None,
@@ -139,7 +139,7 @@ def compress(
     methods: Annotated[
         str | None,
         typer.Option(
-            help="Methods that a budget chooses among: ht2,tucker2,spatial,svd,channels (default), cp."
+            help="Methods that a budget chooses among: ht2,tucker2,spatial,svd,channels (default), cp; default,cp for all."
         ),
     ] = None,
     weights: Weights = None,
@@ -188,7 +188,9 @@ def compress(
         refuse_options("belongs to --max-drop or --agreement", data=data)
     elif max_drop is not None and data is None:
         raise UsageError("--max-drop needs labelled images: give --data")
-    among = DEFAULT_METHODS if methods is None else tuple(name.strip() for name in methods.split(","))
+    named = ["default"] if methods is None else [name.strip() for name in methods.split(",")]
+    every = (DEFAULT_METHODS if name == "default" else (name,) for name in named)
+    among = tuple(dict.fromkeys(name for names in every for name in names))
     if dry_run:
         refuse_options(
             "has no meaning with --dry-run: nothing is made",
@@ -247,7 +249,8 @@ def compress(
         show_plan(tuckertree.plan(network, None, rule, **how), as_json=as_json)
         return
     result = tuckertree.compress(network, None, rule, **how, tune=tune, data=labelled)
-    result.save(output, overwrite=overwrite)
+    fitted = {"images": f"{len(images)} of {images.source}"} if images and opened else {}
+    result.save(output, overwrite=overwrite, report={"commands": [typed_command()], **fitted})
     found = None
     if by_layer and images is not None:
         unseen = int(result.distances.get("images fitted", 0))

@@ -8,11 +8,11 @@ from typing import Annotated
 
 import typer
 
-from tuckertree.tools.cli.app import app, print_json, print_table, stdout
+from tuckertree.tools.cli.app import command, print_json, print_table, stdout
 from tuckertree.tools.cli.options import AsJson, Overwrite
 
 
-@app.command()
+@command
 def demo(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to save to.")] = Path("out/demo"),
     energy: Annotated[list[float] | None, typer.Option(help="Energy to try; may be repeated.")] = None,

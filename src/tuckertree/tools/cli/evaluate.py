@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tuckertree.tools.cli.app import app, print_json, stdout
+from tuckertree.tools.cli.app import command, print_json, stdout
 from tuckertree.tools.cli.options import (
     AsJson,
     BuiltBy,
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from tuckertree.tools.onnx_images import OnnxImages
 
 
-@app.command()
+@command
 def evaluate(
     model: Model,
     data: Annotated[str, typer.Option(help="Images: folder, .parquet file or demo.")],

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from tuckertree._base.errors import UsageError
-from tuckertree.tools.cli.app import app, print_json, print_table, stderr, stdout
+from tuckertree.tools.cli.app import command, print_json, print_table, stderr, stdout
 from tuckertree.tools.cli.options import (
     AsJson,
     BuiltBy,
@@ -40,7 +40,7 @@ _POINTS, _DISTANCE = 1.0, 0.2
 """Loss of top-1, and difference of outputs in 8 bits, from which on a file comes with a warning."""
 
 
-@app.command()
+@command
 def export(
     model: TorchModel,
     output: Annotated[

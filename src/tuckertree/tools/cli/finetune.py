@@ -11,7 +11,7 @@ import typer
 
 from tuckertree._base.errors import UsageError
 from tuckertree.tools.cli import training_options as options
-from tuckertree.tools.cli.app import app, print_json, print_table, stderr
+from tuckertree.tools.cli.app import command, print_json, print_table, stderr, with_command
 from tuckertree.tools.cli.options import (
     AsJson,
     BuiltBy,
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from tuckertree.tools.opening import Sizes
 
 
-@app.command()
+@command
 @options.takes_settings(epochs=10, lr=None, augment=None)
 def finetune(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder saved by compress.")],
@@ -71,7 +71,7 @@ def finetune(
     from tuckertree.tools.training import finetune as run
 
     check_output(output, overwrite=overwrite)
-    config = read_config(folder)
+    config, known_report = read_config(folder), read_report(folder)
     size = parse_size(input_size)
     opened = open_model(folder, architecture=architecture, input_size=size)
     opened = prepared(opened, mean=mean, std=std, scale=scale, channels=channels)
@@ -115,7 +115,7 @@ def finetune(
             plan=config.plan,
             architecture=known,
             input_size=config.input_size,
-            report=read_report(folder),
+            report={**known_report, "commands": with_command(known_report)},
         )
         done.save(output, overwrite=overwrite)
         shutil.move(partial / "logs", output / "logs")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,7 +10,7 @@ import typer
 from rich.text import Text
 
 from tuckertree._base.errors import UsageError, printable
-from tuckertree.tools.cli.app import app, print_json, print_table, stdout
+from tuckertree.tools.cli.app import command, print_json, print_table, stdout
 from tuckertree.tools.cli.options import (
     AsJson,
     BuiltBy,
@@ -31,10 +31,11 @@ from tuckertree.tools.cli.options import (
 
 if TYPE_CHECKING:
     from tuckertree.compression import Sensitivity
+    from tuckertree.core.decomposition import Spectra
     from tuckertree.planning import Inventory, TradeOff
 
 
-@app.command()
+@command
 def inspect(
     model: Model,
     weights: Weights = None,
@@ -48,6 +49,12 @@ def inspect(
         typer.Option(
             "--sensitivity",
             help="Show what each layer alone costs at 2x fewer MACs, by --calibration.",
+        ),
+    ] = False,
+    spectra: Annotated[
+        bool,
+        typer.Option(
+            "--spectra", help="Draw the singular values of each layer, with the ranks of some energies."
         ),
     ] = False,
     by: Annotated[
@@ -66,15 +73,15 @@ def inspect(
 ) -> None:
     """List the layers of a model, what they cost, and why some cannot be compressed.
 
-    Or show its trade-off curve, or what each layer alone would lose.
+    Or show its trade-off curve, its singular values, or what each layer alone would lose.
     """
     from tuckertree.compression import sensitivity as each_layer
     from tuckertree.compression.objectives import trade_off_curve
-    from tuckertree.planning import Options
+    from tuckertree.planning import Options, survey
 
     images_as: dict[str, Any] = {"mean": mean, "std": std, "scale": scale, "channels": channels}
-    if curve and sensitivity:
-        raise UsageError("--curve and --sensitivity are two tables: give one of them")
+    if curve + sensitivity + spectra > 1:
+        raise UsageError("--curve, --sensitivity and --spectra are tables of their own: give one of them")
     if not curve:
         refuse_options("belongs to --curve", by=by)
     if not curve and not sensitivity:
@@ -108,6 +115,9 @@ def inspect(
         return
     with network.opened(None):
         inventory = network.probed(network.inventory(), Options())
+        if spectra:
+            _show_spectra(survey(network.module, inventory, Options()), as_json=as_json)
+            return
     _show_inventory(inventory, where, as_json=as_json)
 
 
@@ -118,6 +128,22 @@ def _show_curve(points: Sequence[TradeOff], *, as_json: bool) -> None:
         print_json([asdict(point) for point in points])
     else:
         print_table(curve_table(points))
+
+
+def _show_spectra(found: Mapping[str, Spectra], *, as_json: bool) -> None:
+    from tuckertree.io.report import spectra_table
+
+    if as_json:
+        rows = {
+            name: {str(cut): bond.squared.clamp(min=0).sqrt().tolist() for cut, bond in spectra.bonds.items()}
+            for name, spectra in found.items()
+        }
+        print_json(rows)
+        return
+    print_table(spectra_table(found))
+    stdout.print(
+        "singular values against the largest; right of them the ranks that keep such a share of energy"
+    )
 
 
 def _show_sensitivity(found: Sensitivity, source: str, *, as_json: bool) -> None:

@@ -7,11 +7,11 @@ from typing import Annotated
 
 import typer
 
-from tuckertree.tools.cli.app import app, print_json, stdout
+from tuckertree.tools.cli.app import command, print_json, stdout
 from tuckertree.tools.cli.options import AsJson, Device, Overwrite
 
 
-@app.command()
+@command
 def reproduce(
     recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="A YAML file, such as those in recipes.")],
     data: Annotated[str, typer.Option(help="Images with a training and a test split: folder or demo.")],

@@ -9,11 +9,11 @@ import typer
 
 from tuckertree._base.errors import UsageError
 from tuckertree.tools.cli import training_options as options
-from tuckertree.tools.cli.app import app, print_json, print_table
+from tuckertree.tools.cli.app import command, print_json, print_table
 from tuckertree.tools.cli.options import AsJson, Device
 
 
-@app.command()
+@command
 @options.takes_settings("admm_rho", "admm_every", epochs=100, lr=0.1, weight_decay=5e-4, augment=None)
 def train(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="Name of a network: cifar10:resnet20.")],

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from tuckertree._base.errors import UsageError
-from tuckertree.tools.cli.app import app
+from tuckertree.tools.cli.app import command, with_command
 from tuckertree.tools.cli.finetune import original_network
 from tuckertree.tools.cli.options import (
     AsJson,
@@ -29,7 +29,7 @@ from tuckertree.tools.cli.results import end_if_interrupted, show
 from tuckertree.tools.cli.training_options import Resume, unfinished
 
 
-@app.command()
+@command
 def tune(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder saved by compress.")],
     data: Annotated[str, typer.Option("--images", help="Unlabelled images: folder, .parquet file or demo.")],
@@ -104,6 +104,7 @@ def tune(
         )
         new = result.summary()
         report = {name: x for name, x in known.items() if name not in {*new, "accuracy"}}
+        report["commands"] = with_command(known)
         result.save(output, overwrite=overwrite or resume, report=report)
         show(
             result,

@@ -16,6 +16,7 @@ PRUNE = "prune"
 DEFAULT = "default"
 """What compress() does when it is given no methods."""
 WEIGHTS = "weights"
+JOINED = "+"
 COSTS = ("macs", "params")
 
 
@@ -26,7 +27,8 @@ class Method:
     Attributes
     ----------
     name
-        A method of :func:`tuckertree.compress`, ``default`` for all that it chooses among by itself, or ``prune``.
+        A method of :func:`tuckertree.compress`, ``default`` for all that it chooses among by itself, several joined by ``+``
+        for a choice among them, or ``prune``.
     fitted
         Whether it is given the calibration images; otherwise it has the weights alone, as it was published.
 
@@ -35,6 +37,8 @@ class Method:
     >>> from tuckertree.tools.comparison import Method
     >>> Method.of("ht2"), str(Method.of("ht2:weights"))
     (Method(name='ht2', fitted=True), 'ht2:weights')
+    >>> Method.of("default+cp").among
+    ('ht2', 'tucker2', 'spatial', 'svd', 'channels', 'cp')
     """
 
     name: str
@@ -42,7 +46,7 @@ class Method:
 
     @classmethod
     def of(cls, text: str) -> Self:
-        """Read ``ht2`` or ``ht2:weights``.
+        """Read ``ht2``, ``ht2:weights`` or ``ht2+svd``.
 
         Raises
         ------
@@ -51,10 +55,12 @@ class Method:
         """
         name, colon, images = text.strip().partition(":")
         known = (*known_methods(), CHANNELS, PRUNE, DEFAULT)
-        if name not in known or (colon and (images != WEIGHTS or name == CHANNELS)):
+        parts = name.split(JOINED)
+        is_known = all(part in known and (part != PRUNE or len(parts) == 1) for part in parts)
+        if not is_known or (colon and (images != WEIGHTS or CHANNELS in parts)):
             raise UsageError(
-                f"unknown method {text.strip()!r}; known: {', '.join(known)}, and all but {CHANNELS} without images too: "
-                f"ht2:{WEIGHTS}"
+                f"unknown method {text.strip()!r}; known: {', '.join(known)}; several, ht2{JOINED}svd, but for {PRUNE}; and all "
+                f"but {CHANNELS} without images too: ht2:{WEIGHTS}"
             )
         return cls(name, not colon)
 
@@ -64,9 +70,9 @@ class Method:
     @property
     def among(self) -> tuple[str, ...]:
         """The methods of :func:`tuckertree.compress` that a budget chooses among."""
-        if self.name != DEFAULT:
-            return (self.name,)
-        return tuple(name for name in DEFAULT_METHODS if self.fitted or name != CHANNELS)
+        every = (DEFAULT_METHODS if part == DEFAULT else (part,) for part in self.name.split(JOINED))
+        names = dict.fromkeys(name for part in every for name in part)
+        return tuple(name for name in names if self.fitted or name != CHANNELS)
 
 
 @dataclass(frozen=True)

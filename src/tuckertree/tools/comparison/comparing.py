@@ -11,7 +11,7 @@ from time import perf_counter
 import torch
 
 from tuckertree._base.errors import TuckertreeError, UsageError
-from tuckertree._base.progress import progress_bar, say
+from tuckertree._base.progress import duration, progress_bar, say
 from tuckertree.tools.comparison.cell import Settings, Task, described, measure_cell
 from tuckertree.tools.comparison.cells import ORIGINAL, Cell, Outcome, cells_of
 from tuckertree.tools.comparison.folder import ResultsFolder, open_results
@@ -183,8 +183,8 @@ def _fill(
                     results.write_page(comparison_page(results.settings, results.outcomes()))
                 done += 1
                 left = (perf_counter() - start) / done * (len(missing) - done)
-                tick(f"cells: {cell} made, about {_time(left)} left", done, len(missing))
-                say(f"{done} of {len(missing)}: {_said(cell, outcome)}; about {_time(left)} left")
+                tick(f"cells: {cell} made, about {duration(left)} left", done, len(missing))
+                say(f"{done} of {len(missing)}: {_said(cell, outcome)}; about {duration(left)} left")
     except KeyboardInterrupt as error:
         raise KeyboardInterrupt(
             f"interrupted; {done} cells of {len(missing)} are kept in {results.path}, and the same command makes the others"
@@ -200,7 +200,3 @@ def _said(cell: Cell, outcome: Outcome) -> str:
         return f"{cell} failed: {outcome.failed}"
     score = outcome.tuned or outcome.score
     return f"{cell}: {'distance' if score.top1 is None else 'top-1'} {score.text()}"
-
-
-def _time(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"

@@ -1,0 +1,85 @@
+"""Tables with a drawing in a column: spectra, and the trade-off curve."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from tuckertree.core.decomposition import Spectra
+from tuckertree.io.report.fitting import FittingTable
+from tuckertree.io.report.tables import short
+from tuckertree.planning import TradeOff
+
+ENERGIES = (0.95, 0.9, 0.8, 0.7, 0.5)
+_LEVELS = " ▁▂▃▄▅▆▇█"
+_WIDTH = 24
+_RANKS_OF_HT2 = ("R1", "R13", "R3")
+
+
+def sparkline(values: Sequence[float], width: int = _WIDTH) -> str:
+    """Draw values from 0 to 1 as columns of a height of eight, at most ``width`` of them.
+
+    Examples
+    --------
+    >>> sparkline([1.0, 0.5, 0.25, 0.0])
+    '█▄▂ '
+    >>> len(sparkline([0.5] * 100))
+    24
+    """
+    count = min(width, len(values))
+    chosen = (values[round(i * (len(values) - 1) / max(1, count - 1))] for i in range(count))
+    return "".join(_LEVELS[round(min(1.0, max(0.0, value)) * (len(_LEVELS) - 1))] for value in chosen)
+
+
+def bar(share: float, width: int = _WIDTH) -> str:
+    """Draw a share as a bar, to an eighth of a sign.
+
+    Examples
+    --------
+    >>> bar(0.5, width=4), bar(0.2, width=4), bar(1, width=4)
+    ('██', '▊', '████')
+    """
+    whole, part = divmod(round(min(1.0, max(0.0, share)) * width * 8), 8)
+    return "█" * whole + ("", "▏", "▎", "▍", "▌", "▋", "▊", "▉")[part]
+
+
+def spectra_table(spectra: Mapping[str, Spectra]) -> FittingTable:
+    """Table of the singular values of each layer at each place where it can be cut, and the ranks of some energies."""
+    columns = ("layer", "cut", ">full rank", "singular values", *(f">{energy:g}" for energy in ENERGIES))
+    rows = []
+    for name, found in spectra.items():
+        names = _RANKS_OF_HT2 if len(found.bonds) == len(_RANKS_OF_HT2) else ("R", *"23456789")
+        for label, bond in zip(names, found.bonds.values(), strict=False):
+            values = bond.squared.clamp(min=0).sqrt()
+            largest = float(values.amax())
+            rows.append(
+                (
+                    name,
+                    label,
+                    f"{bond.full_rank} of {len(values)}",
+                    sparkline([float(value) / largest for value in values] if largest else [0.0]),
+                    *(str(bond.rank_for_energy(energy)) for energy in ENERGIES),
+                )
+            )
+    return FittingTable(columns, rows, ("full rank", *(f"{energy:g}" for energy in (0.95, 0.7))))
+
+
+def curve_table(points: Sequence[TradeOff]) -> FittingTable:
+    """Table of predicted loss against budget, the largest network first, with the loss as bars."""
+    whole = points[-1]
+    most = max((point.loss for point in points), default=0.0)
+    rows = [
+        (
+            f"{point.parameters / whole.parameters:.3f}",
+            short(point.parameters),
+            f"{point.macs / whole.macs:.3f}",
+            short(point.macs),
+            f"{point.loss:.4g}",
+            bar(point.loss / most) if most else "",
+        )
+        for point in reversed(points)
+    ]
+    return FittingTable(
+        (">params", ">parameters", ">macs", ">MACs", ">predicted loss", "of the largest"),
+        rows,
+        ("of the largest",),
+    )

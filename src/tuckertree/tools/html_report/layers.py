@@ -1,0 +1,186 @@
+"""What became of each layer: the strip, bars, spectra, the curve, and the table of decisions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+
+from tuckertree.io.report.tables import kernel_text
+from tuckertree.io.report.verdict import bounds_hold, is_fitted, is_weighted
+from tuckertree.planning import DENSE, LayerPlan, SurveyRecord
+from tuckertree.planning.channels import CHANNELS
+from tuckertree.tools.html_report.content import Column, Plot, Ranks, Section, Series, Strip, Table, View
+from tuckertree.tools.html_report.reading import Folder
+
+_LAYERS = Column("layer")
+
+
+def layer_sections(folder: Folder) -> Iterator[Section]:
+    """Sections that show layers, where there are any."""
+    if not folder.plan.layers:
+        return
+    yield _network(folder)
+    if folder.known.survey is not None:
+        if folder.known.survey.layers:
+            yield _spectra(folder, folder.known.survey)
+        if folder.known.survey.curve and folder.plan.optimality is not None:
+            yield _curve(folder, folder.known.survey)
+    yield _decisions(folder)
+
+
+def method_of(layer: LayerPlan) -> str:
+    """The method, or that hidden channels went."""
+    return CHANNELS if layer.method == DENSE and layer.parameters[0] != layer.parameters[1] else layer.method
+
+
+def _network(folder: Folder) -> Section:
+    layers = folder.plan.layers
+    names = [layer.name for layer in layers]
+    hold = bounds_hold(folder)
+    errors = {
+        Column("planned error", "share"): [_planned(layer) for layer in layers],
+        Column("error of the weight", "share"): [_error(folder, layer) for layer in layers],
+    }
+    columns = {
+        **dict(sorted(errors.items(), key=lambda each: each[0].label.startswith("planned") is hold)),
+        Column("share of its MACs saved", "share"): [_saved(layer.macs) for layer in layers],
+        Column("share of its parameters saved", "share"): [_saved(layer.parameters) for layer in layers],
+        Column("share of its time saved", "share"): [
+            _saved(layer.seconds) if layer.seconds else None for layer in layers
+        ],
+    }
+    shown = {column: values for column, values in columns.items() if any(v is not None for v in values)}
+    strip = Strip(
+        "Layers in the order of the forward pass, wider where they have more MACs",
+        list(shown),
+        names,
+        [layer.macs[0] for layer in layers],
+        list(shown.values()),
+        [_note(layer) for layer in layers],
+    )
+    views = [
+        _before_after("MACs", "count", names, [layer.macs for layer in layers]),
+        _before_after("parameters", "count", names, [layer.parameters for layer in layers]),
+    ]
+    times = [layer.seconds for layer in layers]
+    if any(times):
+        pairs = [pair or (None, None) for pair in times]
+        views.insert(0, _before_after("predicted time", "milliseconds", names, pairs))
+    bars = Plot("Each layer, dense and compressed", "bars", _LAYERS, views)
+    text = "Choose a layer to see what became of it."
+    if is_weighted(folder):
+        text += f" Planned errors are in the metric of the objective ({folder.plan.rule.get('objective')})."
+    elif is_fitted(folder):
+        text += " Planned errors are those of the weight before the factors were fitted to images."
+    return Section("network", "The network", text, [strip, bars])
+
+
+def _before_after(
+    label: str, kind: str, names: Sequence[str], pairs: Sequence[tuple[float | None, float | None]]
+) -> View:
+    series = [
+        Series(name, [pair[side] for pair in pairs], names=names)
+        for side, name in enumerate(("dense", "compressed"))
+    ]
+    return View(label, Column(label, kind), series)  # type: ignore[arg-type]
+
+
+def _saved(pair: tuple[float, float]) -> float | None:
+    return 1 - pair[1] / pair[0] if pair[0] else None
+
+
+def _planned(layer: LayerPlan) -> float | None:
+    return None if layer.method == DENSE else layer.bound
+
+
+def _error(folder: Folder, layer: LayerPlan) -> float | None:
+    return folder.errors.get(layer.name)
+
+
+def _note(layer: LayerPlan) -> str:
+    ranks = f", ranks {'/'.join(map(str, layer.ranks))}" if layer.ranks else ""
+    return f"{layer.kind} {kernel_text(layer)}, {method_of(layer)}{ranks}{f': {layer.reason}' if layer.reason else ''}"
+
+
+def _spectra(folder: Folder, survey: SurveyRecord) -> Section:
+    layers = [
+        {
+            "name": layer.name,
+            "method": layer.method,
+            "ranks": layer.ranks,
+            "parameters": layer.parameters,
+            "macs": layer.macs,
+            "bound": layer.bound,
+            **asdict(survey.layers[layer.name]),
+        }
+        for layer in folder.plan.compressed
+        if layer.name in survey.layers and len(survey.layers[layer.name].bonds) == len(layer.ranks)
+    ]
+    how = (
+        f"the metric of the objective ({folder.plan.rule.get('objective')})"
+        if is_weighted(folder)
+        else "the metric of the weights"
+    )
+    totals = {"parameters": folder.plan.parameters, "macs": folder.plan.macs}
+    block = Ranks("Singular values of a layer's matricizations", f"error at most, in {how}", totals, layers)
+    text = (
+        "Move a rank, by its slider or its line in the plot, to see what the layer would cost and lose. The error is the "
+        "bound by the sum of the spectra's tails; between the ranks that are kept it is interpolated."
+    )
+    return Section("spectra", "Spectra and ranks", text, [block])
+
+
+def _curve(folder: Folder, survey: SurveyRecord) -> Section:
+    plan = folder.plan
+    assert plan.optimality is not None
+    loss = Column("predicted loss", "number", log=True)
+    views = []
+    for label, side in (("MACs", "macs"), ("parameters", "parameters")):
+        points = [(getattr(point, side), point.loss or None) for point in survey.curve]
+        curve = Series("best plans", [y for _, y in points], [x for x, _ in points])
+        own = Series("this plan", [plan.optimality.loss], [getattr(plan, side)[1]], alone=True)
+        views.append(View(label, loss, [curve, own]))
+    if {*map(str, folder.plan.rule)} & {"params"} and folder.plan.rule.get("params") is not None:
+        views.reverse()
+    plot = Plot("Predicted loss against budget", "lines", Column("of the network", "count"), views)
+    gap = plan.optimality.gap
+    text = f"This plan is at most {gap:.2%} above the best that the candidates allow."
+    return Section("curve", "Trade-off", text, [plot])
+
+
+def _decisions(folder: Folder) -> Section:
+    hold = bounds_hold(folder)
+    columns = [
+        _LAYERS,
+        Column("method"),
+        Column("ranks"),
+        Column("error" if hold else "weight error", "share"),
+        Column("bound" if hold else "planned error", "share"),
+        Column("parameters before", "count"),
+        Column("after", "count"),
+        Column("MACs before", "count"),
+        Column("after", "count"),
+        Column("time before", "milliseconds"),
+        Column("after", "milliseconds"),
+        Column("reason"),
+        Column("kind"),
+        Column("kernel"),
+    ]
+    rows = [
+        [
+            layer.name,
+            method_of(layer),
+            "/".join(map(str, layer.ranks)),
+            _error(folder, layer),
+            _planned(layer),
+            *layer.parameters,
+            *layer.macs,
+            *(layer.seconds or (None, None)),
+            layer.reason,
+            layer.kind,
+            kernel_text(layer),
+        ]
+        for layer in folder.plan.layers
+    ]
+    table = Table("What was done to each layer, and why", columns, rows, search=True).filled()
+    return Section("decisions", "Decisions", "", [table])

@@ -1,0 +1,193 @@
+"""``report.json`` of a saved folder, of which any part may be missing and none is trusted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from tuckertree._base.errors import TuckertreeError, UsageError
+from tuckertree._base.reading import read_as, read_json
+from tuckertree.compression import DistanceByLayer, Sensitivity
+from tuckertree.io import read_config, read_report
+from tuckertree.io.folder import CONFIG, REPORT, SavedConfig
+from tuckertree.planning import Plan, SurveyRecord
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Share:
+    """A top-1 in percent with its interval."""
+
+    top1: float
+    top1_interval: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Lost:
+    """:class:`tuckertree.compression.accuracy.loss.Loss` as it is saved."""
+
+    kind: str
+    lost: float | None
+    low: float | None
+    high: float | None
+    images: int
+    top1: tuple[Share, Share] | None = None
+
+
+@dataclass(frozen=True)
+class Step:
+    """A network that was tried."""
+
+    share: float
+    parameters: tuple[int, int] | None = None
+    macs: tuple[int, int] | None = None
+    loss: Lost | None = None
+    held: bool = False
+    latency: float | None = None
+
+
+@dataclass(frozen=True)
+class Search:
+    """How an accuracy was kept."""
+
+    limit: float
+    cheapest: str
+    held: bool
+    loss: Lost
+    steps: tuple[Step, ...]
+    proofs: tuple[Step, ...]
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What tuning did."""
+
+    steps: int
+    best: int
+    seconds: float
+    before: float | None
+    after: float | None
+    images: int
+    held_out: int
+    batch: int
+    seed: int
+    way: Row | None = None
+    note: str = ""
+    interrupted: bool = False
+
+
+@dataclass(frozen=True)
+class Trained:
+    """How a network was fine-tuned."""
+
+    settings: Row
+    data: str
+    distilled: bool
+    diverged: bool
+    seconds: float
+    history: tuple[Mapping[str, float | None], ...]
+    versions: Row
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A network of a recipe, measured."""
+
+    parameters: int
+    macs: int
+    top1: float | None = None
+    top5: float | None = None
+
+
+@dataclass(frozen=True)
+class Known:
+    """What ``report.json`` may hold, beside what is not shown."""
+
+    relative_error: float = 0.0
+    errors: Mapping[str, float] = field(default_factory=dict)
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    distances: Mapping[str, float] = field(default_factory=dict)
+    tuning: Tuned | None = None
+    accuracy: Search | None = None
+    training: Trained | None = None
+    survey: SurveyRecord | None = None
+    by_layer: DistanceByLayer | None = None
+    sensitivity: Sensitivity | None = None
+    original: Measured | None = None
+    compressed: Measured | None = None
+    environment: Mapping[str, str | int] = field(default_factory=dict)
+    commands: tuple[str, ...] = ()
+    images: str = ""
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A saved folder: what it is, and what is known of it.
+
+    It is a :class:`tuckertree.io.report.verdict.Compressed`, too.
+    """
+
+    path: Path
+    config: SavedConfig
+    known: Known
+
+    @property
+    def plan(self) -> Plan:
+        """What was done to each layer."""
+        return self.config.plan
+
+    @property
+    def errors(self) -> Mapping[str, float]:
+        """True relative error of each compressed layer's weight."""
+        return self.known.errors
+
+    @property
+    def relative_error(self) -> float:
+        """The same over all layers together."""
+        return self.known.relative_error
+
+    @property
+    def seconds(self) -> Mapping[str, float]:
+        """Time of each phase."""
+        return self.known.seconds
+
+
+def open_folder(path: Path) -> Folder:
+    """Read what a saved folder says; a folder without a report is one of which nothing was measured.
+
+    Raises
+    ------
+    TuckertreeError
+        If it is none, or something in it is of another type.
+    """
+    config = read_config(path)
+    if (timed := config.plan.latency) and min(
+        timed.seconds, timed.target, timed.measured, timed.low, timed.high
+    ) <= 0:
+        raise TuckertreeError(f"{path / CONFIG}: plan.latency: times and shares of them are positive")
+    if not (path / REPORT).exists():
+        return Folder(path, config, Known())
+    said = read_report(path)
+    wanted = {name: said[name] for name in (f.name for f in fields(Known)) if name in said}
+    try:
+        return Folder(path, config, read_as(Known, wanted))
+    except UsageError as error:  # nobody typed it
+        raise TuckertreeError(f"{path / REPORT}: {error}") from error
+
+
+def with_sensitivity(folder: Folder, path: Path) -> Folder:
+    """The same with what `inspect --sensitivity --json` printed.
+
+    Raises
+    ------
+    TuckertreeError
+        If the file is something else.
+    """
+    try:
+        found = read_as(Sensitivity, read_json(path))
+    except UsageError as error:
+        raise TuckertreeError(f"{path} is not what `inspect --sensitivity --json` prints: {error}") from error
+    return replace(folder, known=replace(folder.known, sensitivity=found))

@@ -1,0 +1,63 @@
+"""One file that holds all of a page: its text as data, our script and style, and plotly's script."""
+
+from __future__ import annotations
+
+import json
+import re
+from base64 import b64encode
+from hashlib import sha256
+from importlib.resources import files
+
+from tuckertree._base.extras import require_extra
+from tuckertree._base.version import __version__
+from tuckertree.tools.html_report.content import Page
+
+_PLACE = re.compile("@([A-Z]+)@")
+
+
+def page_html(page: Page) -> str:
+    """A page as HTML that asks no network for anything.
+
+    Names in it are data: they stand in JSON without ``<``, and the script sets them as text. The browser is told to run the
+    two scripts of known content and no other, and to load nothing.
+
+    Raises
+    ------
+    TuckertreeError
+        If plotly is not installed.
+    """
+    plots = require_extra("plotly.offline", extra="report").get_plotlyjs()
+    plots, script = (_lines(text) for text in (plots, _asset("page.js")))
+    hashes = " ".join(
+        f"'sha256-{b64encode(sha256(text.encode()).digest()).decode()}'" for text in (plots, script)
+    )
+    parts = {
+        "TITLE": _escaped(page.title),
+        "POLICY": f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data: blob:; "
+        "base-uri 'none'; form-action 'none'",
+        "VERSION": _escaped(__version__),
+        "STYLE": _asset("page.css"),
+        "DATA": _as_data(page.to_json()),
+        "SCRIPT": script,
+        "PLOTLY": plots,
+    }
+    return _PLACE.sub(lambda found: parts[found[1]], _asset("page.html"))
+
+
+def _as_data(data: object) -> str:
+    """JSON that no text in it can end: neither the element, nor a line of a script."""
+    text = json.dumps(data, separators=(",", ":"), allow_nan=False)
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _escaped(text: str) -> str:
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace('"', "&quot;")
+
+
+def _asset(name: str) -> str:
+    return files(__package__).joinpath(name).read_text(encoding="utf-8")
+
+
+def _lines(text: str) -> str:
+    """As a browser reads a script, of which the hash is taken."""
+    return text.replace("\r\n", "\n").replace("\r", "\n")

@@ -1,0 +1,64 @@
+"""What is kept of the spectra and the curve that a plan was chosen by."""
+
+import json
+
+import pytest
+import torch
+from torch import nn
+
+import tuckertree as tt
+from tuckertree.core.decomposition import kernel_spectra
+from tuckertree.planning import SurveyRecord
+from tuckertree.planning.survey_record import POINTS, BondRecord
+
+
+def network():
+    torch.manual_seed(0)
+    layers = nn.Conv2d(3, 32, 3), nn.ReLU(), nn.Conv2d(32, 96, 3, groups=2), nn.ReLU(), nn.Conv2d(96, 100, 1)
+    return nn.Sequential(*layers)
+
+
+@pytest.mark.parametrize(
+    "rule", [tt.Energy(0.7), tt.ErrorBound(0.4), tt.Budget(macs=0.5), tt.Budget(params=0.5, macs=0.6)]
+)
+def test_costs_at_the_chosen_ranks_are_those_of_the_plan(rule):
+    result = tt.compress(network(), torch.zeros(1, 3, 12, 12), rule)
+    assert set(result.survey.layers) == {layer.name for layer in result.plan.compressed} != set()
+    for layer in result.plan.compressed:
+        known = result.survey.layers[layer.name]
+        assert known.costs(layer.ranks) == (layer.parameters[1], layer.macs[1])
+        assert all(rank in bond.ranks for rank, bond in zip(layer.ranks, known.bonds, strict=True))
+
+
+def test_a_budget_keeps_its_curve_and_the_plan_lies_on_it_or_above():
+    result = tt.compress(network(), torch.zeros(1, 3, 12, 12), tt.Budget(params=0.5))
+    curve, plan = result.survey.curve, result.plan
+    assert curve[-1].parameters == plan.parameters[0]
+    better = [point.loss for point in curve if point.parameters >= plan.parameters[1]]
+    assert min(better) <= plan.optimality.loss <= max(point.loss for point in curve)
+
+
+def test_tails_are_shares_of_the_squared_norm():
+    kernel = torch.randn(1, 70, 90, 3, 3, generator=torch.Generator().manual_seed(1))
+    bond = kernel_spectra(kernel, (0, 2)).bonds[0]
+    record = BondRecord.of(bond, 41)
+    assert len(record.ranks) <= POINTS
+    assert 41 in record.ranks
+    assert (record.ranks[0], record.ranks[-1]) == (1, 90)
+    assert sorted(set(record.ranks)) == list(record.ranks)
+    for rank, tail in zip(record.ranks, record.tails, strict=True):
+        assert tail == pytest.approx(float(bond.tails[rank] / bond.tails[0]), rel=1e-3)
+
+
+def test_it_is_read_back_from_the_saved_report_and_is_not_printed_with_the_result(tmp_path):
+    result = tt.compress(network(), torch.zeros(1, 3, 12, 12), tt.Budget(params=0.5))
+    report = json.loads((result.save(tmp_path / "saved") / "report.json").read_text())
+    assert SurveyRecord.from_json(report["survey"]) == result.survey
+    assert "survey" not in result.summary()
+    with pytest.raises(tt.UsageError, match="unknown key"):
+        SurveyRecord.from_json({**report["survey"], "code": "x"})
+
+
+def test_a_kernel_of_zeros_has_a_record():
+    record = BondRecord.of(kernel_spectra(torch.zeros(1, 4, 5, 3, 3), (0, 2)).bonds[0], 1)
+    assert set(record.tails) == {0.0}

@@ -1,0 +1,123 @@
+"""Results to be shown, made in no time."""
+
+import json
+import re
+from html.parser import HTMLParser
+
+import torch
+
+import tuckertree as tt
+from tests.tools.comparison.cases import tiny
+from tuckertree.calibration import Tuning
+from tuckertree.compression import DistanceByLayer, LayerSensitivity, Rise, Sensitivity
+from tuckertree.compression.accuracy.loss import Loss
+from tuckertree.compression.accuracy.record import AccuracySearch, AccuracyStep
+from tuckertree.planning import Latency
+
+HOSTILE = "</script><img src=x onerror=\"document.title='run'\"><!--<script>`${alert(1)}` & \u2028 <b>"
+COMMAND = "tuckertree compress tiny --macs 0.5 -o small"
+
+
+def saved(path, rule=None, **report):
+    """A saved folder with more in its report."""
+    result = tt.compress(tiny(), torch.zeros(1, 3, 32, 32), rule or tt.Budget(macs=0.5))
+    return result.save(path, report={"commands": [COMMAND], **report})
+
+
+def accuracy(lost=0.5, held=True):
+    """A search that tried two networks and proved one."""
+
+    def loss(points):
+        return Loss("top1", points, points - 0.5, points + 0.5, 0.25, 500, (91.7, 91.7 - points))
+
+    def step(share, points):
+        return AccuracyStep(
+            share, (1000, int(1000 * share)), (9000, int(9000 * share)), loss(points), points < 1
+        )
+
+    proof = AccuracyStep(0.5, (1000, 500), (9000, 4500), loss(lost), held)
+    steps = (step(0.25, 4.0), step(0.5, 0.5), AccuracyStep(0.125))
+    return AccuracySearch(1.0, "macs", steps, (proof,), 10).to_json()
+
+
+def tuning():
+    """What tuning did."""
+    return Tuning(30, 20, 4.0, 0.25, 0.125, 64, 16, 8, 0).to_json()
+
+
+def training(**more):
+    """A run of three epochs."""
+    history = [
+        {"epoch": n, "learning_rate": 0.1 / n, "train_loss": 1.0 / n, "validation_top1": 80.0 + n}
+        for n in (1, 2, 3)
+    ]
+    record = {"settings": {"seed": 3, "lr": 0.1}, "data": "images", "distilled": True, "diverged": False}
+    return {**record, "seconds": 3.0, "history": history, "versions": {"torch": "2"}, **more}
+
+
+def by_layer(plan):
+    """Where the distance comes from."""
+    names = [layer.name for layer in plan.compressed]
+    return DistanceByLayer(tuple(Rise((name,), 0.1, 1 / len(names)) for name in names), 8).to_json()
+
+
+def sensitivity():
+    """What each layer costs alone."""
+    layers = [
+        LayerSensitivity(str(n), "conv2d", (8, 8, 3, 3), 1, "svd", (2,), (64, 32), 0.1 * n, 0.9)
+        for n in (1, 2)
+    ]
+    return Sensitivity(tuple(layers), 2.0, 16).to_json()
+
+
+def latency():
+    """A measured latency."""
+    return Latency("torch 2", 2, 1, 0.004, 0.5, 0.5, 0.5, 0.49, 0.52, 1)
+
+
+def rename(folder, old, new):
+    """Call a layer of a saved folder something else, wherever it is named."""
+    for name in ("config.json", "report.json"):
+        file = folder / name
+        text = file.read_text()
+        file.write_text(text.replace(json.dumps(old), json.dumps(new)))
+
+
+class _Page(HTMLParser):
+    def __init__(self):
+        super().__init__()
+        self.scripts, self.tags, self.attributes, self._script = [], [], [], None
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += [(tag, *each) for each in attrs]
+        if tag == "script":
+            self._script = dict(attrs)
+
+    def handle_data(self, data):
+        if self._script is not None:
+            self.scripts.append((self._script, data))
+            self._script = None
+
+
+def read(path):
+    """Elements of a written page, and the data in it."""
+    page = _Page()
+    page.feed(path.read_text(encoding="utf-8"))
+    page.data = json.loads(next(text for how, text in page.scripts if how.get("id") == "data"))
+    return page
+
+
+def section(data, name):
+    """A section of a page's data."""
+    return next(each for each in data["sections"] if each["id"] == name)
+
+
+def policy(page):
+    """The Content-Security-Policy of a page."""
+    text = next(
+        value
+        for tag, name, value in page.attributes
+        if (tag, name) == ("meta", "content") and "default-src" in value
+    )
+    return {part.split()[0]: part.split()[1:] for part in re.split("; ?", text)}

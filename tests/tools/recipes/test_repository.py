@@ -2,7 +2,6 @@
 
 import re
 from pathlib import Path
-from textwrap import dedent
 
 import pytest
 
@@ -99,9 +98,9 @@ def test_the_page_is_what_the_recipes_and_results_make():
 
 def test_the_recipe_of_the_documentation_is_one(tmp_path):
     text = (ROOT / "docs/recipes.md").read_text(encoding="utf-8")
-    blocks = re.findall(r"(?:^    .*\n)+", text, flags=re.MULTILINE)
-    whole = [dedent(block) for block in blocks if block.lstrip().startswith("name:")]
-    stages = [dedent(block) for block in blocks if block.lstrip().startswith("stages:")]
+    blocks = re.findall(r"^```yaml\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
+    whole = [block for block in blocks if block.startswith("name:")]
+    stages = [block for block in blocks if block.startswith("stages:")]
     assert len(whole) == len(stages) == 1
     path = tmp_path / "documented.yaml"
     path.write_text(whole[0])

@@ -66,12 +66,13 @@ def main() -> None:
         report = {"network": options.network, "threads": options.threads, "rows": report.get("rows", [])}
         report["environment"] = {**environment(), "onnxruntime": version("onnxruntime")}
         trained = open_network(options.network, options.data, options.limit)
+        compressed: dict[float, tt.CompressionResult] = {}
         for number, (method, asked) in enumerate(wanted()):
             done = any((row["method"], row["asked"]) == (method, asked) for row in report["rows"])
             if done and (files / f"{number}.onnx").exists():
                 continue
             report["rows"] = [r for r in report["rows"] if (r["method"], r["asked"]) != (method, asked)]
-            report["rows"].append(made(trained, method, asked, files / f"{number}.onnx"))
+            report["rows"].append(made(trained, method, asked, files / f"{number}.onnx", compressed))
             kept.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
         order = {key: number for number, key in enumerate(wanted())}
         report["rows"].sort(key=lambda row: order[row["method"], row["asked"]])
@@ -88,15 +89,23 @@ def wanted() -> list[tuple[str, float]]:
     return [*rows, (INT8, 1.0), *((BOTH, factor) for factor in IN_INT8)]
 
 
-def made(trained: Trained, method: str, asked: float, file: Path) -> Row:
-    """Make one network, write it as a file, and score that."""
+def made(
+    trained: Trained, method: str, asked: float, file: Path, compressed: dict[float, tt.CompressionResult]
+) -> Row:
+    """Make one network, write it as a file, and score that; ``compressed`` are those of budgets, made once."""
     start = time.perf_counter()
     fold, model, row = trained.folds[0], trained.model, {"method": method, "asked": asked}
     if method == PAPER:
         result = tt.compress(model, trained.example, energy=asked, progress=False)
     elif method in (OURS, BOTH):
-        budget = tt.Budget(macs=1 / asked)
-        result = tt.compress(model, trained.example, budget, calibration=fold.calibration, progress=False)
+        result = compressed.get(asked) or tt.compress(
+            model,
+            trained.example,
+            tt.Budget(macs=1 / asked),
+            calibration=fold.calibration,
+            progress=False,
+        )
+        compressed[asked] = result
     if method in (PAPER, OURS, BOTH):
         model = result.model
         row |= {"macs": result.plan.macs, "parameters": result.plan.parameters}

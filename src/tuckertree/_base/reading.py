@@ -14,6 +14,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 from tuckertree._base.errors import TuckertreeError, UsageError, first_line
 
 LARGEST_JSON = 64 * 2**20
+_DEEPEST = 32
 T = TypeVar("T")
 _EXPONENT = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
 _SAID = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", NoneType: "null"}
@@ -39,11 +40,17 @@ def read_json(path: Path) -> Any:
     TuckertreeError
         If it is no regular file, larger than any of ours, or not JSON.
     """
+    return read_json_text(path)[0]
+
+
+def read_json_text(path: Path) -> tuple[Any, str]:
+    """Read a JSON file of ours, as :func:`read_json` does, and its text, for messages with lines."""
     check_regular(path)
     try:
         if path.stat().st_size > LARGEST_JSON:
             raise TuckertreeError(f"{path} is larger than any {path.name} of ours; refused")
-        return json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        return json.loads(text), text
     except (OSError, ValueError, RecursionError) as error:
         reason = getattr(error, "strerror", None) or first_line(error)
         raise TuckertreeError(f"{path} cannot be read: {reason}") from error
@@ -80,7 +87,7 @@ def number_in(value: Any) -> Any:
 def _convert(value: Any, kind: Any, key: str) -> Any:
     origin, arguments = get_origin(kind), get_args(kind)
     if kind in (Any, object):
-        return value
+        return _plain(value, key)
     if origin in (Union, UnionType):
         return _one_of(value, arguments, key)
     if origin is Literal:
@@ -98,6 +105,18 @@ def _convert(value: Any, kind: Any, key: str) -> Any:
     if origin in (list, Sequence):
         return _tuple(value, (arguments[0], ...), key)
     return _scalar(value, kind, key)
+
+
+def _plain(value: Any, key: str, depth: int = 0) -> Any:
+    """What may be anything: finite, and not so deep that it could not be written again."""
+    if depth > _DEEPEST:
+        raise UsageError(f"{_at(key)}is nested more than {_DEEPEST} deep")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UsageError(f"{_at(key)}must be finite, not {value}")
+    inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
+    for each in inner:
+        _plain(each, key, depth + 1)
+    return value
 
 
 def _scalar(value: Any, kind: Any, key: str) -> Any:

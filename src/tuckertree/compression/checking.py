@@ -50,20 +50,19 @@ def refuse_choices(options: Options, objective: object) -> None:
         )
 
 
-def check_carried_out(plan: Plan, network: Network, *, calibrated: bool) -> None:
-    """Refuse a plan that cannot be carried out on a network of this kind, or without images.
+def refuse_int8_plan(plan: Plan) -> None:
+    """Refuse a plan of a network in 8 bits: that precision was kept by what was measured, for that network.
 
     Raises
     ------
     UsageError
         If it is one.
     """
-    if not is_int8(plan):
-        return
-    network.check_precision(INT8)
-    if not calibrated:
-        how = advice(typed="--calibration", called="calibration=images")
-        raise UsageError(f"the plan is of a network in 8 bits, which needs unlabelled images: give {how}")
+    if is_int8(plan):
+        how = advice(
+            typed="--latency with --precision fp32,int8", called="Budget(latency=..., precision=...)"
+        )
+        raise UsageError(f"the plan is of a network in 8 bits, which measurements decide: give {how} itself")
 
 
 def trial_for(

@@ -15,11 +15,11 @@ from tuckertree._base.progress import ProgressCallback
 from tuckertree.calibration import Calibration, CalibrationData
 from tuckertree.compression.accuracy.trials import LabelledData, Trial
 from tuckertree.compression.checking import (
-    check_carried_out,
     check_precisions,
     nothing_to_compress,
     refuse_choices,
     refuse_if_all_stay,
+    refuse_int8_plan,
     trial_for,
 )
 from tuckertree.compression.int8 import InPrecision
@@ -154,6 +154,7 @@ class Choosing:
         options = Options(_patterns(include), _patterns(exclude), first, round_to, methods)
         if isinstance(rule, Plan):
             refuse_choices(options, objective)
+            refuse_int8_plan(rule)
         else:
             options = options.for_rule(rule)
         if not options.of_layers and calibration is None:
@@ -165,8 +166,6 @@ class Choosing:
         network = network_of(model, example_inputs)
         if isinstance(rule, Budget) and rule.latency is not None:
             check_precisions(rule, network, calibrated=calibration is not None)
-        if isinstance(rule, Plan):
-            check_carried_out(rule, network, calibrated=calibration is not None)
         images = None if calibration is None else network.images(calibration)
         images, trial = trial_for(rule, network, images, calibration, data)
         return cls(network, rule, options, found, images, stopwatch, trial)
@@ -183,7 +182,9 @@ class Choosing:
             surveyed = self._survey(inventory, options, None, None, tick)
             found = [Planned(surveyed.plan(self.rule, tick), inventory, surveyed.spectra)]
         elif isinstance(self.rule, Plan):
-            found = [Planned(plan_again(self.network.module, inventory, self.rule), inventory)]
+            hidden = self.network.hidden(inventory, options) if self.rule.pruned else ()
+            given = plan_again(self.network.module, inventory, self.rule, hidden)
+            found = [Planned(given, inventory)]
         else:
             spectra = survey(self.network.module, inventory, options, tick=tick)
             self._note(spectra)

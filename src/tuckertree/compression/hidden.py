@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from tuckertree.calibration import KroneckerMetric
 from tuckertree.calibration.sensitivity import interpolated
 from tuckertree.core.decomposition.elimination import Elimination, eliminate
-from tuckertree.core.layers import LayerSpec, weight_of
+from tuckertree.core.layers import weight_of
 from tuckertree.planning import Candidates, Group, Layer, LayerPlan, Timer
 from tuckertree.planning.channels import HiddenChannels, Pruning
-from tuckertree.planning.planner import leave_dense
+from tuckertree.planning.planner import narrowed, thinned
 from tuckertree.planning.timing import channel_step
 
 _WIDTHS = {1: 32, 2: 16}
@@ -180,36 +180,31 @@ class _Concerned:
 
     def plan(self, pruned: Sequence[Pruning]) -> LayerPlan:
         """What becomes of it where some channels go."""
-        layer, spec, said, share = self.layer, self.layer.spec, [], 1.0
+        said, share = [], 1.0
         for each in pruned:
-            hidden, width = each.hidden, len(each.kept)
-            if layer.name in hidden.modules:
-                spec, side = _narrowed(spec, layer.name, hidden, width)
-                said.append(f"{width} of {hidden.channels} {side}")
-                share *= float(np.interp(width, *self._times[hidden][1])) if self._times else 1.0
+            if (side := _side(self.layer.name, each.hidden)) is not None:
+                said.append(f"{len(each.kept)} of {each.hidden.channels} {side}")
+                share *= (
+                    float(np.interp(len(each.kept), *self._times[each.hidden][1])) if self._times else 1.0
+                )
         seconds = next((dense for dense, _ in self._times.values()), None)
         return replace(
-            leave_dense(layer, f"budget: {', '.join(said) or 'best left as it is'}"),
-            parameters=(layer.spec.weights, spec.weights),
-            macs=(layer.macs, replace(layer, spec=spec).macs),
+            thinned(self.layer, pruned, f"budget: {', '.join(said) or 'best left as it is'}"),
             seconds=None if seconds is None else (seconds, seconds * share),
         )
 
 
-def _narrowed(spec: LayerSpec, name: str, hidden: HiddenChannels, width: int) -> tuple[LayerSpec, str]:
-    """A layer's structure with so many of some channels, and what these are to it."""
-    if name in hidden.producers:
-        return replace(spec, out_channels=width), "outputs"
-    if name in hidden.consumers:
-        return replace(spec, in_channels=width), "inputs"
-    return replace(spec, in_channels=width, out_channels=width, groups=width), "channels"
+def _side(name: str, hidden: HiddenChannels) -> str | None:
+    """What some channels are to a layer."""
+    sides = {"outputs": hidden.producers, "inputs": hidden.consumers, "channels": hidden.between}
+    return next((side for side, names in sides.items() if name in names), None)
 
 
 def _times(layer: Layer, hidden: HiddenChannels, timer: Timer) -> tuple[float, tuple[list[int], list[float]]]:
     """Time of a dense layer, and the share of it that it takes with fewer channels: the widths and the shares."""
 
     def seconds(width: int) -> float:
-        spec, _ = _narrowed(layer.spec, layer.name, hidden, width)
+        spec = narrowed(layer.spec, layer.name, hidden, width)
         return float(timer.seconds(replace(layer, spec=spec), None, torch.ones(1, 0)))
 
     channels, step = hidden.channels, channel_step(hidden.channels)

@@ -1,25 +1,29 @@
-"""A plan that was read or edited, made true for a network again, or refused."""
+"""A plan that is given instead of a rule: read from a file, and made true for the network that it is carried out on."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from torch import nn
 
-from tuckertree._base.errors import TuckertreeError, UsageError, first_line
-from tuckertree._base.reading import LARGEST_JSON, check_regular
+from tuckertree._base.errors import TuckertreeError, UsageError
+from tuckertree._base.reading import read_json_text
 from tuckertree.core.decomposition import kernel_spectra
 from tuckertree.core.layers import get_method, weight_of
 from tuckertree.core.layers.methods import CutMethod
+from tuckertree.planning.channels import HiddenChannels, Pruning
 from tuckertree.planning.inventory import Inventory, Layer
 from tuckertree.planning.plan import DENSE, LayerPlan, Plan
-from tuckertree.planning.planner import factored, leave_dense, plan_of
+from tuckertree.planning.planner import factored, leave_dense, plan_of, thinned
 
-EDITED = "plan"
+GIVEN = "plan"
 """The rule of a plan that was given, not chosen."""
+_OF_LAYER = re.compile(r"plan\.layers\.(\d+)")
 
 
 def read_plan(path: Path) -> Plan:
@@ -28,131 +32,137 @@ def read_plan(path: Path) -> Plan:
     Raises
     ------
     TuckertreeError
-        If it cannot be read, or is not a plan; the message has the line.
+        If it cannot be read, or is not a plan; of a layer the message has the line.
     """
-    check_regular(path)
+    data, text = read_json_text(path)
     try:
-        if path.stat().st_size > LARGEST_JSON:
-            raise TuckertreeError(f"{path} is larger than any plan; refused")
-        text = path.read_text(encoding="utf-8")
-        data = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise TuckertreeError(f"{path}, line {error.lineno}: not JSON: {error.msg}") from error
-    except (OSError, ValueError, RecursionError) as error:
-        reason = getattr(error, "strerror", None) or first_line(error)
-        raise TuckertreeError(f"{path} cannot be read: {reason}") from error
-    layers = data.get("layers") if isinstance(data, dict) else None
-    try:
-        if isinstance(layers, list):
-            for number, layer in enumerate(layers):
-                _check_layer(layer, data, f"{path}, line {_line(text, number)}")
         return Plan.from_json(data)
     except TuckertreeError as error:
-        where = "" if str(error).startswith(str(path)) else f"{path}: "
-        raise TuckertreeError(f"{where}{error}") from error
+        found = _OF_LAYER.search(str(error))
+        line = _line(text, int(found[1])) if found else None
+        where = "" if line is None else f", line {line}"
+        raise TuckertreeError(f"{path}{where}: {_OF_LAYER.sub('layer', str(error), 1)}") from error
 
 
-def _check_layer(layer: object, data: dict[str, object], where: str) -> None:
-    """Refuse the plan of a layer, by the line it is on."""
-    try:
-        Plan.from_json({**data, "layers": [layer]})
-    except TuckertreeError as error:
-        if "plan.layers.0" in str(error):
-            raise TuckertreeError(f"{where}: {str(error).replace('plan.layers.0', 'layer')}") from error
+def _line(text: str, number: int) -> int | None:
+    """The line on which an entry of ``layers`` begins, in text that is JSON."""
+    start = None
+    for key, position in _entries(text, 0):
+        if json.loads(key) == "layers" and text[position] == "[":  # of several the last counts
+            start = next((at for i, (_, at) in enumerate(_entries(text, position)) if i == number), None)
+    return None if start is None else text.count("\n", 0, start) + 1
 
 
-def _line(text: str, number: int) -> int:
-    """The line on which an entry of ``layers`` begins."""
-    return text.count("\n", 0, list(_starts(text))[number]) + 1
-
-
-def _starts(text: str) -> Iterator[int]:
-    """Where the entries of ``layers`` begin; the text is known to be JSON that has them."""
-    decoder, end = json.JSONDecoder(), text.index("[", text.rindex('"layers"'))
-    while text[end := _skip(text, end + 1)] != "]":
-        yield end
-        end = _skip(text, decoder.raw_decode(text, end)[1])
-        if text[end] == "]":
+def _entries(text: str, position: int) -> Iterator[tuple[str, int]]:
+    """Keys, as they stand, and places of the values of the object or list that begins behind this place."""
+    decoder, ends = json.JSONDecoder(), re.compile(r"\s*[,\]}]?\s*")
+    position = _skip(text, position)
+    is_object = text[position] == "{"
+    position = _skip(text, position + 1)
+    while position < len(text) and text[position] not in "]}":
+        key = ""
+        if is_object:
+            end = decoder.raw_decode(text, position)[1]
+            key, position = text[position:end], _skip(text, _skip(text, end) + 1)
+        yield key, position
+        position = decoder.raw_decode(text, position)[1]
+        separator = ends.match(text, position)
+        if separator is None or "," not in separator[0]:
             return
+        position = separator.end()
 
 
 def _skip(text: str, position: int) -> int:
-    while text[position].isspace():
+    while position < len(text) and text[position].isspace():
         position += 1
     return position
 
 
-def plan_again(model: nn.Module, inventory: Inventory, plan: Plan) -> Plan:
-    """The plan for a network with true figures: costs counted anew, bounds of what was edited.
+def plan_again(
+    model: nn.Module, inventory: Inventory, plan: Plan, hidden: Sequence[HiddenChannels] = ()
+) -> Plan:
+    """A plan with figures that are true for a network.
+
+    Costs are counted, and bounds are those of the weights. What else a plan says of the network that it was made for, times and a
+    certificate, is left out; the forms in which layers run stay.
 
     Parameters
     ----------
     model, inventory
         The network, and its layers as probed.
     plan
-        Made for it, or for one with the same layers.
-
-    Returns
-    -------
-    Plan
-        ``plan`` itself where that was not edited. Of one that was the times and the certificate are left out.
+        Made for a network with the same layers, and perhaps edited.
+    hidden
+        The channels of the network that may go.
 
     Raises
     ------
     UsageError
-        If a layer is missing, unknown, of another shape, cannot be compressed, or its method or ranks cannot be; the
-        message names the layer.
+        If a layer is missing, named twice, unknown, of another shape, or cannot be what the plan makes of it, or channels cannot
+        go; the message names the layer.
     """
-    wanted = {layer.name: layer for layer in plan.layers}
-    if unknown := wanted.keys() - {layer.name for layer in inventory.layers}:
+    named = Counter(layer.name for layer in plan.layers)
+    if twice := [name for name, count in named.items() if count > 1]:
+        raise UsageError(f"the plan names a layer twice: {twice[0]}")
+    if unknown := named.keys() - {layer.name for layer in inventory.layers}:
         names = ", ".join(sorted(unknown)[:3])
         raise UsageError(f"the plan names layers that this network does not have: {names}")
-    found: dict[str, LayerPlan] = {}
+    _check_pruned(plan.pruned, hidden)
+    wanted = {layer.name: layer for layer in plan.layers}
+    layers = []
     for layer in inventory.layers:
         if layer.name not in wanted:
             raise UsageError(
                 f"the plan says nothing of the layer {layer.name}; the method dense leaves it as it is"
             )
+        if strangers := set(wanted[layer.name].group or ()) - named.keys():
+            raise UsageError(
+                f"the plan's layer {layer.name}: its group names {min(strangers)}, which is no layer"
+            )
         try:
-            found[layer.name] = _counted(layer, wanted[layer.name])
+            found = _counted(layer, wanted[layer.name], plan.pruned)
+            layers.append(_bounded(model, layer, found))
         except TuckertreeError as error:
             raise UsageError(f"the plan's layer {layer.name}: {error}") from error
-    counted = replace(plan_of(inventory, found.values(), plan.rule, plan.pruned), before=plan.before)
-    if counted == replace(plan, optimality=None, latency=None):
-        return plan
-    layers = [_bounded(model, layer, found[layer.name]) for layer in inventory.layers]
-    edited = plan.rule if plan.rule.get("rule") == EDITED else {"rule": EDITED, "plan": dict(plan.rule)}
-    return replace(counted, layers=tuple(layers), rule=edited)
+    rule = plan.rule if plan.rule.get("rule") == GIVEN else {"rule": GIVEN, "plan": dict(plan.rule)}
+    return replace(plan_of(inventory, layers, rule, plan.pruned), before=plan.before)
 
 
-def _counted(layer: Layer, plan: LayerPlan) -> LayerPlan:
-    """The plan of a layer with its costs; as it was where these are equal."""
+def _check_pruned(pruned: Sequence[Pruning], hidden: Sequence[HiddenChannels]) -> None:
+    """Refuse channels that the network does not have so, or that something else reads."""
+    for number, each in enumerate(pruned):
+        of = f"channels of {', '.join(each.hidden.producers)}"
+        if each.hidden not in hidden:
+            raise UsageError(f"the plan takes {of} out, which cannot go from this network so")
+        if any(each.hidden == other.hidden for other in pruned[:number]):
+            raise UsageError(f"the plan takes {of} out twice")
+
+
+def _counted(layer: Layer, plan: LayerPlan, pruned: Sequence[Pruning]) -> LayerPlan:
+    """The plan of a layer with its costs."""
     dense = leave_dense(layer, plan.reason)
     if (plan.kind, plan.kernel, plan.groups) != (dense.kind, dense.kernel, dense.groups):
         raise UsageError(
             f"it is {dense.kind} {list(dense.kernel)} in {dense.groups} groups; the plan says {plan.kind} "
             f"{list(plan.kernel)} in {plan.groups}"
         )
-    if plan.group is not None and plan.method == DENSE:
-        return plan  # it may have fewer channels
+    concerned = [each for each in pruned if layer.name in each.hidden.modules]
     if plan.method == DENSE:
         if plan.ranks:
-            raise UsageError(f"it is dense, and has ranks: {list(plan.ranks)}")
-        return replace(dense, seconds=plan.seconds)
+            raise UsageError(f"it is dense, and has ranks: {list(plan.ranks)}; they become []")
+        return replace(thinned(layer, concerned, plan.reason), group=plan.group)
+    if concerned:
+        raise UsageError(f"channels go from it, so it cannot be {plan.method} too")
     if layer.skip_reason:
         raise UsageError(f"it must stay dense: {layer.skip_reason}")
     found = factored(layer, plan.method, plan.ranks, plan.reason)
-    is_same = (found.ranks, found.parameters, found.macs) == (plan.ranks, plan.parameters, plan.macs)
-    return plan if is_same else replace(found, group=plan.group)
+    return found if found.method == DENSE else replace(found, form=plan.form, group=plan.group)
 
 
 def _bounded(model: nn.Module, layer: Layer, plan: LayerPlan) -> LayerPlan:
-    """The plan of a layer with the bound of its weight's error, and no times: those were of the plan as it was."""
-    if plan.method == DENSE:
-        return replace(plan, seconds=None)
-    how, bound = get_method(plan.method), 1.0
-    if isinstance(how, CutMethod):
-        kernel = layer.spec.kernel(weight_of(model.get_submodule(layer.name)))
-        spectra = kernel_spectra(kernel, how.cuts(layer.spec))
-        bound = spectra.bound(dict(zip(spectra.bonds, plan.ranks, strict=True)))
-    return replace(plan, bound=bound, seconds=None)
+    """The plan of a layer with the bound of its weight's error."""
+    if plan.method == DENSE or not isinstance(how := get_method(plan.method), CutMethod):
+        return plan
+    kernel = layer.spec.kernel(weight_of(model.get_submodule(layer.name)))
+    spectra = kernel_spectra(kernel, how.cuts(layer.spec))
+    return replace(plan, bound=spectra.bound(dict(zip(spectra.bonds, plan.ranks, strict=True))))

@@ -13,9 +13,9 @@ from tuckertree._base.errors import TuckertreeError
 from tuckertree._base.progress import ProgressCallback, no_progress, parallel_map
 from tuckertree.core.decomposition import Spectra, kernel_spectra
 from tuckertree.core.decomposition.matricization import mode_sizes
-from tuckertree.core.layers import chain_parameters, get_method, weight_of
+from tuckertree.core.layers import LayerSpec, chain_parameters, get_method, weight_of
 from tuckertree.planning.candidates import Candidates, layer_candidates
-from tuckertree.planning.channels import Pruning
+from tuckertree.planning.channels import HiddenChannels, Pruning
 from tuckertree.planning.groups import Decisions, Group
 from tuckertree.planning.inventory import Inventory, Layer
 from tuckertree.planning.options import Options
@@ -197,10 +197,8 @@ def _plan_layer(layer: Layer, spectra: Spectra | None, rule: Rule, options: Opti
         return leave_dense(layer, "no ranks given")
     step = options.round_to or 1
     plan = factored(layer, method, [ceil(rank / step) * step for rank in ranks], reason)
-    if plan.parameters[1] >= layer.spec.weights:
-        return leave_dense(layer, f"ranks {_row(plan.ranks)} would not save parameters")
-    if plan.macs[1] > layer.macs:
-        return leave_dense(layer, f"ranks {_row(plan.ranks)} would add MACs")
+    if plan.method == DENSE:
+        return plan
     return replace(plan, bound=spectra.bound(dict(zip(spectra.bonds, plan.ranks, strict=True))))
 
 
@@ -231,7 +229,9 @@ def _plan_candidate(layer: Layer, candidates: Candidates, pick: int, options: Op
 
 
 def factored(layer: Layer, method: str, ranks: Sequence[int], reason: str) -> LayerPlan:
-    """The plan of a layer that becomes a chain of feasible ranks; of its error nothing is known: it is at most 1.
+    """The plan of a layer that becomes a chain of feasible ranks, or stays dense where that would not be smaller.
+
+    Of the chain's error nothing is known: it is at most 1.
 
     Raises
     ------
@@ -241,14 +241,42 @@ def factored(layer: Layer, method: str, ranks: Sequence[int], reason: str) -> La
     how = get_method(method)
     feasible = how.checked_ranks(layer.spec, ranks)
     stages = how.stages(layer.spec, feasible)
+    parameters, macs = chain_parameters(stages), layer.chain_macs(stages)
+    if parameters >= layer.spec.weights:
+        return leave_dense(layer, f"ranks {_row(feasible)} would not save parameters")
+    if macs > layer.macs:
+        return leave_dense(layer, f"ranks {_row(feasible)} would add MACs")
     return replace(
         leave_dense(layer, reason),
         method=method,
         ranks=feasible,
-        parameters=(layer.spec.weights, chain_parameters(stages)),
-        macs=(layer.macs, layer.chain_macs(stages)),
+        parameters=(layer.spec.weights, parameters),
+        macs=(layer.macs, macs),
         bound=1.0,
     )
+
+
+def thinned(layer: Layer, pruned: Sequence[Pruning], reason: str) -> LayerPlan:
+    """The plan of a layer that some hidden channels go from, and nothing else."""
+    spec = layer.spec
+    for each in pruned:
+        spec = narrowed(spec, layer.name, each.hidden, len(each.kept))
+    return replace(
+        leave_dense(layer, reason),
+        parameters=(layer.spec.weights, spec.weights),
+        macs=(layer.macs, replace(layer, spec=spec).macs),
+    )
+
+
+def narrowed(spec: LayerSpec, name: str, hidden: HiddenChannels, width: int) -> LayerSpec:
+    """A layer's structure with so many of some channels; as it is where it has nothing to do with them."""
+    if name in hidden.producers:
+        return replace(spec, out_channels=width)
+    if name in hidden.consumers:
+        return replace(spec, in_channels=width)
+    if name in hidden.between:
+        return replace(spec, in_channels=width, out_channels=width, groups=width)
+    return spec
 
 
 def leave_dense(layer: Layer, reason: str) -> LayerPlan:

@@ -29,13 +29,14 @@ class Outer:
     on: bool = False
 
 
-INNER = st.builds(Inner, st.floats(allow_nan=False, allow_infinity=False), st.tuples(*[st.integers()] * 2))
+WHOLE = st.integers(1 - 2**63, 2**63 - 1)
+INNER = st.builds(Inner, st.floats(allow_nan=False, allow_infinity=False), st.tuples(WHOLE, WHOLE))
 OUTER = st.builds(
     Outer,
     st.text(),
     INNER,
     st.lists(INNER, max_size=3).map(tuple),
-    st.none() | st.dictionaries(st.text(), st.integers()),
+    st.none() | st.dictionaries(st.text(), WHOLE),
     st.booleans(),
 )
 WRONG = [None, True, "1", 1.5, float("nan"), float("inf"), [], [1], {}, {"share": 1}]
@@ -44,6 +45,14 @@ WRONG = [None, True, "1", 1.5, float("nan"), float("inf"), [], [1], {}, {"share"
 @given(OUTER)
 def test_what_was_written_is_read_back(outer):
     assert read_as(Outer, json.loads(json.dumps(asdict(outer)))) == outer
+
+
+@given(st.integers(min_value=2**63) | st.just(10**400), st.booleans())
+def test_whole_numbers_that_nothing_can_be_divided_by_are_refused(value, negative):
+    with pytest.raises(UsageError, match=r"inner\.pair\.1: must be less than 2\^63"):
+        read_as(Inner, {"share": 1, "pair": [1, -value if negative else value]}, "inner")
+    with pytest.raises(UsageError, match="finite"):
+        read_as(Inner, {"share": value, "pair": [1, 2]})
 
 
 @pytest.mark.parametrize("value", WRONG, ids=repr)

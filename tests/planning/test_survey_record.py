@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 import tuckertree as tt
+from tuckertree._base.reading import read_as
 from tuckertree.core.decomposition import kernel_spectra
 from tuckertree.planning import SurveyRecord
 from tuckertree.planning.survey_record import POINTS, BondRecord
@@ -53,10 +54,17 @@ def test_tails_are_shares_of_the_squared_norm():
 def test_it_is_read_back_from_the_saved_report_and_is_not_printed_with_the_result(tmp_path):
     result = tt.compress(network(), torch.zeros(1, 3, 12, 12), tt.Budget(params=0.5))
     report = json.loads((result.save(tmp_path / "saved") / "report.json").read_text())
-    assert SurveyRecord.from_json(report["survey"]) == result.survey
+    assert read_as(SurveyRecord, report["survey"]) == result.survey
     assert "survey" not in result.summary()
     with pytest.raises(tt.UsageError, match="unknown key"):
-        SurveyRecord.from_json({**report["survey"], "code": "x"})
+        read_as(SurveyRecord, {**report["survey"], "code": "x"})
+
+
+def test_of_a_plan_that_was_given_there_is_nothing_to_keep(tmp_path):
+    model, x = network(), torch.zeros(1, 3, 12, 12)
+    result = tt.compress(model, x, tt.plan(model, x, tt.Budget(params=0.5)))
+    assert result.survey is None
+    assert "survey" not in json.loads((result.save(tmp_path / "saved") / "report.json").read_text())
 
 
 def test_a_kernel_of_zeros_has_a_record():

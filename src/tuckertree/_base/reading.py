@@ -15,6 +15,8 @@ from tuckertree._base.errors import TuckertreeError, UsageError, first_line
 
 LARGEST_JSON = 64 * 2**20
 _DEEPEST = 32
+WHOLE_BITS = 63
+"""Whole numbers of more bits are refused: no count of ours has them, and they cannot be made numbers to divide."""
 T = TypeVar("T")
 _EXPONENT = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
 _SAID = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", NoneType: "null"}
@@ -73,7 +75,7 @@ def read_as(kind: type[T], data: object, key: str = "") -> T:
     ------
     UsageError
         With the key: if one is unknown or missing, or its value has another type or is refused by the
-        dataclass. Text is never a number, a whole number may stand for any number.
+        dataclass. Text is never a number, a whole number may stand for any number, none is 2^63 or more.
     """
     result: T = _convert(data, kind, key)
     return result
@@ -128,6 +130,8 @@ def _scalar(value: Any, kind: Any, key: str) -> Any:
         raise _wrong(value, kind, key)
     if isinstance(value, float) and not math.isfinite(value):
         raise UsageError(f"{_at(key)}must be finite, not {value}")
+    if isinstance(value, int) and abs(value) >> WHOLE_BITS:
+        raise UsageError(f"{_at(key)}must be less than 2^{WHOLE_BITS}, not {_shown(value)}")
     return value
 
 

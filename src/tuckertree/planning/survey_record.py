@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass, replace
 import torch
 
 from tuckertree._base.errors import UsageError
-from tuckertree._base.reading import read_as
 from tuckertree.core.decomposition import Bond, Spectra
 from tuckertree.core.layers import get_method, stage_macs
 from tuckertree.planning.budget import TradeOff
@@ -121,17 +120,6 @@ class SurveyRecord:
         """As JSON data."""
         return asdict(self)
 
-    @classmethod
-    def from_json(cls, data: object) -> SurveyRecord:
-        """Read JSON data back, trusting none of it.
-
-        Raises
-        ------
-        UsageError
-            If a field is missing, unknown or of the wrong type.
-        """
-        return read_as(cls, data, "survey")
-
 
 def values_alone(spectra: Spectra) -> Spectra:
     """The same without bases, which take far more memory."""
@@ -140,15 +128,16 @@ def values_alone(spectra: Spectra) -> Spectra:
 
 def record_survey(
     plan: Plan, inventory: Inventory, spectra: Mapping[str, Spectra], curve: Sequence[TradeOff] = ()
-) -> SurveyRecord:
-    """What is known of the layers that a plan compresses."""
+) -> SurveyRecord | None:
+    """What is known of the layers that a plan compresses; None if nothing, as of a plan that was given."""
     of = {layer.name: layer for layer in inventory.layers}
     found = {
         layer.name: _recorded(layer, of[layer.name], spectra[layer.name])
         for layer in plan.compressed
         if layer.name in spectra and layer.name in of
     }
-    return SurveyRecord({name: record for name, record in found.items() if record}, tuple(curve))
+    layers = {name: record for name, record in found.items() if record}
+    return SurveyRecord(layers, tuple(curve)) if layers or curve else None
 
 
 def _recorded(plan: LayerPlan, layer: Layer, spectra: Spectra) -> LayerRecord | None:

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import asdict, replace
 from html.parser import HTMLParser
 
 import torch
@@ -13,6 +14,7 @@ from tuckertree.compression import DistanceByLayer, LayerSensitivity, Rise, Sens
 from tuckertree.compression.accuracy.loss import Loss
 from tuckertree.compression.accuracy.record import AccuracySearch, AccuracyStep
 from tuckertree.planning import Latency
+from tuckertree.tools.comparison.cells import Outcome, Score
 
 HOSTILE = "</script><img src=x onerror=\"document.title='run'\"><!--<script>`${alert(1)}` & \u2028 <b>"
 COMMAND = "tuckertree compress tiny --macs 0.5 -o small"
@@ -83,10 +85,33 @@ def rename(folder, old, new):
         file.write_text(text.replace(json.dumps(old), json.dumps(new)))
 
 
+def comparison(path, outcomes):
+    """A folder of compare with some outcomes."""
+    (path / "cells").mkdir(parents=True)
+    methods = [each.method for each in outcomes if each.method != "dense"]
+    marker = {"format": 1, "settings": {"model": "net"}, "methods": methods, "budgets": ["2x"]}
+    (path / "comparison.json").write_text(json.dumps(marker))
+    for each in outcomes:
+        name = "dense" if each.method == "dense" else f"{each.method}-{each.budget}"
+        (path / "cells" / f"{name}.json").write_text(json.dumps(asdict(each)))
+    return path
+
+
+def outcomes():
+    """The original, a good network, a bad one and one that could not be made."""
+    score = Score(100, 90.0, 85.0, 95.0)
+    first = Outcome("dense", "1x", parameters=100, macs=1000, score=score)
+    good = replace(
+        first, method="svd", budget="2x", parameters=50, macs=500, score=Score(100, 89.0, 84.0, 94.0)
+    )
+    bad = replace(good, method="cp", macs=499, score=Score(100, 70.0, 65.0, 75.0), warnings=("doubtful",))
+    return [first, good, bad, Outcome("ht2", "2x", failed="cannot reach it", unreachable=True)]
+
+
 class _Page(HTMLParser):
     def __init__(self):
         super().__init__()
-        self.scripts, self.tags, self.attributes, self._script = [], [], [], None
+        self.scripts, self.tags, self.attributes, self.titles, self._script = [], [], [], [], None
 
     def handle_starttag(self, tag, attrs):
         self.tags.append(tag)
@@ -95,6 +120,8 @@ class _Page(HTMLParser):
             self._script = dict(attrs)
 
     def handle_data(self, data):
+        if self.tags[-1:] == ["title"] and data.strip():
+            self.titles.append(data)
         if self._script is not None:
             self.scripts.append((self._script, data))
             self._script = None

@@ -12,13 +12,14 @@ from tests.tools.html_report.cases import (
     HOSTILE,
     accuracy,
     by_layer,
+    comparison,
+    outcomes,
     rename,
     saved,
     sensitivity,
     training,
     tuning,
 )
-from tests.tools.html_report.test_pages import comparison, outcomes
 from tuckertree.io import read_plan
 from tuckertree.tools.html_report import write_report
 
@@ -104,6 +105,16 @@ def test_names_are_shown_as_they_are(visit, pages):
     assert HOSTILE in page.locator("#spectra select").evaluate(
         "(select) => select.selectedOptions[0].textContent"
     )
+
+
+def test_a_block_without_layers_does_not_blank_the_page(visit, pages, tmp_path):
+    page = tmp_path / "page.html"
+    text = pages["full"].read_text(encoding="utf-8")
+    data = json.loads(found := text.split('id="data">')[1].split("</script>")[0])
+    next(each for each in data["sections"] if each["id"] == "spectra")["blocks"][0]["layers"] = []
+    page.write_text(text.replace(found, json.dumps(data).replace("<", "\\u003c")), encoding="utf-8")
+    shown = visit(page)
+    assert all(shown.locator(f"main #{each['id']}").count() == 1 for each in data["sections"])
 
 
 def test_a_table_is_sorted_and_searched(visit, pages):

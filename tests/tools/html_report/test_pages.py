@@ -3,7 +3,7 @@
 import base64
 import hashlib
 import json
-from dataclasses import asdict, replace
+from dataclasses import replace
 from importlib.resources import files
 from itertools import pairwise
 
@@ -16,7 +16,9 @@ from tests.tools.html_report.cases import (
     HOSTILE,
     accuracy,
     by_layer,
+    comparison,
     latency,
+    outcomes,
     policy,
     read,
     rename,
@@ -27,7 +29,7 @@ from tests.tools.html_report.cases import (
     tuning,
 )
 from tuckertree.io import read_config, read_plan
-from tuckertree.tools.comparison.cells import Outcome, Score
+from tuckertree.tools.comparison.cells import Score
 from tuckertree.tools.html_report import default_output, write_report
 from tuckertree.tools.html_report.making import page_of
 
@@ -204,23 +206,6 @@ def test_a_page_stands_beside_its_folder_which_can_still_be_loaded_and_replaced(
     assert {entry.name for entry in result.iterdir()} == {"config.json", "model.safetensors", "report.json"}
 
 
-def test_what_is_there_is_not_replaced_unasked(folder, tmp_path):
-    output = tmp_path / "page.html"
-    output.write_text("mine")
-    code, _, err = tuckertree("report", folder, "--output", output)
-    assert (code, err.count("\n"), output.read_text()) == (1, 1, "mine")
-    assert "--overwrite" in err
-    assert tuckertree("report", folder, "--output", output, "--overwrite")[0] == 0
-    assert output.read_text().startswith("<!doctype html>")
-    assert [entry.name for entry in tmp_path.iterdir()] == ["page.html"]
-
-
-def test_a_page_does_not_go_into_the_folder(folder):
-    code, _, err = tuckertree("report", folder, "--output", folder / "report.html")
-    assert (code, err.count("\n")) == (1, 1)
-    assert not (folder / "report.html").exists()
-
-
 @pytest.mark.parametrize("what", ["nothing", "empty", "text.txt", "broken.onnx"])
 def test_what_is_no_result_is_one_line(tmp_path, what):
     path = tmp_path / what
@@ -242,33 +227,13 @@ def test_what_is_no_result_is_one_line(tmp_path, what):
         {"survey": {"layers": {"0": {"bonds": [{"ranks": [], "values": [], "tails": []}], "stages": []}}}},
         {"distances": {"fitted": float("nan")}},
         {"commands": "x"},
+        {"original": {"parameters": 10**400, "macs": 1}},
     ],
 )
 def test_a_report_of_other_types_is_refused_in_one_line(tmp_path, change):
     code, _, err = tuckertree("report", saved(tmp_path / "odd", **change))
     assert (code, err.count("\n")) == (1, 1)
     assert "report.json" in err
-
-
-def comparison(path, outcomes):
-    (path / "cells").mkdir(parents=True)
-    methods = [each.method for each in outcomes if each.method != "dense"]
-    marker = {"format": 1, "settings": {"model": "net"}, "methods": methods, "budgets": ["2x"]}
-    (path / "comparison.json").write_text(json.dumps(marker))
-    for each in outcomes:
-        name = "dense" if each.method == "dense" else f"{each.method}-{each.budget}"
-        (path / "cells" / f"{name}.json").write_text(json.dumps(asdict(each)))
-    return path
-
-
-def outcomes():
-    score = Score(100, 90.0, 85.0, 95.0)
-    first = Outcome("dense", "1x", parameters=100, macs=1000, score=score)
-    good = replace(
-        first, method="svd", budget="2x", parameters=50, macs=500, score=Score(100, 89.0, 84.0, 94.0)
-    )
-    bad = replace(good, method="cp", macs=499, score=Score(100, 70.0, 65.0, 75.0), warnings=("doubtful",))
-    return [first, good, bad, Outcome("ht2", "2x", failed="cannot reach it", unreachable=True)]
 
 
 def test_a_comparison_is_a_pareto_plot_and_a_table(tmp_path):

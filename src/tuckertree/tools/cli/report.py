@@ -34,7 +34,7 @@ def report(
             help="Of a saved folder: a file of what inspect --sensitivity --json printed, to show it too."
         ),
     ] = None,
-    overwrite: Annotated[bool, typer.Option(help="Replace the output if it is a file.")] = False,
+    overwrite: Annotated[bool, typer.Option(help="Replace the output if it is a page of report.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Write one HTML file that shows a result: verdict, layers, spectra, curves and reasons.

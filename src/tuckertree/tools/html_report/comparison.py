@@ -115,7 +115,7 @@ def _fronts(original: Outcome, kept: Sequence[Outcome]) -> Section:
         if labelled
         else "Down and to the right is better."
     )
-    return Section("front", "All networks", text, [plot])
+    return Section("front", "All networks", text, [plot] if views else [])
 
 
 def _front_of(series: Sequence[Series], *, labelled: bool) -> Series:

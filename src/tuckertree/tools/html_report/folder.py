@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from tuckertree.io.report import ratio, too_few_images, warnings_of
 from tuckertree.planning import Latency
 from tuckertree.tools.html_report.content import Figure, Lines, Page, Section, listed
-from tuckertree.tools.html_report.layers import layer_sections
+from tuckertree.tools.html_report.layers import layer_sections, surveyed
 from tuckertree.tools.html_report.reading import Folder, Known, Lost
 from tuckertree.tools.html_report.runs import run_sections
 
@@ -147,9 +147,9 @@ def _missing(folder: Folder) -> Iterator[str]:
         yield "Latency: `tuckertree bench` measures it, `compress --latency` keeps it in the folder."
     if not known.errors:
         yield "Errors of the weights: `tuckertree compress` keeps them, this folder was made by something else."
-    if known.survey is None:
-        yield "Spectra and trade-off curve: folders made by an older tuckertree, or by other commands, do not hold them."
-    elif not known.survey.layers:
+    if known.survey is None or not (known.survey.layers or known.survey.curve):
+        yield "Spectra and trade-off curve: the folder keeps none; `tuckertree compress` keeps those that it chose ranks by."
+    elif not surveyed(folder):
         yield "Spectra: no layer has a method whose ranks are those of a spectrum."
     if known.sensitivity is None:
         yield "Sensitivity: give `--sensitivity FILE` with what `tuckertree inspect --sensitivity --json` printed."

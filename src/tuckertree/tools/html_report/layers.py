@@ -21,11 +21,21 @@ def layer_sections(folder: Folder) -> Iterator[Section]:
         return
     yield _network(folder)
     if folder.known.survey is not None:
-        if folder.known.survey.layers:
+        if surveyed(folder):
             yield _spectra(folder, folder.known.survey)
         if folder.known.survey.curve and folder.plan.optimality is not None:
             yield _curve(folder, folder.known.survey)
     yield _decisions(folder)
+
+
+def surveyed(folder: Folder) -> list[LayerPlan]:
+    """The compressed layers with a spectrum for each of their ranks."""
+    found = folder.known.survey.layers if folder.known.survey is not None else {}
+    return [
+        layer
+        for layer in folder.plan.compressed
+        if layer.name in found and len(found[layer.name].bonds) == len(layer.ranks)
+    ]
 
 
 def method_of(layer: LayerPlan) -> str:
@@ -113,8 +123,7 @@ def _spectra(folder: Folder, survey: SurveyRecord) -> Section:
             "bound": layer.bound,
             **asdict(survey.layers[layer.name]),
         }
-        for layer in folder.plan.compressed
-        if layer.name in survey.layers and len(survey.layers[layer.name].bonds) == len(layer.ranks)
+        for layer in surveyed(folder)
     ]
     how = (
         f"the metric of the objective ({folder.plan.rule.get('objective')})"

@@ -13,7 +13,7 @@ from tuckertree.tools.html_report.content import Page
 from tuckertree.tools.html_report.folder import folder_page
 from tuckertree.tools.html_report.onnx_file import onnx_page
 from tuckertree.tools.html_report.reading import open_folder, with_sensitivity
-from tuckertree.tools.html_report.writing import page_html
+from tuckertree.tools.html_report.writing import is_page, page_html
 
 
 def default_output(source: Path) -> Path:
@@ -74,12 +74,12 @@ def write_report(
     sensitivity
         For a saved folder, a file of what ``inspect --sensitivity --json`` printed, to be shown too.
     overwrite
-        Whether it may be replaced.
+        Whether it may be replaced; only a page is, never another file.
 
     Raises
     ------
     TuckertreeError
-        If the source is no result, plotly is not installed, or the file exists or cannot be written.
+        If the source is no result, plotly is not installed, or the file exists, belongs to what is shown, or cannot be written.
 
     Examples
     --------
@@ -95,13 +95,27 @@ def write_report(
     source = Path(source)
     output = default_output(source) if output is None else Path(output)
     require_extra("plotly.offline", extra="report")
-    page = page_of(source, None if sensitivity is None else Path(sensitivity))
-    check_free_file(output, overwrite=overwrite)
-    inside = output.parent.resolve()
-    if inside == source.resolve() and source.is_dir():
-        raise TuckertreeError(
-            f"{output} is in the folder of the result, which holds nothing else; choose another output"
-        )
+    sensitivity = None if sensitivity is None else Path(sensitivity)
+    page = page_of(source, sensitivity)
+    _check_output(output, source, sensitivity, overwrite=overwrite)
     with atomic_files(output, overwrite=overwrite) as fresh:
         fresh.write_text(page_html(page), encoding="utf-8", newline="\n")
     return output
+
+
+def _check_output(output: Path, source: Path, sensitivity: Path | None, *, overwrite: bool) -> None:
+    """Refuse what is shown, what is in its folder, and any file but a page."""
+    read = [file.resolve() for file in (source, sensitivity) if file is not None]
+    for place in (
+        output.resolve(),
+        output.parent.resolve() / output.name,
+    ):  # what a link leads to, and itself
+        if place in read:
+            raise TuckertreeError(f"{output} is what is to be shown; choose another output")
+        if read[0] in place.parents:
+            raise TuckertreeError(
+                f"{output} is in the folder of the result, which holds nothing else; choose another output"
+            )
+    check_free_file(output, overwrite=overwrite)
+    if (output.exists() or output.is_symlink()) and not is_page(output):
+        raise TuckertreeError(f"{output} exists and is no page of report; choose another output")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from tuckertree._base.errors import first_line
 from tuckertree._base.extras import require_extra
+from tuckertree._base.reading import WHOLE_BITS
 from tuckertree.io.report import short
 from tuckertree.network.onnx.files import OnnxFile, read_onnx
 from tuckertree.network.onnx.graph import Graph
@@ -87,6 +88,8 @@ def _layers(graph: Graph, file: OnnxFile) -> tuple[list[_Row], str]:
             macs = macs_of(node, shapes)
         except (KeyError, IndexError):
             macs, note = None, note or "the sizes of its inputs are open"
+        if macs is not None and macs >> WHOLE_BITS:
+            macs, note = None, note or "the sizes in it are too large to be true"
         name = node.name or node.output[0]
         rows.append((name, node.op_type, "x".join(map(str, kernel)), weights, macs))
     return rows, note

@@ -293,6 +293,7 @@
   // --- spectra and ranks
 
   function ranks(block) {
+    if (!block.layers.length) return el("figure", {}, el("figcaption", {}, block.caption));
     let layer, at;
     const sliders = el("div", { class: "sliders" });
     const told = el("output", { "aria-live": "polite", class: "told" });

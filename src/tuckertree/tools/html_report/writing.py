@@ -7,12 +7,28 @@ import re
 from base64 import b64encode
 from hashlib import sha256
 from importlib.resources import files
+from pathlib import Path
 
 from tuckertree._base.extras import require_extra
 from tuckertree._base.version import __version__
 from tuckertree.tools.html_report.content import Page
 
 _PLACE = re.compile("@([A-Z]+)@")
+_DOCTYPE, _OURS = b"<!doctype html>", b'<meta name="generator" content="tuckertree '
+_HEAD = 4096
+"""So far into a page stands what made it, before all that a result could put there."""
+
+
+def is_page(path: Path) -> bool:
+    """Whether a file is a page of ours."""
+    try:
+        if not path.is_file():
+            return False
+        with path.open("rb") as file:
+            head = file.read(_HEAD)
+    except OSError:
+        return False
+    return head.startswith(_DOCTYPE) and _OURS in head
 
 
 def page_html(page: Page) -> str:
@@ -51,6 +67,7 @@ def _as_data(data: object) -> str:
 
 
 def _escaped(text: str) -> str:
+    text = text.encode("utf-8", "replace").decode("utf-8")  # half a surrogate pair is no sign of a page
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace('"', "&quot;")
 
 

@@ -1,6 +1,7 @@
 """Every code block of the README and of docs: Python runs, commands are parsed, what is neither says why and is counted."""
 
 import ast
+import json
 import re
 import shlex
 import shutil
@@ -182,8 +183,8 @@ def test_a_command_is_one(block):
 
 @pytest.mark.parametrize("block", BLOCKS, ids=lambda block: block.place)
 def test_data_can_be_read(block):
-    read = {"yaml": yaml.safe_load, "toml": tomllib.loads}.get(block.language, lambda text: text)
-    read(block.code)
+    readers = {"yaml": yaml.safe_load, "toml": tomllib.loads, "json": json.loads}
+    readers.get(block.language, str)(block.code)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

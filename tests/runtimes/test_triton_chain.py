@@ -105,6 +105,49 @@ def test_plain_layers_in_a_row_are_run_as_a_chain_is():
     assert "no sequence" in unfit(torch.nn.Sequential())
 
 
+def among_nan(values):
+    """The same values, with memory around them that is not a number."""
+    flat = torch.full((values.numel() + 2048,), torch.nan)
+    return flat[1024:-1024].copy_(values.flatten()).view(values.shape)
+
+
+@pytest.mark.parametrize("biases", [(True, True), (True, False), (False, True)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_each_bias_of_plain_layers_is_added(biases, dtype):
+    torch.manual_seed(0)
+    layers = torch.nn.Sequential(
+        torch.nn.Conv2d(16, 20, 3, padding=1, bias=biases[0]), torch.nn.Conv2d(20, 24, 1, bias=biases[1])
+    )
+    layers = layers.eval().to(dtype)
+    fused = FusedChain(layers)
+    assert len(fused.steps) == 1
+    assert error(layers, fused, torch.randn(2, 16, 5, 6).to(dtype)) < (
+        1e-5 if dtype == torch.float32 else 2e-3
+    )
+
+
+@pytest.mark.parametrize(
+    ("channels", "kernels"),
+    [
+        ((16, 20, 24), (3, 3)),
+        ((16, 20, 24), (3, 1)),
+        ((16, 33, 5), (1, 3)),
+        ((16, 20, 40, 7), (1, 3, 3)),
+        ((32, 48), (3,)),
+    ],
+)
+def test_nothing_is_read_beyond_the_weights(channels, kernels):
+    torch.manual_seed(0)
+    sizes = zip(channels, channels[1:], kernels, strict=False)
+    layers = torch.nn.Sequential(*[torch.nn.Conv2d(*size) for size in sizes]).eval()
+    fused, x = FusedChain(layers), torch.randn(2, channels[0], 7, 6)
+    for step in fused.steps:
+        for name, values in list(step.named_buffers()):
+            setattr(step, name, among_nan(values))
+    x = among_nan(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+    assert error(layers, fused, x) < 1e-5
+
+
 def test_ranks_that_do_not_stay_in_registers_have_a_kernel_of_their_own():
     chain = made(48, 304, (48, 144, 304))
     fused = fused_chain(chain, (2,))

@@ -76,19 +76,19 @@ class _Step(nn.Module):
         weight = weight_of(layer).detach()
         rank, channels = weight.shape[:2]
         columns = max(_LANES, 1 << (rank - 1).bit_length())
-        rows = _filled(weight.permute(2, 3, 1, 0).reshape(-1, channels, rank), (given, columns))
+        rows = _filled(weight.permute(2, 3, 1, 0).reshape(-1, channels, rank), given, columns)
         self.register_buffer("weight", rows.reshape(-1, columns).contiguous())
         expand = None
         self.filters: int = -(-rank // _LANES) * _LANES
         if following is not None:
             matrix = weight_of(following).detach()[:, :, 0, 0].t()
             self.filters = matrix.shape[1]
-            expand = _filled(matrix, (columns, self.filters)).contiguous()
+            expand = _filled(matrix, columns, self.filters).contiguous()
         elif is_last:
             self.filters = rank
-        bias = bias_of(layer if following is None else following)
         self.register_buffer("expand", expand)
-        self.register_buffer("bias", None if bias is None else bias.detach().clone())
+        bias = _bias_behind(layer, following)
+        self.register_buffer("bias", None if bias is None else _filled(bias, self.filters))
 
     def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
         weights = (self.weight, self.expand, self.bias)
@@ -171,7 +171,18 @@ def _can_expand(layer: Any, following: Any) -> bool:
     return is_pointwise and following.padding == (0, 0) and layer.out_channels <= _MOST_COLUMNS
 
 
-def _filled(weights: Tensor, sizes: tuple[int, int]) -> Tensor:
-    """The last two axes filled up with zeros."""
-    rows, columns = sizes
-    return nn.functional.pad(weights, (0, columns - weights.shape[-1], 0, rows - weights.shape[-2]))
+def _bias_behind(layer: Any, following: Any | None) -> Tensor | None:
+    """The bias of both as one behind them: the 1x1 maps that of the convolution too."""
+    first = bias_of(layer)
+    if following is None or first is None:
+        last = first if following is None else bias_of(following)
+        return None if last is None else last.detach()
+    matrix, last = weight_of(following).detach()[:, :, 0, 0], bias_of(following)
+    mapped = matrix.double() @ first.detach().double()
+    return (mapped if last is None else mapped + last.detach()).to(matrix.dtype)
+
+
+def _filled(values: Tensor, *sizes: int) -> Tensor:
+    """A copy, its last axes filled up with zeros: the kernels read all of it."""
+    missing = [size - length for size, length in zip(sizes, values.shape[-len(sizes) :], strict=True)]
+    return nn.functional.pad(values, [side for count in reversed(missing) for side in (0, count)])

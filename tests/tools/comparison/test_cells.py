@@ -57,13 +57,39 @@ def test_without_images_no_channels_can_be_chosen():
 
 def test_methods_are_joined_to_a_choice_among_them():
     assert Method.of("ht2+svd").among == ("ht2", "svd")
-    assert Method.of("cp+default").among == ("cp", *Method.of("default").among)
-    assert Method.of("default+ht2").among == Method.of("default").among
+    assert Method.of("cp+default").among == (*Method.of("default").among, "cp")
     assert str(Method.of("default+cp:weights")) == "default+cp:weights"
     assert "channels" not in Method.of("default+cp:weights").among
     for name in ("ht2+", "+", "prune+ht2", "ht2+zz", "ht2+channels:weights"):
         with pytest.raises(tt.UsageError, match="unknown method"):
             Method.of(name)
+
+
+@given(
+    st.permutations(["ht2", "tucker2", "spatial", "svd", "cp", "channels"]),
+    st.integers(1, 6),
+    st.sampled_from(["", ":weights"]),
+)
+def test_equal_choices_are_one_method(names, count, images):
+    chosen = [name for name in names[:count] if not (images and name == "channels")] or ["ht2"]
+    found = Method.of("+".join(chosen) + images)
+    assert found == Method.of("+".join(sorted(chosen)) + images) == Method.of(str(found))
+    assert set(found.among) == set(chosen)
+    assert len(cells_of(["+".join(chosen), "+".join(reversed(chosen))], ["2x"])) == 1
+
+
+def test_all_that_default_chooses_among_is_default():
+    assert str(Method.of("svd+channels+ht2+spatial+cp+tucker2")) == "default+cp"
+    assert str(Method.of("svd+ht2+spatial+tucker2:weights")) == "default:weights"
+    assert str(Method.of("svd+ht2+spatial+tucker2")) == "ht2+tucker2+spatial+svd"
+
+
+@pytest.mark.parametrize(
+    "name", ["ht2+ht2", "default+ht2", "cp+default+cp", "default+default", "svd+svd:weights"]
+)
+def test_a_method_that_is_named_twice_is_refused(name):
+    with pytest.raises(tt.UsageError, match=r"names (ht2|cp|svd) twice"):
+        Method.of(name)
 
 
 @pytest.mark.parametrize(

@@ -145,6 +145,11 @@ def test_a_cell_file_that_is_damaged_is_named(compared, tmp_path):
         ([*IMAGES, *FITTED, "--by", "size"], 2, "budgets are of macs or params"),
         ([*IMAGES, *FITTED, "--runtime", "none"], 2, "unknown runtime 'none'"),
         ([*IMAGES, *FITTED, "--runtime", "torch", "--jobs", "2"], 2, "times are measured one at a time"),
+        (
+            [*IMAGES, *FITTED, "--engine", "ray", "--ray-address", "auto", "--runtime", "torch"],
+            2,
+            "--ray-address cannot go with --runtime",
+        ),
         ([*SIZE, "--data", "nowhere", *FITTED], 1, "no such file or folder"),
     ],
 )

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 from functools import partial
 from pathlib import Path
 
@@ -43,6 +44,40 @@ def test_a_worker_that_is_killed_loses_no_result(tmp_path):
     assert {item: result for item, result in found.items() if item != 3} == {1: 1, 2: 4, 4: 16}
     assert found[3] == Broken("three cannot be")
     assert (tmp_path / "2").exists()
+
+
+class Unreadable:
+    """Sent to a worker, it raises there."""
+
+    def __init__(self, *call):
+        self.call = call
+
+    def __reduce__(self):
+        return self.call[0], self.call[1:]
+
+
+def second(_first, item):
+    return item
+
+
+def unsendable(_item):
+    return threading.Lock()
+
+
+@pytest.mark.usefixtures("cluster")
+@pytest.mark.parametrize(
+    ("work", "cause"),
+    [
+        (
+            partial(second, Unreadable(__import__, "nowhere")),
+            "ModuleNotFoundError: No module named 'nowhere'",
+        ),
+        (partial(second, Unreadable(exec, "raise ValueError('\x1b[31mred')")), "ValueError: ?[31mred"),
+        (unsendable, "TypeError: cannot pickle '_thread.lock' object"),
+    ],
+)
+def test_what_fails_around_the_work_is_no_lost_machine(work, cause):
+    assert list(on_ray(work, [1], jobs=1)) == [(1, Broken(f"it cannot be done as a Ray task: {cause}"))]
 
 
 @pytest.mark.usefixtures("cluster")

@@ -12,7 +12,6 @@ from tuckertree.planning import TradeOff
 ENERGIES = (0.95, 0.9, 0.8, 0.7, 0.5)
 _LEVELS = " ▁▂▃▄▅▆▇█"
 _WIDTH = 24
-_RANKS_OF_HT2 = ("R1", "R13", "R3")
 
 
 def sparkline(values: Sequence[float], width: int = _WIDTH) -> str:
@@ -47,8 +46,7 @@ def spectra_table(spectra: Mapping[str, Spectra]) -> FittingTable:
     columns = ("layer", "cut", ">full rank", "singular values", *(f">{energy:g}" for energy in ENERGIES))
     rows = []
     for name, found in spectra.items():
-        names = _RANKS_OF_HT2 if len(found.bonds) == len(_RANKS_OF_HT2) else ("R", *"23456789")
-        for label, bond in zip(names, found.bonds.values(), strict=False):
+        for label, bond in zip(_cut_names(len(found.bonds)), found.bonds.values(), strict=True):
             values = bond.squared.clamp(min=0).sqrt()
             largest = float(values.amax())
             rows.append(
@@ -61,6 +59,12 @@ def spectra_table(spectra: Mapping[str, Spectra]) -> FittingTable:
                 )
             )
     return FittingTable(columns, rows, ("full rank", *(f"{energy:g}" for energy in (0.95, 0.7))))
+
+
+def _cut_names(count: int) -> Sequence[str]:
+    """Names of the cuts of a layer; those of a two-dimensional convolution as the paper has them."""
+    known = {1: ("R",), 3: ("R1", "R13", "R3")}
+    return known.get(count) or [f"R{number}" for number in range(1, count + 1)]
 
 
 def curve_table(points: Sequence[TradeOff]) -> FittingTable:

@@ -108,7 +108,12 @@ def compare(
         raise UsageError(f"--engine is processes or ray, not {engine!r}")
     if engine == "processes":
         refuse_options("belongs to --engine ray", ray_address=ray_address)
-    if runtime is None:
+    if runtime is not None:
+        refuse_options(
+            "cannot go with --runtime: times of different machines cannot be compared",
+            ray_address=ray_address,
+        )
+    else:
         refuse_options("belongs to --runtime", threads=threads, batch=batch)
     images_as: dict[str, Any] = {"mean": mean, "std": std, "scale": scale, "channels": channels}
     task = NamedTask(

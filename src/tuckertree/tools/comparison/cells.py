@@ -18,6 +18,7 @@ DEFAULT = "default"
 WEIGHTS = "weights"
 JOINED = "+"
 COSTS = ("macs", "params")
+_MEANT = {DEFAULT: DEFAULT_METHODS}
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,8 @@ class Method:
     >>> from tuckertree.tools.comparison import Method
     >>> Method.of("ht2"), str(Method.of("ht2:weights"))
     (Method(name='ht2', fitted=True), 'ht2:weights')
+    >>> str(Method.of("svd+ht2")), str(Method.of("cp+default"))
+    ('ht2+svd', 'default+cp')
     >>> Method.of("default+cp").among
     ('ht2', 'tucker2', 'spatial', 'svd', 'channels', 'cp')
     """
@@ -46,12 +49,12 @@ class Method:
 
     @classmethod
     def of(cls, text: str) -> Self:
-        """Read ``ht2``, ``ht2:weights`` or ``ht2+svd``.
+        """Read ``ht2``, ``ht2:weights`` or ``ht2+svd``; the same choice in another order is the same method.
 
         Raises
         ------
         UsageError
-            If there is no such method; the message lists those there are.
+            If there is no such method, the message lists those there are; or one is named twice, as in ``default+ht2``.
         """
         name, colon, images = text.strip().partition(":")
         known = (*known_methods(), CHANNELS, PRUNE, DEFAULT)
@@ -62,7 +65,15 @@ class Method:
                 f"unknown method {text.strip()!r}; known: {', '.join(known)}; several, ht2{JOINED}svd, but for {PRUNE}; and all "
                 f"but {CHANNELS} without images too: ht2:{WEIGHTS}"
             )
-        return cls(name, not colon)
+        every = [each for part in parts for each in _MEANT.get(part, (part,))]
+        twice = next((each for each in every if every.count(each) > 1), None)
+        if twice is not None:
+            also = f"; {DEFAULT} is {JOINED.join(DEFAULT_METHODS)}" if DEFAULT in parts else ""
+            raise UsageError(f"the method {text.strip()!r} names {twice} twice{also}")
+        whole = [each for each in DEFAULT_METHODS if not colon or each != CHANNELS]
+        if set(whole) <= set(every):
+            parts = [DEFAULT, *(part for part in parts if part not in (DEFAULT, *whole))]
+        return cls(JOINED.join(sorted(parts, key=(DEFAULT, *known).index)), not colon)
 
     def __str__(self) -> str:
         return self.name if self.fitted else f"{self.name}:{WEIGHTS}"
@@ -70,8 +81,7 @@ class Method:
     @property
     def among(self) -> tuple[str, ...]:
         """The methods of :func:`tuckertree.compress` that a budget chooses among."""
-        every = (DEFAULT_METHODS if part == DEFAULT else (part,) for part in self.name.split(JOINED))
-        names = dict.fromkeys(name for part in every for name in part)
+        names = (name for part in self.name.split(JOINED) for name in _MEANT.get(part, (part,)))
         return tuple(name for name in names if self.fitted or name != CHANNELS)
 
 

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import torch
 
-from tuckertree._base.errors import TuckertreeError, first_line
+from tuckertree._base.errors import TuckertreeError, first_line, printable
 from tuckertree._base.extras import require_extra
 from tuckertree.tools.comparison.processes import Broken
 
@@ -62,8 +62,11 @@ def on_ray(
             (ended, *_), _ = ray.wait(list(running), num_returns=1)
             try:
                 result: Result | Broken = ray.get(ended)
+            except ray.exceptions.RayTaskError as error:  # outside of _done, which raises nothing
+                cause = str(error).strip().splitlines()[-1]  # of a traceback
+                result = Broken(f"it cannot be done as a Ray task: {printable(cause.strip())}")
             except ray.exceptions.RayError as error:
-                result = Broken(f"its process was lost {_TRIES} times: {first_line(error)}")
+                result = Broken(f"its process was lost {_TRIES} times: {printable(first_line(error))}")
             yield running.pop(ended), result
     finally:
         for each in running:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import time
 import warnings
 from collections.abc import Sequence
@@ -166,7 +167,10 @@ def markdown(report: Row) -> str:
             f"{row['top1']:.2f}",
             f"{row['ms']:.3g}",
         )
-        cells += (f"{middle:.2f}x ({low:.2f}-{high:.2f})", f"{row['seconds']:.0f}" if asked else "")
+        cells += (
+            f"{middle:.2f}x ({low:.2f}-{high:.2f})",
+            f"{row['seconds']:.0f}" if row["method"] in (PAPER, OURS) else "",
+        )
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
@@ -195,9 +199,11 @@ def picture(report: Row) -> str:
         y = TOP + (HIGH - TOP - BOTTOM) * (high - level) / (high - low)
         parts.append(f'<path d="M{LEFT} {y:.1f}H{WIDE - RIGHT}" stroke="#dddddd"/>')
         parts.append(text(LEFT - 8, y + 4, f"{level} %", "end"))
-    for number in range(6):
-        x = LEFT + (WIDE - LEFT - RIGHT) * number / 5
-        parts.append(text(x, HIGH - BOTTOM + 18, f"{longest * number / 5:.3g}", "middle"))
+    power = 10.0 ** math.floor(math.log10(longest))
+    between = next(power * each for each in (0.1, 0.2, 0.5, 1, 2) if longest / (power * each) <= 9)
+    for number in range(int(longest / between) + 1):
+        x = LEFT + (WIDE - LEFT - RIGHT) * number * between / longest
+        parts.append(text(x, HIGH - BOTTOM + 18, f"{number * between:.3g}", "middle"))
     threads = report["threads"]
     parts.append(
         text((LEFT + WIDE) / 2, HIGH - 12, f"ms for one image, ONNX Runtime, {threads} threads", "middle")

@@ -25,7 +25,7 @@ def refused(*arguments):
     [
         (["--zz"], "No such option: --zz"),
         (["zz"], "No such command 'zz'"),
-        (["export", "demo"], "Missing option '--output'"),
+        (["evaluate", "demo"], "Missing option '--data'"),
         (
             ["compress", "demo", "--params", ".5", "-o", "o", "--threads", "0"],
             "Invalid value for '--threads'",

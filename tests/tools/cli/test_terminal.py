@@ -49,7 +49,8 @@ def test_spectra_are_drawn(monkeypatch):
     assert (code, "give one of them" in err) == (2, True)
 
 
-def test_the_curve_has_bars():
+def test_the_curve_has_bars(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
     code, out, _ = tuckertree("inspect", "demo", "--curve")
     bars = [line.count("█") for line in out.splitlines()]
     assert code == 0

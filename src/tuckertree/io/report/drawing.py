@@ -19,6 +19,7 @@ def sparkline(values: Sequence[float], width: int = _WIDTH) -> str:
 
     Examples
     --------
+    >>> from tuckertree.io.report.drawing import sparkline
     >>> sparkline([1.0, 0.5, 0.25, 0.0])
     '█▄▂ '
     >>> len(sparkline([0.5] * 100))
@@ -34,6 +35,7 @@ def bar(share: float, width: int = _WIDTH) -> str:
 
     Examples
     --------
+    >>> from tuckertree.io.report.drawing import bar
     >>> bar(0.5, width=4), bar(0.2, width=4), bar(1, width=4)
     ('██', '▊', '████')
     """

@@ -32,10 +32,10 @@ from torch.fx.experimental.optimization import fuse
 
 import tuckertree
 from latency import factored
-from merging import merged, write_report
+from merging import write_on_device
 from tuckertree.core.layers import Chain, contract_chain, fusion_variants
 from tuckertree.io.report import FittingTable
-from tuckertree.measure import count_macs, environment, synchroniser
+from tuckertree.measure import count_macs, synchroniser
 from tuckertree.network.surgery import replace_layers
 from tuckertree.runtimes import get_runtime
 from tuckertree.runtimes.triton_chain import fused_chain, unfit
@@ -90,7 +90,7 @@ def main() -> None:
                 if time.monotonic() < deadline:
                     results += compare(name, share, batch, options)
                     if options.output:
-                        write(results, options)
+                        write_on_device("gpu", results, KIND, markdown, options)
     Console(width=160).print(FittingTable(COLUMNS, cells(results)))
 
 
@@ -348,19 +348,7 @@ def cells(results: Sequence[dict[str, Any]]) -> list[tuple[str, ...]]:
     ]
 
 
-def write(results: list[dict[str, Any]], options: argparse.Namespace) -> None:
-    """Add results to those in the folder, each in the place of an older one of the same kind."""
-    device = torch.cuda.get_device_name() if options.device != "cpu" else "CPU"
-    rows = [{"device": device, **row} for row in results]
-    kind = ("device", "network", "ranks", "batch", "way", "form")
-    report = {
-        "seed": options.seed,
-        "rounds": options.rounds,
-        "environment": environment(),
-        "results": merged(options.output / "gpu.json", "results", rows, kind),
-    }
-    options.output.mkdir(parents=True, exist_ok=True)
-    write_report(options.output, "gpu", report, markdown(report))
+KIND = ("device", "network", "ranks", "batch", "way", "form")
 
 
 def markdown(report: dict[str, Any]) -> str:

@@ -24,10 +24,9 @@ import torch
 from torch import Tensor, nn
 
 from gpu import captured, eager, in_turns
-from merging import merged, write_report
+from merging import write_on_device
 from tuckertree._base.errors import first_line
 from tuckertree.core.layers import Chain, contract_chain, factorize, fusion_variants
-from tuckertree.measure import environment
 from tuckertree.runtimes.triton_chain import fused_chain
 
 LAYERS = {
@@ -68,7 +67,7 @@ def main() -> None:
         if time.monotonic() < deadline:
             results += compare(network, channels, size, share, batch, options)
             if options.output:
-                write(results, options)
+                write_on_device("triton_chain", results, KIND, markdown, options)
 
 
 def cases(options: argparse.Namespace) -> Iterator[tuple[str, int, int, int, int]]:
@@ -187,19 +186,7 @@ def timed(models: Sequence[nn.Module], x: Tensor, options: argparse.Namespace) -
 COLUMNS = ("network", "layer", "ranks", ">batch", "form", ">us", ">faster")
 
 
-def write(results: list[dict[str, Any]], options: argparse.Namespace) -> None:
-    """Add results to those in the folder, each in the place of an older one of the same kind."""
-    device = torch.cuda.get_device_name() if options.device != "cpu" else "CPU"
-    rows = [{"device": device, **row} for row in results]
-    kind = ("device", "network", "layer", "ranks", "batch", "form")
-    report = {
-        "seed": options.seed,
-        "rounds": options.rounds,
-        "environment": environment(),
-        "results": merged(options.output / "triton_chain.json", "results", rows, kind),
-    }
-    options.output.mkdir(parents=True, exist_ok=True)
-    write_report(options.output, "triton_chain", report, markdown(report))
+KIND = ("device", "network", "layer", "ranks", "batch", "form")
 
 
 def markdown(report: dict[str, Any]) -> str:

@@ -86,6 +86,7 @@ def export(
 ) -> None:
     """Write a model as ONNX, torch.export or OpenVINO, and compare the file with the model."""
     from tuckertree._base.progress import progress_bar
+    from tuckertree.io import is_on_hub
     from tuckertree.io.export import FileNetwork, check_target, export_int8
     from tuckertree.io.export import export as export_model
     from tuckertree.io.report import contraction_table
@@ -99,7 +100,8 @@ def export(
     if output is None:
         known = formats()
         ending = known[to or "onnx"].suffix if (to or "onnx") in known else ""
-        output = Path(model.rstrip("/").replace(":", "_") + ending)
+        name = model.rpartition("/")[2] if is_on_hub(model) else model.rstrip("/").replace(":", "_")
+        output = Path(name + ending)
     to = check_target(output, to, overwrite=overwrite)
     if quantize not in (None, "int8"):
         raise UsageError(f"networks can be quantized to int8, not {quantize!r}")

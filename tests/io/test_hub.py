@@ -1,15 +1,17 @@
 """Saved folders on a hub: what is pushed, what is fetched, and what is refused; the hub is a stub on this machine."""
 
+import importlib
 import json
 import pickle
 import shutil
+import sys
 
 import pytest
 import torch
 
 import tuckertree as tt
 from tests import networks
-from tests.io.hub_stub import TOKEN, Hub, Repository, serving
+from tests.io.hub_stub import TOKEN, Hub, Repository, etag, serving
 from tests.tools.cli.test_cli import tuckertree
 from tuckertree._base.names import TrustedName, UntrustedName
 from tuckertree.io import read_config
@@ -46,9 +48,9 @@ def hub(monkeypatch, tmp_path):
 
 def at(home, monkeypatch):
     monkeypatch.setattr(constants, "ENDPOINT", home)
-    monkeypatch.setattr(
-        constants, "HUGGINGFACE_CO_URL_TEMPLATE", home + "/{repo_id}/resolve/{revision}/{filename}"
-    )
+    template = home + "/{repo_id}/resolve/{revision}/{filename}"
+    for place in (constants, importlib.import_module("huggingface_hub.file_download")):
+        monkeypatch.setattr(place, "HUGGINGFACE_CO_URL_TEMPLATE", template, raising=False)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True, raising=False)
 
@@ -77,7 +79,8 @@ def test_what_is_pushed_is_loaded_again_to_the_bit(hub, result):
         assert torch.equal(loaded(X), result.model(X))
     files = hub.repositories[NAME].commits[hub.repositories[NAME].head]
     assert set(files) == {".gitattributes", "README.md", "config.json", "model.safetensors", "report.json"}
-    assert len(hub.uploaded) == 1  # the weights; the rest is small
+    assert etag(files["model.safetensors"]) in hub.uploaded
+    assert etag(files["config.json"]) not in hub.uploaded  # small files are in the commit itself
 
 
 def test_a_network_of_ones_own_code_goes_into_it(hub):
@@ -192,7 +195,7 @@ def test_without_the_network_there_is_what_was_fetched(hub, saved, monkeypatch):
 
 
 def test_without_the_package_the_extra_is_named(saved, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "huggingface_hub", None)
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     for use in (lambda: tt.load("hf-hub:a/b"), lambda: tt.push_to_hub(saved, "a/b")):
         refused(use, "huggingface_hub", "pip install '.[hub]'")
 

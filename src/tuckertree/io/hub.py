@@ -197,6 +197,10 @@ def _explained(name: str, repository: str, revision: str) -> Iterator[None]:
         ) from error
     except errors.HFValidationError as error:
         raise UsageError(f"{name}: {first_line(error)}") from error
+    except errors.LocalEntryNotFoundError as error:
+        raise TuckertreeError(
+            f"the Hugging Face hub cannot be reached, and {name} is not in its cache: {_root(error)}"
+        ) from error
     except errors.HfHubHTTPError as error:
         status = error.response.status_code if error.response is not None else None
         if status in (401, 403):
@@ -204,10 +208,6 @@ def _explained(name: str, repository: str, revision: str) -> Iterator[None]:
                 f"the hub does not let you at {repository} ({status}): {login}, with a token that may do this"
             ) from error
         raise TuckertreeError(f"{name}: the hub answers {first_line(error)}") from error
-    except errors.LocalEntryNotFoundError as error:
-        raise TuckertreeError(
-            f"the Hugging Face hub cannot be reached, and {name} is not in its cache: {_root(error)}"
-        ) from error
     except Exception as error:  # of whatever package makes the connection
         raise TuckertreeError(
             f"{name}: the Hugging Face hub cannot be reached or does not answer as it should: {_root(error)}"

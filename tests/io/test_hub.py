@@ -3,8 +3,10 @@
 import importlib
 import json
 import pickle
+import re
 import shutil
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -81,6 +83,15 @@ def test_what_is_pushed_is_loaded_again_to_the_bit(hub, result):
     assert set(files) == {".gitattributes", "README.md", "config.json", "model.safetensors", "report.json"}
     assert etag(files["model.safetensors"]) in hub.uploaded
     assert etag(files["config.json"]) not in hub.uploaded  # small files are in the commit itself
+
+
+def test_the_page_runs_as_it_stands(hub, result):
+    page = Path(__file__).parents[2] / "docs/interoperability.md"
+    blocks = re.findall(r"^```python\n(.*?)^```$", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    (code,) = [block for block in blocks if "push_to_hub" in block]
+    names = {"result": result}
+    exec(compile(code, str(page), "exec"), names)
+    assert torch.equal(names["small"](X), result.model(X))
 
 
 def test_a_network_of_ones_own_code_goes_into_it(hub):

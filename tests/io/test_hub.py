@@ -171,6 +171,8 @@ def test_a_revision_is_that_of_its_commit(hub, saved):
         "",
         "a/" + "b" * 97,
         "a/b@",
+        "a/b@../c",
+        "a/b@c d",
     ],
 )
 def test_a_name_that_is_none(hub, name):
@@ -328,7 +330,7 @@ def test_more_commands_take_it(hub, saved, tmp_path, monkeypatch, command):
         "export": ["--to", "pt2"],
         "report": [],
     }[command]
-    code, _, err = tuckertree(command, f"hf-hub:{NAME}", *more, "--json")
+    code, _, err = tuckertree(command, f"hf-hub:{NAME}@main", *more, "--json")
     assert code == 0, err
     made = {"bench": None, "export": "small_r20.pt2", "report": "small_r20-report.html"}[command]
     assert made is None or (tmp_path / made).is_file()

@@ -25,12 +25,25 @@ CARD = "README.md"
 _OF_THE_HUB = frozenset({".gitattributes", CARD})
 _PART = r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9])?"
 _REPOSITORY = re.compile(rf"{_PART}/{_PART}")
+_REVISION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/+-]{0,254}")
 _LICENSE = re.compile(r"[a-z0-9][a-z0-9.-]{0,60}")
 
 
 def is_on_hub(path: str | Path) -> bool:
     """Whether a user names a repository of the hub, by ``hf-hub:``."""
     return str(path).startswith(HUB)
+
+
+def short_name(path: str | Path) -> str:
+    """The name of a repository of the hub without its owner and its revision, for a file that is made of it.
+
+    Examples
+    --------
+    >>> from tuckertree.io.hub import short_name
+    >>> short_name("hf-hub:somebody/r20@refs/pr/1")
+    'r20'
+    """
+    return str(path).partition("@")[0].rpartition("/")[2]
 
 
 def local_folder(path: str | Path) -> Path:
@@ -52,8 +65,8 @@ def local_folder(path: str | Path) -> Path:
     text = path if isinstance(path, str) else path.as_posix()
     repository, at, revision = text.removeprefix(HUB).partition("@")
     _check_repository(repository, text)
-    if at and not revision:
-        raise UsageError(f"{text}: a revision, a branch, tag or commit, follows the @")
+    if at and (not _REVISION.fullmatch(revision) or ".." in revision):
+        raise UsageError(f"{text}: the name of a revision, a branch, tag or commit, follows the @")
     hub = require_extra("huggingface_hub", extra="hub")
     where: dict[str, Any] = {"library_name": "tuckertree", "library_version": __version__}
     with _explained(text, repository, revision):
@@ -150,14 +163,15 @@ def _check_free(repository: str, there: set[str], *, overwrite: bool) -> None:
 
 def _plain(snapshot: Path, repository: str) -> Path:
     """The files of a snapshot, which are links into the hub's cache, as a folder like any other."""
-    folder = cache_folder() / "hub" / repository.replace("/", "--") / snapshot.name
+    owner, _, name = repository.partition("/")
+    folder = cache_folder() / "hub" / owner / snapshot.name / name
     if not folder.is_dir():
         with atomic_folder(
             folder, kind=SAVED, overwrite=True
         ) as fresh:  # another program may have made the same
-            for name in FILES:
-                if (snapshot / name).is_file():
-                    shutil.copyfile(snapshot / name, fresh / name)
+            for file in FILES:
+                if (snapshot / file).is_file():
+                    shutil.copyfile(snapshot / file, fresh / file)
     return folder
 
 

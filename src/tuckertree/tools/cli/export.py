@@ -89,6 +89,7 @@ def export(
     from tuckertree.io import is_on_hub
     from tuckertree.io.export import FileNetwork, check_target, export_int8
     from tuckertree.io.export import export as export_model
+    from tuckertree.io.hub import short_name
     from tuckertree.io.report import contraction_table
     from tuckertree.measure import evaluate
     from tuckertree.runtimes import ContractedLayer, Dynamic, formats, get_runtime
@@ -100,7 +101,7 @@ def export(
     if output is None:
         known = formats()
         ending = known[to or "onnx"].suffix if (to or "onnx") in known else ""
-        name = model.rpartition("/")[2] if is_on_hub(model) else model.rstrip("/").replace(":", "_")
+        name = short_name(model) if is_on_hub(model) else model.rstrip("/").replace(":", "_")
         output = Path(name + ending)
     to = check_target(output, to, overwrite=overwrite)
     if quantize not in (None, "int8"):

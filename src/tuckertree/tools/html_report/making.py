@@ -9,6 +9,7 @@ from tuckertree._base.errors import TuckertreeError, UsageError
 from tuckertree._base.extras import require_extra
 from tuckertree.io import is_on_hub, local_folder
 from tuckertree.io.folder import CONFIG
+from tuckertree.io.hub import short_name
 from tuckertree.tools.html_report.comparison import comparison_page, is_comparison
 from tuckertree.tools.html_report.content import Page
 from tuckertree.tools.html_report.folder import folder_page
@@ -28,7 +29,7 @@ def default_output(source: Path) -> Path:
     ('out/r56-report.html', 'small.onnx-report.html')
     """
     if is_on_hub(source):
-        return Path(f"{source.name}-report.html")
+        return Path(f"{short_name(source)}-report.html")
     source = source if source.name not in ("", "..") else source.resolve()
     return source.with_name(f"{source.name}-report.html")
 

@@ -42,6 +42,7 @@ GIVEN = {
     "models": "{model}",
     "folder": "{sound}",
     "recipe": "{recipe}",
+    "name": "no owner",
     "data": "demo",
 }
 OUTPUTS = {"export": "{tmp}/out.onnx", "train": "{tmp}/out.safetensors"}

@@ -107,9 +107,7 @@ def test_the_core_needs_torch_numpy_and_safetensors_alone(name):
 
 
 def test_importing_the_library_brings_in_no_extra():
-    heavy = (
-        "'torchvision', 'timm', 'pyarrow', 'PIL', 'lightning', 'datasets', 'onnx', 'onnxruntime', 'openvino'"
-    )
+    heavy = "'torchvision', 'timm', 'pyarrow', 'PIL', 'lightning', 'datasets', 'onnx', 'onnxruntime', 'openvino', 'huggingface_hub'"
     code = f"import sys, tuckertree; print({{{heavy}}} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

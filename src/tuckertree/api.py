@@ -1,6 +1,8 @@
 """What ``import tuckertree`` offers."""
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 from torch import nn
 
@@ -21,7 +23,7 @@ from tuckertree.compression import (
     tune,
 )
 from tuckertree.core.layers import Chain, densify, factorize
-from tuckertree.io import load_folder
+from tuckertree.io import load_folder, local_folder, push_folder
 from tuckertree.io.export import export
 from tuckertree.measure import evaluate
 from tuckertree.network.surgery import apply, to_dense
@@ -31,14 +33,15 @@ from tuckertree.tools.training import Outcome, Settings, finetune, train
 
 
 def load(path: str | Path, *, into: nn.Module | None = None, fused: bool = False) -> nn.Module:
-    """Load a compressed model from a folder that :meth:`CompressionResult.save` wrote.
+    """Load a compressed model from a folder that :meth:`CompressionResult.save` wrote, on the disk or on the hub.
 
     Nothing in the folder is unpickled or executed, and no decomposition is made.
 
     Parameters
     ----------
     path
-        The folder.
+        The folder; or ``hf-hub:owner/name``, ``hf-hub:owner/name@revision``, one that :func:`push_to_hub` has put on the
+        Hugging Face hub. It is fetched once for each commit.
     into
         The dense model it was made from, where that is not one that :func:`build` knows by name; it gives the
         architecture alone and is not changed.
@@ -54,7 +57,7 @@ def load(path: str | Path, *, into: nn.Module | None = None, fused: bool = False
     Raises
     ------
     TuckertreeError
-        If the folder is not one of ours, corrupt, of a newer format, or does not fit the architecture.
+        If the folder is not one of ours, corrupt, of a newer format, does not fit the architecture, or cannot be fetched.
 
     Examples
     --------
@@ -66,7 +69,67 @@ def load(path: str | Path, *, into: nn.Module | None = None, fused: bool = False
     >>> all(torch.equal(a, b) for a, b in zip(loaded.parameters(), result.model.parameters()))
     True
     """
-    return load_folder(path, build, into, fused=fused)[0]
+    return load_folder(local_folder(path), build, into, fused=fused)[0]
+
+
+def push_to_hub(
+    source: CompressionResult | str | Path,
+    name: str,
+    *,
+    private: bool = False,
+    overwrite: bool = False,
+    base_model: str | None = None,
+    license: str | None = None,  # noqa: A002  (the hub's word)
+    message: str = "Compressed with tuckertree",
+) -> str:
+    """Put a result, or a folder that one was saved to, on the Hugging Face hub, with a page that says what it is.
+
+    What goes there is JSON, safetensors and, of a network in 8 bits, an ONNX file. It needs the extra ``hub``, and a login
+    by ``hf auth login`` or the variable ``HF_TOKEN``.
+
+    Parameters
+    ----------
+    name
+        ``owner/name``; the repository is made if there is none.
+    private
+        Whether a repository that is made is private. Nothing is ever put into a public one then.
+    overwrite
+        Whether what a repository of a saved folder holds may be replaced, its page too.
+    base_model, license
+        What the page says of the network it was made from: its name on the hub, and a license as the hub names them.
+    message
+        Of the commit.
+
+    Returns
+    -------
+    str
+        ``hf-hub:owner/name@commit``, which :func:`load` takes, and every command where it takes a folder.
+
+    Raises
+    ------
+    TuckertreeError
+        If the folder is not one of ours, the hub cannot be reached or refuses, or the repository holds what may not be
+        replaced.
+    UsageError
+        If a name is none, or the result is of an ONNX file.
+
+    Examples
+    --------
+    >>> import tuckertree as tt
+    >>> tt.push_to_hub("out/r20", "r20")
+    Traceback (most recent call last):
+    tuckertree.UsageError: r20: a repository of the hub is named owner/name, in letters, digits and -._
+    """
+    how: dict[str, Any] = {"private": private, "overwrite": overwrite, "message": message}
+    how |= {"base_model": base_model, "license": license}
+    if not isinstance(source, CompressionResult):
+        return push_folder(source, name, **how)
+    if source.output is not None:
+        raise UsageError(
+            "the result is an ONNX file, not a saved folder; push that file by the hub's own tools"
+        )
+    with TemporaryDirectory(prefix="tuckertree-") as folder:
+        return push_folder(source.save(Path(folder) / "saved"), name, **how)
 
 
 __all__ = [
@@ -101,6 +164,7 @@ __all__ = [
     "finetune",
     "load",
     "plan",
+    "push_to_hub",
     "sensitivity",
     "to_dense",
     "trade_off_curve",

@@ -33,6 +33,11 @@ def be_quiet(quiet: bool = True) -> None:
     _Quiet.is_on = quiet
 
 
+def draws_bars() -> bool:
+    """Whether progress is drawn unless one says otherwise: stderr is a terminal, and nobody asked for quiet."""
+    return sys.stderr.isatty() and not _Quiet.is_on
+
+
 @contextmanager
 def progress_bar(show: bool | None = None, *, in_logs: bool = True) -> Iterator[ProgressCallback]:
     """Give a :data:`ProgressCallback` that shows progress on stderr.

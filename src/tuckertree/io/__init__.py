@@ -10,12 +10,16 @@ from tuckertree.io.folder import (
     read_report,
     save_folder,
 )
+from tuckertree.io.hub import is_on_hub, local_folder, push_folder
 
 __all__ = [
     "SavedConfig",
     "ask_for_model",
     "check_output",
+    "is_on_hub",
     "load_folder",
+    "local_folder",
+    "push_folder",
     "read_config",
     "read_plan",
     "read_report",

@@ -24,10 +24,12 @@ from tuckertree.planning import Plan
 FORMAT = 1
 CONFIG, TENSORS, REPORT = "config.json", "model.safetensors", "report.json"
 QUANTIZED = "int8.onnx"
+FILES = (CONFIG, TENSORS, REPORT, QUANTIZED)
+"""All that a saved folder is made of."""
 SAVED = Kind(
     CONFIG,
     {"format": int, "tuckertree": str},
-    frozenset({CONFIG, TENSORS, REPORT, QUANTIZED, "logs"}),  # logs: of finetune
+    frozenset({*FILES, "logs"}),  # logs: of finetune
 )
 
 
@@ -166,7 +168,7 @@ def int8_file(path: str | Path, config: SavedConfig) -> Path | None:
     TuckertreeError
         If it is missing, or leads outside the folder.
     """
-    return None if config.int8 is None else _inside(Path(path), config.int8)
+    return None if config.int8 is None else file_in(Path(path), config.int8)
 
 
 def read_plan(path: str | Path) -> Plan:
@@ -224,11 +226,28 @@ def load_folder(
     """
     path = Path(path)
     config = read_config(path)
-    tensors = _inside(path, config.tensors)
+    tensors = file_in(path, config.tensors)
     model = build_structure(into if into is not None else _built(path, config, build), config.plan)
     load_tensors(model, tensors)
     model.eval()
     return fuse_as_planned(model, config.plan) if fused else model, config
+
+
+def file_in(folder: Path, name: str) -> Path:
+    """A regular file in a folder, by its name.
+
+    Raises
+    ------
+    TuckertreeError
+        If it is missing, or leads outside the folder.
+    """
+    file = folder / name
+    if not file.exists():
+        raise TuckertreeError(f"{folder} has no {name}")
+    if not file.resolve().is_relative_to(folder.resolve()):
+        raise TuckertreeError(f"{file} leads outside its folder; refused")
+    check_regular(file)
+    return file
 
 
 def ask_for_model(path: Path, error: UsageError | None = None) -> TuckertreeError:
@@ -256,16 +275,6 @@ def _built(path: Path, config: SavedConfig, build: Callable[[str], nn.Module]) -
         raise ask_for_model(path, error) from error
 
 
-def _inside(folder: Path, name: str) -> Path:
-    file = folder / name
-    if not file.exists():
-        raise TuckertreeError(f"{folder} has no {name}")
-    if not file.resolve().is_relative_to(folder.resolve()):
-        raise TuckertreeError(f"{file} leads outside its folder; refused")
-    check_regular(file)
-    return file
-
-
 def _write_json(path: Path, data: Mapping[str, object]) -> None:
     path.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
 
@@ -273,4 +282,4 @@ def _write_json(path: Path, data: Mapping[str, object]) -> None:
 def _read_json(path: Path) -> object:
     if not path.exists():
         raise TuckertreeError(f"{path.parent} is not a folder saved by tuckertree: it has no {path.name}")
-    return read_json(_inside(path.parent, path.name))
+    return read_json(file_in(path.parent, path.name))

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from tuckertree._base.errors import TuckertreeError, UsageError
 from tuckertree._base.names import TrustedName, UntrustedName
-from tuckertree.io import ask_for_model, load_folder, read_config
+from tuckertree.io import ask_for_model, is_on_hub, load_folder, local_folder, read_config
 from tuckertree.io.folder import int8_file
 from tuckertree.io.recognition import CHECKPOINT, EXPORTED, SAFETENSORS, TORCHSCRIPT, kind_of
 from tuckertree.latency import is_measured
@@ -82,9 +82,9 @@ def open_model(
     ----------
     source
         ``demo``, ``cifar10:resnet20``, ``torchvision:resnet18``, ``timm:resnet50``, ``caffe:googlenet``, a
-        folder saved by tuckertree, or ``package.module:factory``, a function without arguments that returns a
-        model. Folders and factories are for the user to name; a name from a file is looked up among the schemes.
-        A path is a folder.
+        folder saved by tuckertree, ``hf-hub:owner/name``, one on the Hugging Face hub, or ``package.module:factory``, a
+        function without arguments that returns a model. Folders and factories are for the user to name; a name from a
+        file is looked up among the schemes. A path is a folder.
     weights
         A safetensors file, or a state dict of ``torch.save``, with the weights of the (dense) network.
     architecture
@@ -103,8 +103,8 @@ def open_model(
     TuckertreeError
         If the source is unknown, its weights do not fit, or its input size is not known.
     """
-    if isinstance(source, Path) or (isinstance(source, TrustedName) and Path(source).is_dir()):
-        opened = _open_folder(Path(source), weights, architecture, input_size, fused=fused)
+    if isinstance(source, Path) or (isinstance(source, TrustedName) and names_a_folder(source)):
+        opened = _open_folder(source, weights, architecture, input_size, fused=fused)
     elif architecture is not None:
         raise UsageError(f"--model belongs to a saved folder; {source} is not one")
     elif str(source).lower().endswith(".onnx"):
@@ -127,11 +127,22 @@ def open_model(
     )
 
 
+def names_a_folder(source: TrustedName | Path) -> bool:
+    """Whether what the user names is a saved folder, on the disk or on the hub; a name from a file is never one."""
+    return is_on_hub(source) or Path(source).is_dir()
+
+
 def _open_folder(
-    path: Path, weights: Path | None, architecture: TrustedName | None, input_size: Sizes, *, fused: bool
+    named: TrustedName | Path,
+    weights: Path | None,
+    architecture: TrustedName | None,
+    input_size: Sizes,
+    *,
+    fused: bool,
 ) -> OpenModel:
     if weights is not None:
-        raise UsageError(f"{path} has weights of its own; --weights belongs to a dense model")
+        raise UsageError(f"{named} has weights of its own; --weights belongs to a dense model")
+    path = local_folder(named)
     config = read_config(path)
     source = architecture or config.architecture
     if source is None:

@@ -10,7 +10,7 @@ import pytest
 from tests.tools.cli.test_cli import tuckertree
 
 COMMANDS = (
-    "bench", "compare", "compress", "demo", "evaluate", "export", "finetune", "inspect", "report", "reproduce", "train", "tune",
+    "bench", "compare", "compress", "demo", "evaluate", "export", "finetune", "inspect", "push", "report", "reproduce", "train", "tune",
 )  # fmt: skip
 
 

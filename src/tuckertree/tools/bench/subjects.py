@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from tuckertree._base.errors import TuckertreeError, UsageError
 from tuckertree._base.names import TrustedName
+from tuckertree.io import local_folder
 from tuckertree.io.folder import TENSORS
 from tuckertree.measure import count_macs
 from tuckertree.network.onnx import read_onnx
@@ -20,7 +21,7 @@ from tuckertree.network.onnx.graph import Graph
 from tuckertree.network.onnx.inputs import Sizes, Values, repeated
 from tuckertree.network.onnx.layers import take_onnx_inventory
 from tuckertree.planning import Plan
-from tuckertree.tools.opening import open_model
+from tuckertree.tools.opening import names_a_folder, open_model
 
 
 @dataclass(frozen=True)
@@ -83,9 +84,9 @@ def open_subject(
         return _open_onnx(Path(source), batch, input_size, input_values)
     if isinstance(input_size, Mapping) or input_values:
         raise UsageError(f"sizes and values by the names of inputs belong to ONNX models, not to {source}")
-    folder = Path(source) if Path(source).is_dir() else None
+    folder = local_folder(source) if names_a_folder(source) else None
     opened = open_model(
-        source,
+        folder or source,
         architecture=architecture if folder else None,
         input_size=None if input_size is None else tuple(input_size),
         fused=fused,

@@ -17,6 +17,7 @@ try:
         export,
         finetune,
         inspect,
+        push,
         report,
         reproduce,
         train,

@@ -77,7 +77,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Compress trained convolutional networks by hierarchical Tucker-2 decomposition.",
     epilog="MODEL is demo, cifar10:resnet20, caffe:googlenet, torchvision:NAME, timm:NAME, a folder saved by "
-    "compress, package.module:factory, or an .onnx file.",
+    "compress or hf-hub:owner/name, one on the Hugging Face hub, package.module:factory, or an .onnx file.",
 )
 
 

@@ -86,8 +86,10 @@ def export(
 ) -> None:
     """Write a model as ONNX, torch.export or OpenVINO, and compare the file with the model."""
     from tuckertree._base.progress import progress_bar
+    from tuckertree.io import is_on_hub
     from tuckertree.io.export import FileNetwork, check_target, export_int8
     from tuckertree.io.export import export as export_model
+    from tuckertree.io.hub import short_name
     from tuckertree.io.report import contraction_table
     from tuckertree.measure import evaluate
     from tuckertree.runtimes import ContractedLayer, Dynamic, formats, get_runtime
@@ -99,7 +101,8 @@ def export(
     if output is None:
         known = formats()
         ending = known[to or "onnx"].suffix if (to or "onnx") in known else ""
-        output = Path(model.rstrip("/").replace(":", "_") + ending)
+        name = short_name(model) if is_on_hub(model) else model.rstrip("/").replace(":", "_")
+        output = Path(name + ending)
     to = check_target(output, to, overwrite=overwrite)
     if quantize not in (None, "int8"):
         raise UsageError(f"networks can be quantized to int8, not {quantize!r}")

@@ -38,7 +38,9 @@ if TYPE_CHECKING:
 @command
 @options.takes_settings(epochs=10, lr=None, augment=None)
 def finetune(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder saved by compress.")],
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="A folder saved by compress, or hf-hub:owner/name.")
+    ],
     data: options.Data,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to save to.")],
     given: dict[str, Any],
@@ -63,7 +65,7 @@ def finetune(
     as_json: AsJson = False,
 ) -> None:
     """Train a compressed model further and save it as a folder."""
-    from tuckertree.io import check_output, read_config, read_report
+    from tuckertree.io import check_output, local_folder, read_config, read_report
     from tuckertree.io.report import history_table
     from tuckertree.tools.data import open_images, open_training
     from tuckertree.tools.opening import open_model
@@ -71,6 +73,7 @@ def finetune(
     from tuckertree.tools.training import finetune as run
 
     check_output(output, overwrite=overwrite)
+    folder = local_folder(folder)
     config, known_report = read_config(folder), read_report(folder)
     size = parse_size(input_size)
     opened = open_model(folder, architecture=architecture, input_size=size)

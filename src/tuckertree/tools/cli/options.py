@@ -31,12 +31,14 @@ Model = Annotated[
     typer.Argument(
         parser=TrustedName,
         metavar="MODEL",
-        help="Name, saved folder, package.module:factory or .onnx file.",
+        help="Name, saved folder, hf-hub:owner/name, package.module:factory or .onnx file.",
     ),
 ]
 Models = Annotated[
     list[TrustedName],
-    typer.Argument(parser=TrustedName, metavar="MODEL...", help="Names, saved folders or .onnx files."),
+    typer.Argument(
+        parser=TrustedName, metavar="MODEL...", help="Names, saved folders, hf-hub:owner/name or .onnx files."
+    ),
 ]
 Teacher = Annotated[
     TrustedName | None,
@@ -49,7 +51,11 @@ Teacher = Annotated[
 Weights = Annotated[Path | None, typer.Option(help="Weights of the network, a .safetensors or .pt file.")]
 TorchModel = Annotated[
     TrustedName,
-    typer.Argument(parser=TrustedName, metavar="MODEL", help="Name, saved folder or package.module:factory."),
+    typer.Argument(
+        parser=TrustedName,
+        metavar="MODEL",
+        help="Name, saved folder, hf-hub:owner/name or package.module:factory.",
+    ),
 ]
 InputSize = Annotated[
     list[str] | None,

@@ -17,7 +17,7 @@ def report(
         Path,
         typer.Argument(
             metavar="DIR|FILE.onnx|COMPARISON",
-            help="A folder of compress, tune, finetune or reproduce, an ONNX file, or a folder of compare.",
+            help="A folder of compress, tune, finetune or reproduce, hf-hub:owner/name, an ONNX file, or a folder of compare.",
         ),
     ],
     output: Annotated[

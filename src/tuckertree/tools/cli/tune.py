@@ -31,7 +31,9 @@ from tuckertree.tools.cli.training_options import Resume, unfinished
 
 @command
 def tune(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder saved by compress.")],
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="A folder saved by compress, or hf-hub:owner/name.")
+    ],
     data: Annotated[str, typer.Option("--images", help="Unlabelled images: folder, .parquet file or demo.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to save to.")],
     minutes: Annotated[float | None, typer.Option(help="How long. [5]")] = None,
@@ -65,10 +67,11 @@ def tune(
     """Tune a compressed model against the original on unlabelled images and save it as a folder."""
     import tuckertree
     from tuckertree.compression import CompressionResult
-    from tuckertree.io import check_output, read_config, read_report
+    from tuckertree.io import check_output, local_folder, read_config, read_report
     from tuckertree.tools.opening import open_model
 
     check_output(output, overwrite=overwrite or resume)
+    folder = local_folder(folder)
     config = read_config(folder)
     size = parse_size(input_size)
     opened = open_model(folder, architecture=architecture, input_size=size, device=device)

@@ -7,7 +7,9 @@ from pathlib import Path
 from tuckertree._base.atomic import atomic_files, check_free_file
 from tuckertree._base.errors import TuckertreeError, UsageError
 from tuckertree._base.extras import require_extra
+from tuckertree.io import is_on_hub, local_folder
 from tuckertree.io.folder import CONFIG
+from tuckertree.io.hub import short_name
 from tuckertree.tools.html_report.comparison import comparison_page, is_comparison
 from tuckertree.tools.html_report.content import Page
 from tuckertree.tools.html_report.folder import folder_page
@@ -26,6 +28,8 @@ def default_output(source: Path) -> Path:
     >>> default_output(Path("out/r56")).as_posix(), default_output(Path("small.onnx")).as_posix()
     ('out/r56-report.html', 'small.onnx-report.html')
     """
+    if is_on_hub(source):
+        return Path(f"{short_name(source)}-report.html")
     source = source if source.name not in ("", "..") else source.resolve()
     return source.with_name(f"{source.name}-report.html")
 
@@ -94,6 +98,7 @@ def write_report(
     """
     source = Path(source)
     output = default_output(source) if output is None else Path(output)
+    source = local_folder(source)
     require_extra("plotly.offline", extra="report")
     sensitivity = None if sensitivity is None else Path(sensitivity)
     page = page_of(source, sensitivity)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from tuckertree._base.errors import TuckertreeError, first_line
 from tuckertree._base.extras import require_extra
+from tuckertree.measure.environment import has_vnni
 
 FP32, INT8 = "fp32", "int8"
 WITH_WEIGHTS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
@@ -184,6 +185,15 @@ def _keep_exact(proto: Any, floating: Collection[str]) -> None:
             whole = makers.get(rounded.input[0])
             if whole is not None and whole.input[0] in made:
                 node.input[place] = whole.input[0]
+
+
+def doubts_of_cpu() -> list[str]:
+    """Why 8 bits may not pay on this machine, if that is known."""
+    if has_vnni() is not False:
+        return []
+    return [
+        "this CPU has no VNNI instructions: 8 bits may be no faster than fp32 here, and sums may saturate; measure both"
+    ]
 
 
 def batches_for_time(inputs: Sequence[Tensor]) -> list[list[Tensor]]:

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from tuckertree._base.errors import TuckertreeError
 from tuckertree.calibration.distances import IncomparableError, squared_error
+from tuckertree.runtimes import get_runtime
 from tuckertree.runtimes.quantization import WITH_WEIGHTS, Quantizer
-from tuckertree.runtimes.registry import get_runtime
 
 INT8_TOLERANCE = 0.1
 """Relative distance of the outputs that 8 bits may cost unless another is asked for."""

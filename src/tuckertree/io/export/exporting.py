@@ -175,7 +175,7 @@ def _batches(
     for batch in batches:
         if [x.shape[1:] for x in batch] != [x.shape[1:] for x in inputs]:
             raise TuckertreeError(
-                f"calibration images are {describe(batch)}, the network takes {describe(inputs)}"
+                f"calibration images are {describe(batch if len(batch) > 1 else batch[0])}, the network takes {describe(inputs)}"
             )
     if dynamic == "none":
         count = len(inputs[0])

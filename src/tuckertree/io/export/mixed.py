@@ -10,13 +10,14 @@ from typing import Any
 
 from torch import Tensor
 
-from tuckertree._base.errors import TuckertreeError
 from tuckertree.calibration.distances import IncomparableError, squared_error
 from tuckertree.runtimes import get_runtime
 from tuckertree.runtimes.quantization import WITH_WEIGHTS, Quantizer
 
 INT8_TOLERANCE = 0.1
 """Relative distance of the outputs that 8 bits may cost unless another is asked for."""
+_NAMED = 12
+"""Layers that are named in words."""
 _ENDING = re.compile(r"[./](weight|kernel|W)$")
 _STEP = re.compile(r"[./][^./]*$")
 
@@ -45,12 +46,16 @@ class Int8Layers:
     whole: float | None = None
     losses: Mapping[str, float] = field(default_factory=dict)
 
-    def text(self) -> str:
+    def lines(self, tolerance: float = INT8_TOLERANCE) -> list[str]:
         """The same in words."""
-        if not self.fp32:
-            return f"all {len(self.layers)} layers in 8 bits"
-        whole = "" if self.whole is None else f" (all in 8 bits: {self.whole:.1%} from the outputs in fp32)"
-        return f"{len(self.fp32)} of {len(self.layers)} layers stay in fp32{whole}"
+        count = f"{len(self.layers)} layers"
+        said = f"all {count} in 8 bits" if not self.fp32 else f"{len(self.fp32)} of {count} stay in fp32"
+        if self.distance is not None:
+            beside = f", with all in 8 bits {self.whole:.1%}" if self.fp32 and self.whole is not None else ""
+            allowed = f" ({tolerance:.3g} allowed)" if isfinite(tolerance) else ""
+            said += f": outputs {self.distance:.1%} from those in fp32{allowed}{beside}"
+        names = ", ".join(self.fp32[:_NAMED]) + (", ..." if len(self.fp32) > _NAMED else "")
+        return [f"layers      {said}", *([f"in fp32     {names}"] if names else [])]
 
     def to_json(self) -> dict[str, object]:
         """The same as JSON data."""
@@ -70,6 +75,7 @@ def quantize_sparingly(
     names: Collection[str] = (),
     tolerance: float = INT8_TOLERANCE,
     fits: Callable[[Any], bool] | None = None,
+    fp32: Collection[str] | None = None,
 ) -> tuple[Any, Int8Layers]:
     """Quantize a model in all layers but those that cost most, the fewest with which its outputs stay near enough.
 
@@ -92,6 +98,8 @@ def quantize_sparingly(
     fits
         Whether a quantized model is fast enough. Where the one that is near enough is not, fewer layers stay in single
         precision: as many as fit.
+    fp32
+        Names of the layers that stay in single precision, if that is known already; then nothing is tried.
 
     Returns
     -------
@@ -105,12 +113,15 @@ def quantize_sparingly(
         If the model cannot be quantized, or does not run.
     """
     layers = layers_of(quantizer.model, quantizer.unsuited, names)
-    every = quantizer.quantized()
+    stay = tuple(name for name in layers if name in (fp32 or ()))
+    every = _but(quantizer, layers, stay)
     try:
         distance_of = _distances(quantizer.model, samples)
         whole = distance_of(every)
     except IncomparableError:
-        return every, Int8Layers(tuple(layers))
+        return every, Int8Layers(tuple(layers), stay)
+    if fp32 is not None:
+        return every, Int8Layers(tuple(layers), stay, whole)
     if whole <= tolerance or len(layers) < 2:
         return every, Int8Layers(tuple(layers), (), whole, whole)
     losses = {name: distance_of(_but(quantizer, layers, layers.keys() - {name})) for name in layers}
@@ -199,7 +210,7 @@ def _least(holds: Callable[[int], bool], most: int) -> int:
 def _distances(proto: Any, samples: Sequence[Sequence[Tensor]]) -> Callable[[Any], float]:
     """Gives the relative distance of a model's outputs from those of this one."""
     if not samples:
-        raise TuckertreeError("there are no images to see by what 8 bits cost")
+        raise IncomparableError("there are no inputs to compare outputs on")
     runtime = get_runtime("onnxruntime")
 
     def outputs(model: Any) -> list[list[Tensor]]:

@@ -29,6 +29,7 @@ def quantize(
     names: Collection[str] = (),
     tolerance: float = inf,
     fits: Callable[[Any], bool] | None = None,
+    fp32: Collection[str] | None = None,
 ) -> Int8Layers:
     """Replace an ONNX file by its quantized form: QDQ, a scale for each output channel of a weight.
 
@@ -41,7 +42,7 @@ def quantize(
         Inputs to measure the range of the activations on, one batch at least, of the shape that the file takes.
     held_out
         Others, on which it is seen what 8 bits cost; without any all layers are in 8 bits.
-    names, tolerance, fits
+    names, tolerance, fits, fp32
         As of :func:`~tuckertree.io.export.mixed.quantize_sparingly`.
 
     Raises
@@ -50,7 +51,9 @@ def quantize(
         If the file cannot be quantized.
     """
     quantizer = Quantizer(path, batches)
-    proto, found = quantize_sparingly(quantizer, held_out, names=names, tolerance=tolerance, fits=fits)
+    proto, found = quantize_sparingly(
+        quantizer, held_out, names=names, tolerance=tolerance, fits=fits, fp32=fp32
+    )
     path.write_bytes(proto.SerializeToString())
     return found
 
@@ -63,7 +66,7 @@ def parted(batches: Sequence[Sample], *, divisible: bool = True) -> tuple[list[S
     count = sum(len(batch[0]) for batch in batches)
     left = min(isqrt(count), _HELD_OUT)
     fitted, held = list(batches), list[Sample]()
-    while left and fitted:
+    while left > 0 and fitted:
         last = fitted.pop()
         size = len(last[0])
         if divisible and size > left:

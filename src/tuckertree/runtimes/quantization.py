@@ -146,6 +146,7 @@ class Quantizer:
                 extra_options={},
             )
             quantizer.quantize_model()
+            quantizer.model.topological_sort()
             found = type(self.model)()
             found.CopyFrom(quantizer.model.model)
         _keep_exact(found, floating)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import inf, isfinite
 from pathlib import Path
@@ -21,7 +21,7 @@ from tuckertree.compression.onnx_batches import feeds_of
 from tuckertree.io.export import export
 from tuckertree.io.export.exporting import difference_to
 from tuckertree.io.export.mixed import INT8_TOLERANCE, Int8Layers
-from tuckertree.io.export.quantization import quantize
+from tuckertree.io.export.quantization import Sample, parted, quantize
 from tuckertree.io.folder import QUANTIZED
 from tuckertree.latency import fuse_as_planned
 from tuckertree.measure import ExampleInputs, copy_for_inference
@@ -162,18 +162,20 @@ def quantize_network(
         first = _tensors(next(iter(images.part(0, min(len(images), _BATCH)))))
         size = _write(rebalance_for_int8(fused, to_model(first, fused)), path, example)
         images, count = images.in_batches(size or _BATCH), _to_quantize_by(images)
-        every = (_tensors(inputs) for inputs in images.part(0, count))
-        held = [_tensors(inputs) for inputs in images.part(held_out(len(images)), len(images))]
+        every: Iterable[Sample] = (_tensors(inputs) for inputs in images.part(0, count))
+        held: list[Sample] = [_tensors(inputs) for inputs in images.part(held_out(len(images)), len(images))]
+        start = None
         if size is not None:  # the file takes whole batches alone
-            every = (batch for batch in map(_tensors, images) if len(batch[0]) == size)
-            held = [first] if len(first[0]) == size else []
+            wholes = [batch for batch in map(_tensors, images) if len(batch[0]) == size]
+            ranges, held = parted(wholes[: max(2, _IMAGES // size)], divisible=False)
+            images, every, start = Calibration(held, size, example), ranges, 0
+            count = size * len(ranges)
         layers = quantize(path, every, held, **_as_planned(plan, fits))
         runnable = get_runtime("onnxruntime").open(path)
         difference = difference_to(copy_for_inference(fused).cpu(), runnable.run, held[0] if held else first)
         del runnable
         loaded = _Loaded(runtime.open(path))
-        compared = images if size is None else Calibration(held, example=example)
-        (distance,) = distances_held_out(original, [loaded], compared)
+        (distance,) = distances_held_out(original, [loaded], images, start)
         del loaded  # a file that is still open cannot be removed everywhere
         return Int8Network(path.read_bytes(), count, difference, distance, layers)
 
@@ -235,11 +237,15 @@ def _to_quantize_by(images: Calibration) -> int:
 
 
 def distances_held_out(
-    original: nn.Module, models: Sequence[nn.Module], images: Calibration
+    original: nn.Module, models: Sequence[nn.Module], images: Calibration, start: int | None = None
 ) -> list[float | None]:
-    """Relative distance of outputs from the original's on images held out, None where there is none."""
+    """Relative distance of outputs from the original's on images held out, None where there is none.
+
+    These are the last of the images, those from ``start`` on where it is given.
+    """
+    start = held_out(len(images)) if start is None else start
     try:
-        found = output_distances(original, models, images, start=held_out(len(images)))
+        found = output_distances(original, models, images, start=start)
     except IncomparableError:
         return [None] * len(models)
     return [distance if isfinite(distance) else None for distance in found]

@@ -118,7 +118,7 @@ class Choosing:
     images: Calibration | None
     stopwatch: Stopwatch
     trial: Trial | None = None
-    too_slow: tuple[InPrecision, ...] = ()
+    others: tuple[InPrecision, ...] = ()
     spectra: Mapping[str, Spectra] = field(default_factory=dict)
     curve: tuple[TradeOff, ...] = ()
 
@@ -173,7 +173,7 @@ class Choosing:
     def planned(self, tick: ProgressCallback) -> list[Planned]:
         """The plan; of a budget that allows several precisions one for each that keeps the target.
 
-        What there was of the others is in :attr:`too_slow`.
+        What there was of the others is in :attr:`others`.
         """
         inventory, options = self._looked_at()
         if isinstance(self.rule, Budget) and self.rule.latency is not None:
@@ -191,6 +191,11 @@ class Choosing:
             plan = make_plan(inventory, spectra, self.rule, options)
             found = [Planned(replace(plan, before=gone_from(self.network.module)), inventory, spectra)]
         changing = [each for each in found if each.plan.changes]
+        self.others += tuple(
+            InPrecision(each.plan.latency.precision, _measured(each.plan), kept=True, unchanged=True)
+            for each in found
+            if each not in changing and each.plan.latency is not None
+        )
         if not changing:
             raise UnreachableTargetError(nothing_to_compress(found[0].plan))
         self.stopwatch.lap("plan")
@@ -230,12 +235,13 @@ class Choosing:
             nearest = refused[min(refused, key=lambda name: shares.get(name, inf))]
             if isinstance(nearest, LatencyNotKeptError) and self._may_do_more(rule):
                 how = advice(typed="--precision fp32,int8", called="Budget(precision=('fp32', 'int8'))")
-                raise LatencyNotKeptError(f"{nearest}; 8 bits may do more: {how}", nearest.nearest)
+                more = self._in_8_bits(rule, inventory, options)
+                raise LatencyNotKeptError(f"{nearest}; {more}: {how}", nearest.nearest)
             raise nearest
         missed = [name for name, each in found.items() if each.plan.latency and each.plan.latency.missed]
         if len(missed) == len(found):
             missed.remove(min(missed, key=shares.__getitem__))
-        self.too_slow += tuple(
+        self.others += tuple(
             InPrecision(name, share, kept=False)
             for name, share in shares.items()
             if name in missed or name in refused
@@ -257,6 +263,17 @@ class Choosing:
             return False
         return True
 
+    def _in_8_bits(self, rule: Budget, inventory: Inventory, options: Options) -> str:
+        """What 8 bits alone, which a budget does not allow, were measured to do."""
+        try:
+            _, alone = self.network.target(replace(rule, precision=(INT8,))).alone(inventory, options)
+        except TuckertreeError:
+            alone = None
+        if alone is None:
+            return "8 bits may do more"
+        faster = f"8 bits alone were measured at {1 / _measured(alone):.3g}x"
+        return f"{faster} and keep it" if keeps_target(alone) else f"{faster}, with chains they may do more"
+
     def _timed(self, rule: Budget, inventory: Inventory, options: Options, tick: ProgressCallback) -> Planned:
         """A plan that keeps a target of latency in the one precision of a rule."""
         target = self.network.target(rule)
@@ -265,7 +282,7 @@ class Choosing:
         if alone is not None and keeps_target(alone):  # then no layer need be timed
             return Planned(replace(alone, before=gone_from(self.network.module)), inventory)
         if alone is not None:  # it may be near enough to be preferred to what keeps the target
-            self.too_slow += (InPrecision(f"{rule.precision[0]} alone", _measured(alone), kept=False),)
+            self.others += (InPrecision(f"{rule.precision[0]} alone", _measured(alone), kept=False),)
         inventory, timer = target.measure(inventory, options, tick=tick)
         self.stopwatch.lap("times")
         surveyed = self._survey(inventory, options, target, timer, tick)

@@ -22,6 +22,7 @@ from tuckertree.calibration import (
 from tuckertree.calibration.distances import IncomparableError
 from tuckertree.compression.choosing import Choosing
 from tuckertree.compression.int8 import InPrecision, Int8Network, distances_held_out
+from tuckertree.compression.int8_timed import in_int8
 from tuckertree.compression.measures import measure_errors
 from tuckertree.compression.result import CompressionResult
 from tuckertree.core.decomposition import Spectra
@@ -74,9 +75,11 @@ def make_network(
         stopwatch.lap("calibration")
     else:  # 8 bits alone: there is nothing to fit
         compressed = apply(network.module, plan)
-    int8 = network.in_int8(compressed, plan, images) if is_int8(plan) else None
+    int8, plan = None, plan.noted(notes)
+    if is_int8(plan):
+        int8, plan = in_int8(network, compressed, plan, chosen.rule, images)
     stopwatch.lap("int8" if int8 else "calibration")
-    return Made(compressed, plan.noted(notes), distances, int8)
+    return Made(compressed, plan, distances, int8)
 
 
 def nearest(chosen: Choosing, found: Sequence[Made]) -> Made:
@@ -85,7 +88,7 @@ def nearest(chosen: Choosing, found: Sequence[Made]) -> Made:
     Where that cannot be seen, the first of them.
     """
     images, original = chosen.images, chosen.network.module
-    if images is None or (len(found) == 1 and not chosen.too_slow):
+    if images is None or (len(found) == 1 and not chosen.others):
         return found[0]
     plain = [made.model for made in found if made.int8 is None]
     measured = iter(distances_held_out(original, plain, images) if plain else [])
@@ -101,7 +104,7 @@ def nearest(chosen: Choosing, found: Sequence[Made]) -> Made:
         if made.plan.latency is not None
     ]
     best = min(range(len(found)), key=lambda i: inf if (far := distances[i]) is None else far)
-    return replace(found[best], precisions=(*tried, *chosen.too_slow))
+    return replace(found[best], precisions=(*tried, *chosen.others))
 
 
 def make_result(
@@ -113,7 +116,7 @@ def make_result(
     tuning: Tuning | None = None
     if length is not None and images is not None:
         compressed, tuning = _tuned(compressed, network.module, plan, images, length, tick)
-        int8 = network.in_int8(compressed, plan, images) if int8 is not None else None
+        int8 = network.in_int8(compressed, plan, images) if int8 is not None else None  # the same layers
         stopwatch.lap("tuning")
     compressed, plan = network.finished(compressed, plan, inventory)
     layers = filter(network.weighs, inventory.layers)

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from torch import nn
 
 from tuckertree.calibration import Calibration, CalibrationData
-from tuckertree.compression.int8 import Int8Network
+from tuckertree.compression.int8 import Fits, Int8Network
 from tuckertree.compression.onnx_output import OnnxOutput
 from tuckertree.io.sizes import Size
 from tuckertree.latency import LatencyTarget
@@ -74,8 +74,10 @@ class Network(ABC):
         """Refuse a precision that a network of its kind cannot be compressed in."""
 
     @abstractmethod
-    def in_int8(self, compressed: nn.Module, plan: Plan, images: Calibration) -> Int8Network:
-        """A compressed module in 8 bits, in the form that the plan says."""
+    def in_int8(
+        self, compressed: nn.Module, plan: Plan, images: Calibration, fits: Fits | None = None
+    ) -> Int8Network:
+        """A compressed module in 8 bits, in the form that the plan says, but for layers that lose most by it, while it fits."""
 
     def weighs(self, layer: Layer) -> bool:  # noqa: ARG002
         """Whether a layer is a module with a weight of its own."""

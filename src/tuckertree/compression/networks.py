@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from tuckertree._base.errors import UsageError
 from tuckertree.calibration import Calibration, CalibrationData, check_images, rebalance_for_int8
-from tuckertree.compression.int8 import Int8Network, check_single_input, quantize_file, quantize_network
+from tuckertree.compression.int8 import Fits, Int8Network, check_positional, quantize_file, quantize_network
 from tuckertree.compression.network import Network
 from tuckertree.compression.onnx_batches import first_sample, onnx_calibration, trial_feeds
 from tuckertree.compression.onnx_output import OnnxOutput
@@ -106,15 +106,17 @@ class TorchNetwork(Network):
     def check_precision(self, precision: str) -> None:
         """As :meth:`Network.check_precision`."""
         if precision == INT8:
-            check_single_input(self._inputs)
+            check_positional(self._inputs)
             if any(p.dtype == torch.float64 for p in self._model.parameters()):
                 raise UsageError(
                     "int8 is for networks in single precision, this one is in double; leave int8 out"
                 )
 
-    def in_int8(self, compressed: nn.Module, plan: Plan, images: Calibration) -> Int8Network:
+    def in_int8(
+        self, compressed: nn.Module, plan: Plan, images: Calibration, fits: Fits | None = None
+    ) -> Int8Network:
         """As :meth:`Network.in_int8`."""
-        return quantize_network(compressed, self._model, plan, self._inputs, images)
+        return quantize_network(compressed, self._model, plan, self._inputs, images, fits)
 
     def finished(self, compressed: nn.Module, plan: Plan, inventory: Inventory) -> tuple[nn.Module, Plan]:  # noqa: ARG002
         """As :meth:`Network.finished`."""
@@ -240,14 +242,16 @@ class OnnxNetwork(Network):
                 "onnx.version_converter, or leave int8 out"
             )
 
-    def in_int8(self, compressed: nn.Module, plan: Plan, images: Calibration) -> Int8Network:
+    def in_int8(
+        self, compressed: nn.Module, plan: Plan, images: Calibration, fits: Fits | None = None
+    ) -> Int8Network:
         """As :meth:`Network.in_int8`."""
         layers, original = self._open(None).layers, self._onnx_module()
         example = next(iter(images.part(0, min(len(images), _IMAGES))))
         compressed = rebalance_for_int8(fuse_as_planned(compressed, plan), example)
         round_as_stored(layers, compressed)
         proto = rewrite(self.graph, layers, original, compressed)
-        return quantize_file(proto, original, self.graph, images)
+        return quantize_file(proto, original, self.graph, plan, images, fits)
 
     def weighs(self, layer: Layer) -> bool:
         """As :meth:`Network.weighs`."""

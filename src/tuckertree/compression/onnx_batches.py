@@ -110,9 +110,9 @@ def onnx_calibration(source: CalibrationData, graph: Graph) -> Calibration:
     return Calibration(OnnxBatches(source, graph), fixed_batch(graph) or _BATCH)
 
 
-def feeds_of(images: Calibration, count: int) -> list[Feed]:
-    """The first ``count`` samples as arrays."""
-    return [batch.feed for batch in images.part(0, count) if isinstance(batch, FeedBatch)]
+def feeds_of(images: Calibration, start: int, stop: int) -> list[Feed]:
+    """The samples ``start`` to ``stop - 1`` as arrays."""
+    return [batch.feed for batch in images.part(start, stop) if isinstance(batch, FeedBatch)]
 
 
 def first_sample(graph: Graph, input_size: Sizes, input_values: Values, images: Calibration | None) -> Feed:
@@ -147,7 +147,7 @@ def trial_feeds(
         made_up = is_made_up(graph, input_values)
         name = "one random input" if made_up else "the values given"
         return [example_feed(graph, input_size, input_values=input_values)], name, made_up
-    feeds = feeds_of(images, _COMPARED)
+    feeds = feeds_of(images, 0, _COMPARED)
     return feeds, f"{sum(map(samples_of, feeds))} calibration images", False
 
 

@@ -104,10 +104,23 @@ class CompressionResult:
         tuned = [] if self.tuning is None else [f"tuned       {self.tuning}"]
         kept = [] if self.accuracy is None else self.accuracy.lines()
         each = "; ".join(map(str, self.precisions))
-        taken = ": the nearest is taken" if sum(one.kept for one in self.precisions) > 1 else ""
-        chosen = [f"precisions  {each}{taken}"] if self.precisions else []
+        chosen = [f"precisions  {each}{self._why()}"] if self.precisions else []
         chosen += [] if self.int8 is None else self.int8.lines()
         return fitted + tuned + kept + chosen + ([] if self.output is None else self.output.lines())
+
+    def _why(self) -> str:
+        """Which of the precisions was taken, and why."""
+        tried = {one.precision: one for one in self.precisions if not one.precision.endswith(" alone")}
+        if self.plan.latency is None or len(tried) < 2:
+            return ""
+        others = [one for name, one in tried.items() if name != self.plan.latency.precision]
+        if any(one.kept and not one.unchanged for one in others):
+            why = "the nearest of those that keep the target"
+        elif any(one.unchanged for one in others):
+            why = "the others would change nothing"
+        else:
+            why = "no other keeps the target"
+        return f": {self.plan.latency.precision} is taken, {why}"
 
     @property
     def warnings(self) -> list[str]:

@@ -100,6 +100,10 @@ class FileBenchmark(PlanBenchmark):
                 new.write_bytes(quantized(new, batches_for_time(self._inputs)).SerializeToString())
             return _ready(self.runtime, new, self._inputs)
 
+    def opened(self, path: Path) -> Callable[[], object]:
+        """As :meth:`PlanBenchmark.opened`."""
+        return _ready(self.runtime, path, self._inputs)
+
 
 def _ready(runtime: Runtime, path: Path, inputs: Sequence[Tensor]) -> Callable[[], object]:
     run = runtime.open(path).bind(inputs)

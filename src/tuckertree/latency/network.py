@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 from torch import Tensor, nn
 
@@ -89,6 +90,10 @@ class PlanBenchmark(ABC):
         Weights of chains may be random: a time does not depend on them.
         """
 
+    @abstractmethod
+    def opened(self, path: Path) -> Callable[[], object]:
+        """Make an ONNX file that was made of the network ready: what is returned runs it once."""
+
     def seconds(self) -> float:
         """Least time of the dense network: what disturbs a run, or many in a row, only ever adds to it."""
         with self.runtime.active():
@@ -97,7 +102,14 @@ class PlanBenchmark(ABC):
 
     def __call__(self, plan: Plan) -> Timing:
         """Time of the network as planned over that of the dense one, both in turns."""
-        runs = [self._dense, self.planned(plan)]
+        return self._against_dense(self.planned(plan))
+
+    def time_file(self, path: Path) -> Timing:
+        """Time of an ONNX file that was made of the network over that of the dense one, both in turns."""
+        return self._against_dense(self.opened(path))
+
+    def _against_dense(self, run: Callable[[], object]) -> Timing:
+        runs = [self._dense, run]
         with self.runtime.active():
             _, (_, ratio) = time_until_steady(runs, repeats=_ROUNDS, shortest=_SHORTEST, pause=_PAUSE)
         return ratio
@@ -135,6 +147,10 @@ class NetworkBenchmark(PlanBenchmark):
     def planned(self, plan: Plan) -> Callable[[], object]:
         """As :meth:`PlanBenchmark.planned`."""
         return self.runtime.load(random_as_planned(self._model, plan), self._inputs).bind(self._inputs)
+
+    def opened(self, path: Path) -> Callable[[], object]:
+        """As :meth:`PlanBenchmark.opened`."""
+        return self.runtime.open(path).bind(self._inputs)
 
 
 def random_as_planned(model: nn.Module, plan: Plan) -> nn.Module:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 from torch import nn
 
 from tuckertree._base.progress import ProgressCallback, no_progress
 from tuckertree.latency.network import NetworkBenchmark, PlanBenchmark
-from tuckertree.latency.target import measured_latency, meet_target
+from tuckertree.latency.target import TOO_SLOW, measured_latency, meet_target
 from tuckertree.latency.time_model import LayerBenchmark, RuntimeBenchmark, TimeModel
-from tuckertree.measure import ExampleInputs
+from tuckertree.measure import ExampleInputs, Timing
 from tuckertree.planning import DENSE, Budget, Decisions, Inventory, Options, Plan
 from tuckertree.planning.planner import leave_dense
 from tuckertree.runtimes import FP32, Runtime, find_runtime, get_runtime
@@ -89,6 +90,11 @@ class LatencyTarget:
         target = float(self.rule.latency or 1)
         latency = measured_latency(inventory, target, measured.median, measured, 1, fastest=False)
         return inventory, self._on_runtime(replace(plan, latency=latency))
+
+    def keeps(self, path: Path) -> tuple[bool, Timing]:
+        """Whether an ONNX file that was made of the network keeps the target, and its time over the dense network's."""
+        found = self._network.time_file(path)
+        return found.median <= TOO_SLOW * float(self.rule.latency or 1), found
 
     def plan(
         self,

@@ -25,6 +25,19 @@ def environment() -> dict[str, str | int]:
     return found
 
 
+def has_vnni() -> bool | None:
+    """Whether the CPU multiplies 8-bit integers without saturation, by VNNI instructions; None if that is not known.
+
+    It is known on Linux on x86; other architectures have instructions of their own.
+    """
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return None
+    flags = next((line.partition(":")[2].split() for line in lines if line.startswith("flags")), None)
+    return None if flags is None else not {"avx512_vnni", "avx_vnni"}.isdisjoint(flags)
+
+
 def processor() -> str:
     """Name of the CPU's model, or an empty text."""
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 from tuckertree._base.errors import TuckertreeError, UsageError
 from tuckertree._base.reading import read_as
@@ -59,6 +59,8 @@ class LayerPlan:
         Predicted time before and after, where a budget of latency was kept.
     group
         Names of the layers that were decided together with this one, itself among them; None if it was alone.
+    precision
+        Of a network in 8 bits, ``int8`` or, where that would cost too much of the outputs, ``fp32``; None if nothing is said.
 
     Raises
     ------
@@ -91,6 +93,7 @@ class LayerPlan:
     form: tuple[int, ...] | None = None
     seconds: tuple[float, float] | None = None
     group: tuple[str, ...] | None = None
+    precision: Literal["fp32", "int8"] | None = None
 
     def __post_init__(self) -> None:
         if self.method not in (known := (*known_methods(), DENSE)):
@@ -244,6 +247,13 @@ class Plan:
         """Whether anything becomes smaller: layers, or the numbers that all of them compute with."""
         return bool(self.compressed or self.pruned or (self.latency and self.latency.precision != "fp32"))
 
+    @property
+    def in_fp32(self) -> tuple[str, ...] | None:
+        """Names of the layers that stay in single precision in a network in 8 bits; None where it is not decided."""
+        if all(layer.precision is None for layer in self.layers):
+            return None
+        return tuple(layer.name for layer in self.layers if layer.precision == "fp32")
+
     def noted(self, notes: Mapping[str, str]) -> Plan:
         """The same plan with more in the reasons of some layers, by name."""
         layers = (
@@ -256,8 +266,9 @@ class Plan:
         """The plan as JSON data."""
         data = asdict(self)
         for layer in data["layers"]:
-            if layer["group"] is None:
-                del layer["group"]
+            for name in ("group", "precision"):
+                if layer[name] is None:
+                    del layer[name]
         if self.latency:
             data["latency"] = self.latency.to_json()
         for name in ("pruned", "before"):

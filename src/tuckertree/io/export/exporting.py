@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 
 import torch
@@ -12,7 +13,8 @@ from torch import Tensor, nn
 from tuckertree._base.atomic import atomic_files, check_free_file
 from tuckertree._base.errors import TuckertreeError, UsageError, first_line
 from tuckertree.calibration import rebalance_for_int8
-from tuckertree.io.export.quantization import quantize
+from tuckertree.io.export.mixed import INT8_TOLERANCE, Int8Layers
+from tuckertree.io.export.quantization import Sample, layer_names, parted, quantize
 from tuckertree.measure import ExampleInputs, copy_for_inference
 from tuckertree.measure import run as run_once
 from tuckertree.measure.forward import describe
@@ -21,7 +23,6 @@ from tuckertree.runtimes.onnx_model import traceable
 from tuckertree.runtimes.runtime import reference_outputs
 
 _TOLERANCES = {torch.float16: 1e-2, torch.bfloat16: 5e-2, torch.float64: 1e-9}
-_TOLERANCE_INT8 = 0.5
 _IMAGES = 32
 """That the factors of chains are chosen by, before a file is quantized."""
 Compute = Callable[[Sequence[Tensor]], list[Tensor]]
@@ -47,6 +48,8 @@ class Exported:
         Shapes of the inputs it was compared on.
     unquantized
         For a quantized file the difference before it was, on the same inputs.
+    int8
+        Of a quantized file, which layers are in 8 bits and what that costs; the tolerance is then of its distance.
     """
 
     path: Path
@@ -56,6 +59,7 @@ class Exported:
     tolerance: float
     compared: tuple[tuple[tuple[int, ...], ...], ...]
     unquantized: float | None = None
+    int8: Int8Layers | None = None
 
 
 def export(
@@ -65,7 +69,7 @@ def export(
     *,
     to: str | None = None,
     dynamic: Dynamic = "batch",
-    calibration: Iterable[Tensor] | None = None,
+    calibration: Iterable[Tensor | Sequence[Tensor]] | None = None,
     tolerance: float | None = None,
     overwrite: bool = False,
 ) -> Exported:
@@ -88,12 +92,14 @@ def export(
     dynamic
         Sizes that stay free: ``"none"``, ``"batch"``, or ``"size"`` for the batch and all spatial sizes.
     calibration
-        Batches of inputs to quantize an ONNX file by, to 8 bits; the network has one input then. Chains are written
-        with factors that lose little by it (:func:`~tuckertree.calibration.rebalance_for_int8`). The file is
-        compared before it is quantized, and again after it on the first batch, where 0.5 is allowed: rounding to
-        8 bits does change the outputs, and only labelled data say what that costs.
+        Batches of inputs to quantize an ONNX file by, to 8 bits: tensors, or sequences of them for several inputs. Chains are
+        written with factors that lose little by it (:func:`~tuckertree.calibration.rebalance_for_int8`). The file is
+        compared before it is quantized. Layers that lose most by it stay in single precision, the fewest with
+        which the outputs keep the tolerance: rounding to 8 bits does change them, and only labelled data say what that costs.
     tolerance
-        Largest difference allowed, relative to the largest output: by default 1e-4 in single precision.
+        Largest difference allowed, relative to the largest output: by default 1e-4 in single precision. In 8 bits the relative
+        distance of the outputs from those in single precision, on the last of the calibration inputs, which are held out:
+        by default 0.1; infinite, and all layers are in 8 bits.
     overwrite
         Replace a file that is there.
 
@@ -123,8 +129,8 @@ def export(
     if tolerance is not None and not tolerance >= 0:
         raise UsageError(f"the tolerance is 0 or more, not {tolerance}")
     inputs = _positional(example_inputs)
-    if calibration is not None and (to != "onnx" or len(inputs) != 1):
-        raise UsageError("quantization is for ONNX files of networks with one input")
+    if calibration is not None and to != "onnx":
+        raise UsageError("quantization is for ONNX files")
     run_once(model, inputs)  # what does not run is said before anything else
     model = copy_for_inference(model).cpu()
     inputs = tuple(x.detach().cpu() for x in inputs)
@@ -138,39 +144,54 @@ def export(
         runtime.write(written, inputs, new, dynamic)
         compute = runtime.open(new).run
         before = allowed if batches is None else _TOLERANCES.get(inputs[0].dtype, 1e-4)
-        difference, unquantized = _check(f"the {to} file", model, compute, samples, before), None
+        difference, unquantized, int8 = _check(f"the {to} file", model, compute, samples, before), None, None
         if batches is not None:
-            exact = compute
-            sample, compute = quantize(new, batches)
-            samples, allowed = [sample], _TOLERANCE_INT8 if tolerance is None else tolerance
-            unquantized = difference_to(model, exact, sample)
-            difference = _check("the file in 8 bits", model, compute, samples, allowed)
-            del exact
+            samples, allowed = (
+                [_some(batches[0], dynamic)],
+                INT8_TOLERANCE if tolerance is None else tolerance,
+            )
+            unquantized = difference_to(model, compute, samples[0])
+            ranges, held = parted(batches, divisible=dynamic != "none")
+            int8 = quantize(new, ranges, held, names=layer_names(written), tolerance=allowed)
+            _check_int8(int8, allowed)
+            compute = runtime.open(new).run
+            difference = _check("the file in 8 bits", model, compute, samples, inf)
         size = sum(file.stat().st_size for file in new.parent.iterdir())
         del compute  # a file that is still open cannot be moved everywhere
     shapes = tuple(tuple(tuple(x.shape) for x in sample) for sample in samples)
-    return Exported(path, to, size, difference, allowed, shapes, unquantized)
+    return Exported(path, to, size, difference, allowed, shapes, unquantized, int8)
 
 
-def _some(batch: Tensor, dynamic: Dynamic) -> Tensor:
+def _some(batch: Sample, dynamic: Dynamic) -> tuple[Tensor, ...]:
     """Images to choose factors by: few, where the batch is free."""
-    return batch if dynamic == "none" else batch[:_IMAGES]
+    return tuple(batch) if dynamic == "none" else tuple(x[:_IMAGES] for x in batch)
 
 
-def _batches(calibration: Iterable[Tensor], inputs: Sequence[Tensor], dynamic: Dynamic) -> list[Tensor]:
+def _batches(
+    calibration: Iterable[Tensor | Sequence[Tensor]], inputs: Sequence[Tensor], dynamic: Dynamic
+) -> list[Sample]:
     """Batches to quantize by; for a file without free sizes in batches that it takes, what does not fill one left out."""
-    batches = list(calibration)
+    batches: list[Sample] = [[x] if isinstance(x, Tensor) else list(x) for x in calibration]
     for batch in batches:
-        if batch.shape[1:] != inputs[0].shape[1:]:
+        if [x.shape[1:] for x in batch] != [x.shape[1:] for x in inputs]:
             raise TuckertreeError(
-                f"calibration images are {describe(batch)}, the network takes {describe(inputs)}"
+                f"calibration images are {describe(batch if len(batch) > 1 else batch[0])}, the network takes {describe(inputs)}"
             )
     if dynamic == "none":
         count = len(inputs[0])
-        batches = [part for batch in batches for part in batch.split(count) if len(part) == count]
+        parts = (zip(*(x.split(count) for x in batch), strict=True) for batch in batches)
+        batches = [part for some in parts for part in some if len(part[0]) == count]
     if not batches:
         raise TuckertreeError("there are no calibration images to quantize by")
     return batches
+
+
+def _check_int8(int8: Int8Layers, allowed: float) -> None:
+    if int8.distance is not None and not int8.distance <= allowed:
+        raise TuckertreeError(
+            f"8 bits in one layer alone move the outputs by {int8.distance:.2g} of their norm, {allowed:.2g} is allowed "
+            "(--tolerance); nothing was written"
+        )
 
 
 def _check(

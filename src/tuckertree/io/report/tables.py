@@ -134,6 +134,11 @@ def plan_table(result: Compressed) -> FittingTable:
             rows[-1] = (*rows[-1][:-1], form_text(layer), _times(layer), layer.reason)
     if plan.latency is not None:
         columns = (*columns[:-1], "run as", ">predicted\nms", columns[-1])
+    if plan.in_fp32 is not None:
+        columns = (*columns[:-1], "precision", columns[-1])
+        rows = [
+            (*row[:-1], layer.precision or "", row[-1]) for row, layer in zip(rows, plan.layers, strict=True)
+        ]
     first, last = (bound, error) if hold else (error, bound)
     expendable = ("kind", "kernel", first, "parameters", last, "MACs", "method")
     return FittingTable(columns, rows, expendable, note="reason")
@@ -154,10 +159,19 @@ def _times(layer: LayerPlan) -> str:
     return before if layer.seconds[0] == layer.seconds[1] else f"{before} > {after}"
 
 
-def inventory_table(inventory: Inventory) -> FittingTable:
-    """Table of a model's layers, in the order of the forward."""
-    columns = ("layer", "kind", "kernel", ">groups", "stride", ">parameters", ">MACs", "note")
-    rows = [
+def inventory_table(inventory: Inventory, precisions: Mapping[str, str | None] | None = None) -> FittingTable:
+    """Table of a model's layers, in the order of the forward; with their precisions where there are several."""
+    columns: tuple[str, ...] = (
+        "layer",
+        "kind",
+        "kernel",
+        ">groups",
+        "stride",
+        ">parameters",
+        ">MACs",
+        "note",
+    )
+    rows: list[tuple[str, ...]] = [
         (
             layer.name,
             layer.spec.kind,
@@ -170,6 +184,9 @@ def inventory_table(inventory: Inventory) -> FittingTable:
         )
         for layer in inventory.layers
     ]
+    if precisions is not None:
+        columns = (*columns[:-1], "precision", columns[-1])
+        rows = [(*row[:-1], precisions.get(row[0]) or "", row[-1]) for row in rows]
     return FittingTable(columns, rows, ("kind", "stride", "groups", "kernel"), note="note")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
-from math import inf, isfinite
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
@@ -71,7 +71,11 @@ def export(
     ] = None,
     limit: Annotated[int | None, typer.Option(help="Look at this many of them only.", min=1)] = None,
     tolerance: Annotated[
-        float | None, typer.Option(help="Largest difference of the outputs, relative to their largest.")
+        float | None,
+        typer.Option(
+            help="Largest difference of the outputs, relative to their largest; with --quantize relative distance that 8 bits "
+            "may cost: layers that lose most stay in fp32. [0.1]"
+        ),
     ] = None,
     weights: Weights = None,
     architecture: BuiltBy = None,
@@ -94,6 +98,7 @@ def export(
     from tuckertree.measure import evaluate
     from tuckertree.runtimes import ContractedLayer, Dynamic, formats, get_runtime
     from tuckertree.runtimes import contract as contract_model
+    from tuckertree.runtimes.quantization import doubts_of_cpu
     from tuckertree.tools.data import batches as batches_of
     from tuckertree.tools.data import open_images
     from tuckertree.tools.opening import open_model
@@ -149,8 +154,6 @@ def export(
     images = calibration_images_of(calibration, opened, calibration_images or 256)
     batches = None if images is None else (x for x, _ in batches_of(images, 32))
     labelled = None if data is None else open_images(data, opened.preprocessing, limit=limit)
-    if quantize and labelled and tolerance is None:
-        tolerance = inf  # what 8 bits cost is measured on the labelled images, and said
     if int8 is not None:
         written = export_int8(int8, network, output, opened.example, tolerance=tolerance, overwrite=overwrite)
     else:
@@ -170,10 +173,12 @@ def export(
             measured[name] = evaluate(module, batches_of(labelled, 1 if dynamic == "none" else 64))
     accuracy = {name: found.top1 for name, found in measured.items()}
     worse = _lost(written, accuracy, in_8_bits=bool(quantize or int8))
-    if worse:
-        stderr.print(f"warning: {worse}", soft_wrap=True, highlight=False)
+    warnings = [*([worse] if worse else []), *(doubts_of_cpu() if quantize or int8 else [])]
+    for warning in warnings:
+        stderr.print(f"warning: {warning}", soft_wrap=True, highlight=False)
     if as_json:
-        found = {**asdict(written), "path": str(written.path), "warnings": [worse] if worse else []}
+        found = {**asdict(written), "path": str(written.path), "warnings": warnings}
+        found["layers"] = None if written.int8 is None else written.int8.to_json()
         if not isfinite(written.tolerance):
             found["tolerance"] = None
         print_json(
@@ -197,12 +202,14 @@ def export(
     stdout.print(f"size        {written.size / 2**20:.2f} MiB")
     stdout.print(f"compared    inputs {shapes}", soft_wrap=True, highlight=False)
     before = "" if written.unquantized is None else f"{written.unquantized:.2g} in float, in 8 bits "
-    allowed = f" ({written.tolerance:.0e} allowed)" if isfinite(written.tolerance) else ""
+    allowed = f" ({written.tolerance:.0e} allowed)" if isfinite(written.tolerance) and not quantize else ""
     stdout.print(
         f"difference  {before}{written.difference:.2g} of the largest output{allowed}",
         soft_wrap=True,
         highlight=False,
     )
+    for line in () if written.int8 is None else written.int8.lines(written.tolerance):
+        stdout.print(line, soft_wrap=True, highlight=False)
     if accuracy:
         stdout.print(f"top-1       {measured['model'].text()} -> {measured['file'].text()} in the file")
     stdout.print(f"saved       {output}", soft_wrap=True)

@@ -32,7 +32,7 @@ from tuckertree.tools.cli.options import (
 if TYPE_CHECKING:
     from tuckertree.compression import Sensitivity
     from tuckertree.core.decomposition import Spectra
-    from tuckertree.planning import Inventory, TradeOff
+    from tuckertree.planning import Inventory, Plan, TradeOff
 
 
 @command
@@ -118,7 +118,7 @@ def inspect(
         if spectra:
             _show_spectra(survey(network.module, inventory, Options()), as_json=as_json)
             return
-    _show_inventory(inventory, where, as_json=as_json)
+    _show_inventory(inventory, where, opened.plan if opened else None, as_json=as_json)
 
 
 def _show_curve(points: Sequence[TradeOff], *, as_json: bool) -> None:
@@ -159,13 +159,16 @@ def _show_sensitivity(found: Sensitivity, source: str, *, as_json: bool) -> None
     )
 
 
-def _show_inventory(inventory: Inventory, where: str, *, as_json: bool) -> None:
+def _show_inventory(inventory: Inventory, where: str, plan: Plan | None, *, as_json: bool) -> None:
     from tuckertree.io.report import inventory_table, short
 
+    precisions = None
+    if plan is not None and plan.in_fp32 is not None:
+        precisions = {layer.name: layer.precision for layer in plan.layers}
     if as_json:
-        print_json(asdict(inventory))
+        print_json({**asdict(inventory), **({} if precisions is None else {"precisions": precisions})})
         return
-    print_table(inventory_table(inventory))
+    print_table(inventory_table(inventory, precisions))
     for note in inventory.notes:
         stdout.print(Text(printable(f"note: {note}")), soft_wrap=True)
     stdout.print(f"{short(inventory.parameters)} parameters, {short(inventory.macs)} MACs{where}")

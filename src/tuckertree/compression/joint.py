@@ -1,0 +1,156 @@
+"""Widths of many groups of channels that share layers, chosen together.
+
+A layer costs its share of inputs times its share of outputs, and stays plain where channels go from it; where none
+go it may be of low rank. For one price of a unit of cost the groups are decided one after the other until none gains: there
+may be better choices, which is why that starts from several. All prices together give the choices between which a budget
+decides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+Steps = tuple[int, ...]
+"""For each group the number of its step."""
+
+PARTS = 16
+"""Equal parts of a layer's inputs or outputs at whose ends its cost is given."""
+_PRICES = 48
+_SWEEPS = 8
+_BETWEEN = 4
+"""Choices on the way from that of one price to that of the next: at most so many."""
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What layers cost, of one kind.
+
+    Attributes
+    ----------
+    dense
+        Of each layer as it is ``[L]``.
+    of_inputs, of_outputs
+        The share of it at 0, 1/16, ... of its inputs, and of its outputs ``[L, 17]``.
+    others
+        Losses and costs of the candidates of each layer, itself among them.
+    """
+
+    dense: Floats
+    of_inputs: Floats
+    of_outputs: Floats
+    others: Sequence[tuple[Floats, Floats]]
+
+
+class JointWidths:
+    """Groups of channels, each with steps of fewer and fewer channels.
+
+    Parameters
+    ----------
+    inputs, outputs
+        What share of each layer's inputs, and outputs, a channel of each group is ``[L, G]``.
+    gone, losses
+        For each group how many channels have gone at each of its steps, and what is lost: nothing at the first.
+    """
+
+    def __init__(
+        self, inputs: Floats, outputs: Floats, gone: Sequence[Floats], losses: Sequence[Floats]
+    ) -> None:
+        self._inputs, self._outputs, self._gone, self._losses = inputs, outputs, gone, losses
+        self._layers = [np.flatnonzero(inputs[:, g] + outputs[:, g]) for g in range(len(gone))]
+
+    def choices(self, costs: Costs) -> list[Steps]:
+        """Choices from none to all channels gone, each once."""
+        steps = (0,) * len(self._gone)
+        found = {steps: None}
+        for price in self._prices(costs):
+            best = np.array([(loss + price * cost).min() for loss, cost in costs.others])
+            plain = self._descended(steps, costs, price, price * costs.dense)
+            starts = {steps: None, (0,) * len(steps): None, plain: None}
+            ends = {self._descended(start, costs, price, best): None for start in starts}
+            last, steps = steps, min(ends, key=lambda end: self._value(end, costs, price, best))
+            found |= dict.fromkeys([*_way(last, steps), steps])
+        return list(found)
+
+    def _prices(self, costs: Costs) -> Floats:
+        """Prices at which single groups and layers change."""
+        none = (0,) * len(self._gone)
+        slopes = []
+        for g, losses in enumerate(self._losses):
+            saved = -np.diff(self._cost(g, none, costs).sum(0))
+            slopes.append(np.diff(losses)[saved > 0] / saved[saved > 0])
+        for (losses, cost), dense in zip(costs.others, costs.dense, strict=True):
+            cheaper = cost < dense
+            slopes.append(losses[cheaper] / (dense - cost[cheaper]))
+        every = np.concatenate(slopes)
+        every = every[np.isfinite(every) & (every > 0)]
+        return np.quantile(every, np.linspace(0, 1, _PRICES)) if len(every) else every
+
+    def _descended(self, steps: Steps, costs: Costs, price: float, best: Floats) -> Steps:
+        """Choices of single groups, one after the other, until none gains; ``best`` is of layers that nothing goes from."""
+        now = list(steps)
+        for _ in range(_SWEEPS):
+            before = tuple(now)
+            touched = sum((self._touches(g) for g, step in enumerate(now) if step), np.zeros(len(best), int))
+            for g, losses in enumerate(self._losses):
+                own = self._layers[g]
+                cost = price * self._cost(g, now, costs)
+                values = losses + cost.sum(0)
+                others = touched[own] - (now[g] > 0) > 0
+                values[0] = losses[0] + np.where(others, cost[:, 0], best[own]).sum()
+                step = int(values.argmin())
+                touched[own] += int(step > 0) - int(now[g] > 0)
+                now[g] = step
+            if tuple(now) == before:
+                break
+        return tuple(now)
+
+    def _touches(self, group: int) -> npt.NDArray[np.int64]:
+        found = np.zeros(len(self._inputs), int)
+        found[self._layers[group]] = 1
+        return found
+
+    def _cost(self, group: int, steps: Sequence[int], costs: Costs) -> Floats:
+        """Cost of each layer of a group at each of its steps, with the others as they are."""
+        own, gone = self._layers[group], self._left_out(steps)
+        gone[group] = 0
+        every = self._gone[group]
+        inputs = (1 - self._inputs[own] @ gone)[:, None] - np.outer(self._inputs[own, group], every)
+        outputs = (1 - self._outputs[own] @ gone)[:, None] - np.outer(self._outputs[own, group], every)
+        of_inputs, of_outputs = _at(costs.of_inputs[own], inputs), _at(costs.of_outputs[own], outputs)
+        return costs.dense[own, None] * of_inputs * of_outputs
+
+    def _left_out(self, steps: Sequence[int]) -> Floats:
+        return np.array([gone[step] for gone, step in zip(self._gone, steps, strict=True)])
+
+    def _value(self, steps: Steps, costs: Costs, price: float, best: Floats) -> float:
+        gone = self._left_out(steps)
+        touched = (self._inputs + self._outputs) @ gone > 0
+        inputs, outputs = 1 - self._inputs @ gone, 1 - self._outputs @ gone
+        shares = _at(costs.of_inputs, inputs[:, None]) * _at(costs.of_outputs, outputs[:, None])
+        lost = sum(losses[step] for losses, step in zip(self._losses, steps, strict=True))
+        return float(lost + np.where(touched, price * costs.dense * shares[:, 0], best).sum())
+
+
+def _at(table: Floats, shares: Floats) -> Floats:
+    """What tables ``[L, 17]`` have at shares ``[L, n]``, linear between their points."""
+    place = shares.clip(0, 1) * PARTS
+    low = np.minimum(place.astype(int), PARTS - 1)
+    rows, part = np.arange(len(table))[:, None], place - low
+    found: Floats = table[rows, low] * (1 - part) + table[rows, low + 1] * part
+    return found
+
+
+def _way(start: Steps, end: Steps) -> Iterator[Steps]:
+    """Some choices between two: those on the way on which one group after the other changes."""
+    changed = [g for g, (a, b) in enumerate(zip(start, end, strict=True)) if a != b]
+    every = max(-(-len(changed) // (_BETWEEN + 1)), 1)
+    now = list(start)
+    for number, g in enumerate(changed[:-1], 1):
+        now[g] = end[g]
+        if number % every == 0:
+            yield tuple(now)

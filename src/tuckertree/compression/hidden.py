@@ -152,12 +152,18 @@ def _joint(
     ]
     widths = JointWidths(inputs, outputs, gone, [np.array([loss for _, loss in some]) for some in steps])
     found: dict[tuple[int, ...], None] = {}
-    for kind in ("parameters", "macs", *(("seconds",) if concerned[0].timer else ())):
-        costs = [each.costs(kind, others.get(each.layer.name)) for each in concerned]
-        dense, of_inputs, of_outputs, alone = zip(*costs, strict=True)
-        found |= dict.fromkeys(
-            widths.choices(Costs(np.array(dense), np.stack(of_inputs), np.stack(of_outputs), alone))
+    for kind in ("parameters", "macs", "seconds"):
+        if kind == "seconds" and concerned[0].timer is None:
+            continue
+        costs = Costs(
+            np.array([each.cost(kind) for each in concerned]),
+            np.stack([each.shares("inputs") for each in concerned]) if kind == "seconds" else None,
+            np.stack([each.shares("outputs", "channels") for each in concerned])
+            if kind == "seconds"
+            else None,
+            [each.alone(kind, others.get(each.layer.name)) for each in concerned],
         )
+        found |= dict.fromkeys(widths.choices(costs))
     for choice in found:
         yield [some[step] for some, step in zip(steps, choice, strict=True)]
 
@@ -168,6 +174,7 @@ class _Concerned:
     def __init__(self, layer: Layer, run: Sequence[HiddenChannels], timer: Timer | None) -> None:
         self.layer, self.timer = layer, timer
         self._times: dict[Side, tuple[list[int], list[float]]] = {}
+        self._plans: dict[tuple[tuple[Side, int], ...], LayerPlan] = {}
         self._seconds = 0.0
         if timer is not None:
             self._seconds = _seconds(layer, timer)
@@ -179,32 +186,40 @@ class _Concerned:
         side = hidden.side(self.layer.name)
         if side is None or side not in sides:
             return 0.0
-        return len(hidden.starts(self.layer.name) or (0,)) / self._size(side)
+        return hidden.times(self.layer.name) / self._size(side)
 
-    def costs(
-        self, kind: str, others: Candidates | None
-    ) -> tuple[float, Floats, Floats, tuple[Floats, Floats]]:
-        """Cost as it is, its shares by inputs and by outputs, and losses and costs of other candidates."""
+    def cost(self, kind: str) -> float:
+        """What it costs as it is."""
         whole = {"parameters": self.layer.spec.weights, "macs": self.layer.macs, "seconds": self._seconds}
-        dense = float(whole[kind])
-        alone = np.zeros(1), np.array([dense])
-        if others is not None:
-            alone = others.loss.double().numpy(), getattr(others, kind).double().numpy()
+        return float(whole[kind])
+
+    def shares(self, *sides: Side) -> Floats:
+        """Shares of its time at equal parts of its channels on that of some sides that it has."""
         parts = np.linspace(0, 1, PARTS + 1)
-        shares = (
-            {side: np.interp(parts * self._size(side), *times) for side, times in self._times.items()}
-            if kind == "seconds"
-            else {}
+        found: Floats = next(
+            (np.interp(parts * self._size(s), *self._times[s]) for s in sides if s in self._times), parts
         )
-        outputs = shares.get("outputs", shares.get("channels", parts))
-        return dense, shares.get("inputs", parts), outputs, alone
+        return found
+
+    def alone(self, kind: str, candidates: Candidates | None) -> tuple[Floats, Floats]:
+        """Losses and costs of what it may be where no channel goes from it."""
+        if candidates is None:
+            return np.zeros(1), np.array([self.cost(kind)])
+        return candidates.loss.double().numpy(), getattr(candidates, kind).double().numpy()
 
     def plan(self, pruned: Sequence[Pruning]) -> LayerPlan:
         """What becomes of it where some channels go."""
-        gone: dict[Side, int] = {}
+        name, gone = self.layer.name, dict[Side, int]()
         for each in pruned:
-            if (side := each.hidden.side(self.layer.name)) is not None:
-                gone[side] = gone.get(side, 0) + len(each.gone(self.layer.name))
+            if (side := each.hidden.side(name)) is not None:
+                less = (each.hidden.channels - len(each.kept)) * each.hidden.times(name)
+                gone[side] = gone.get(side, 0) + less
+        key = tuple(gone.items())
+        if key not in self._plans:
+            self._plans[key] = self._planned(pruned, gone)
+        return self._plans[key]
+
+    def _planned(self, pruned: Sequence[Pruning], gone: Mapping[Side, int]) -> LayerPlan:
         said, share = [], 1.0
         for side, less in gone.items():
             left = self._size(side) - less

@@ -20,9 +20,9 @@ Steps = tuple[int, ...]
 
 PARTS = 16
 """Equal parts of a layer's inputs or outputs at whose ends its cost is given."""
-_PRICES = 48
+_PRICES = 64
 _SWEEPS = 8
-_BETWEEN = 4
+_BETWEEN = 12
 """Choices on the way from that of one price to that of the next: at most so many."""
 
 
@@ -35,14 +35,14 @@ class Costs:
     dense
         Of each layer as it is ``[L]``.
     of_inputs, of_outputs
-        The share of it at 0, 1/16, ... of its inputs, and of its outputs ``[L, 17]``.
+        The share of it at 0, 1/16, ... of its inputs, and of its outputs ``[L, 17]``; None where it is in proportion.
     others
         Losses and costs of the candidates of each layer, itself among them.
     """
 
     dense: Floats
-    of_inputs: Floats
-    of_outputs: Floats
+    of_inputs: Floats | None
+    of_outputs: Floats | None
     others: Sequence[tuple[Floats, Floats]]
 
 
@@ -62,6 +62,11 @@ class JointWidths:
     ) -> None:
         self._inputs, self._outputs, self._gone, self._losses = inputs, outputs, gone, losses
         self._layers = [np.flatnonzero(inputs[:, g] + outputs[:, g]) for g in range(len(gone))]
+        # What share of the inputs and outputs of its layers goes at each step of a group.
+        self._less = [
+            (np.outer(inputs[own, g], gone[g]), np.outer(outputs[own, g], gone[g]))
+            for g, own in enumerate(self._layers)
+        ]
 
     def choices(self, costs: Costs) -> list[Steps]:
         """Choices from none to all channels gone, each once."""
@@ -81,7 +86,7 @@ class JointWidths:
         none = (0,) * len(self._gone)
         slopes = []
         for g, losses in enumerate(self._losses):
-            saved = -np.diff(self._cost(g, none, costs).sum(0))
+            saved = -np.diff(self._cost(g, 0, *self._left(none), costs).sum(0))
             slopes.append(np.diff(losses)[saved > 0] / saved[saved > 0])
         for (losses, cost), dense in zip(costs.others, costs.dense, strict=True):
             cheaper = cost < dense
@@ -92,56 +97,57 @@ class JointWidths:
 
     def _descended(self, steps: Steps, costs: Costs, price: float, best: Floats) -> Steps:
         """Choices of single groups, one after the other, until none gains; ``best`` is of layers that nothing goes from."""
-        now = list(steps)
+        now, touched = list(steps), np.zeros(len(best), int)
+        for own, step in zip(self._layers, now, strict=True):
+            touched[own] += step > 0
+        inputs, outputs = self._left(now)
         for _ in range(_SWEEPS):
             before = tuple(now)
-            touched = sum((self._touches(g) for g, step in enumerate(now) if step), np.zeros(len(best), int))
             for g, losses in enumerate(self._losses):
-                own = self._layers[g]
-                cost = price * self._cost(g, now, costs)
+                own, (less_in, less_out), last = self._layers[g], self._less[g], now[g]
+                cost = price * self._cost(g, last, inputs, outputs, costs)
                 values = losses + cost.sum(0)
-                others = touched[own] - (now[g] > 0) > 0
-                values[0] = losses[0] + np.where(others, cost[:, 0], best[own]).sum()
-                step = int(values.argmin())
-                touched[own] += int(step > 0) - int(now[g] > 0)
-                now[g] = step
+                alone = touched[own] - (last > 0) == 0
+                values[0] = losses[0] + np.where(alone, best[own], cost[:, 0]).sum()
+                now[g] = step = int(values.argmin())
+                touched[own] += int(step > 0) - int(last > 0)
+                inputs[own] += less_in[:, last] - less_in[:, step]
+                outputs[own] += less_out[:, last] - less_out[:, step]
             if tuple(now) == before:
                 break
         return tuple(now)
 
-    def _touches(self, group: int) -> npt.NDArray[np.int64]:
-        found = np.zeros(len(self._inputs), int)
-        found[self._layers[group]] = 1
+    def _cost(self, group: int, step: int, inputs: Floats, outputs: Floats, costs: Costs) -> Floats:
+        """Cost of each layer of a group at each of its steps, where at one of them these shares are left."""
+        own, (less_in, less_out) = self._layers[group], self._less[group]
+        of_inputs = _at(costs.of_inputs, own, (inputs[own] + less_in[:, step])[:, None] - less_in)
+        of_outputs = _at(costs.of_outputs, own, (outputs[own] + less_out[:, step])[:, None] - less_out)
+        found: Floats = costs.dense[own, None] * of_inputs * of_outputs
         return found
 
-    def _cost(self, group: int, steps: Sequence[int], costs: Costs) -> Floats:
-        """Cost of each layer of a group at each of its steps, with the others as they are."""
-        own, gone = self._layers[group], self._left_out(steps)
-        gone[group] = 0
-        every = self._gone[group]
-        inputs = (1 - self._inputs[own] @ gone)[:, None] - np.outer(self._inputs[own, group], every)
-        outputs = (1 - self._outputs[own] @ gone)[:, None] - np.outer(self._outputs[own, group], every)
-        of_inputs, of_outputs = _at(costs.of_inputs[own], inputs), _at(costs.of_outputs[own], outputs)
-        return costs.dense[own, None] * of_inputs * of_outputs
-
-    def _left_out(self, steps: Sequence[int]) -> Floats:
-        return np.array([gone[step] for gone, step in zip(self._gone, steps, strict=True)])
+    def _left(self, steps: Sequence[int]) -> tuple[Floats, Floats]:
+        """Shares of the layers' inputs and outputs that are left."""
+        gone = np.array([gone[step] for gone, step in zip(self._gone, steps, strict=True)])
+        return 1 - self._inputs @ gone, 1 - self._outputs @ gone
 
     def _value(self, steps: Steps, costs: Costs, price: float, best: Floats) -> float:
-        gone = self._left_out(steps)
-        touched = (self._inputs + self._outputs) @ gone > 0
-        inputs, outputs = 1 - self._inputs @ gone, 1 - self._outputs @ gone
-        shares = _at(costs.of_inputs, inputs[:, None]) * _at(costs.of_outputs, outputs[:, None])
+        inputs, outputs = self._left(steps)
+        every, touched = np.arange(len(best)), np.zeros(len(best), bool)
+        for own, step in zip(self._layers, steps, strict=True):
+            touched[own] |= step > 0
+        shares = _at(costs.of_inputs, every, inputs[:, None]) * _at(costs.of_outputs, every, outputs[:, None])
         lost = sum(losses[step] for losses, step in zip(self._losses, steps, strict=True))
         return float(lost + np.where(touched, price * costs.dense * shares[:, 0], best).sum())
 
 
-def _at(table: Floats, shares: Floats) -> Floats:
-    """What tables ``[L, 17]`` have at shares ``[L, n]``, linear between their points."""
+def _at(table: Floats | None, layers: npt.NDArray[np.int64], shares: Floats) -> Floats:
+    """What a table ``[L, 17]`` has for some layers at shares ``[layers, n]``, linear between its points."""
+    if table is None:
+        return shares
     place = shares.clip(0, 1) * PARTS
     low = np.minimum(place.astype(int), PARTS - 1)
-    rows, part = np.arange(len(table))[:, None], place - low
-    found: Floats = table[rows, low] * (1 - part) + table[rows, low + 1] * part
+    part = place - low
+    found: Floats = table[layers[:, None], low] * (1 - part) + table[layers[:, None], low + 1] * part
     return found
 
 

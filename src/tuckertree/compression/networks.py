@@ -208,7 +208,7 @@ class OnnxNetwork(Network):
             replace(
                 each,
                 beside=each.beside
-                + sum(2 * len(each.starts(name) or (0,)) for name in each.between if name in module.norms),
+                + sum(2 * each.times(name) for name in each.between if name in module.norms),
             )
             for each in check_hidden(module, found, example)
         ]

@@ -100,7 +100,7 @@ def _beside(model: nn.Module, hidden: HiddenChannels) -> int:
         own = dict(model.get_submodule(name).named_parameters(recurse=False))
         if isinstance(model.get_submodule(name), DENSE_TYPES):
             own.pop("weight", None)
-        found += len(own) * len(hidden.starts(name) or (0,))
+        found += len(own) * hidden.times(name)
     return found
 
 

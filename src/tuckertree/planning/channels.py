@@ -103,6 +103,10 @@ class HiddenChannels:
         """Where a module has them; None if they are all that it gives or reads."""
         return next((part.starts for part in self.parts if part.module == name), None)
 
+    def times(self, name: str) -> int:
+        """How often a module has each of them: more than once where they are concatenated several times."""
+        return len(self.starts(name) or (0,))
+
     def places(self, name: str, channels: Iterable[int]) -> tuple[int, ...]:
         """Numbers that some of the channels have among all that a module gives or reads."""
         channels = tuple(channels)

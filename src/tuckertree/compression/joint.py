@@ -21,6 +21,7 @@ Steps = tuple[int, ...]
 PARTS = 16
 """Equal parts of a layer's inputs or outputs at whose ends its cost is given."""
 _PRICES = 64
+_HIGHER = np.array([4.0, 16.0, 1e6])
 _SWEEPS = 8
 _BETWEEN = 12
 """Choices on the way from that of one price to that of the next: at most so many."""
@@ -93,7 +94,10 @@ class JointWidths:
             slopes.append(losses[cheaper] / (dense - cost[cheaper]))
         every = np.concatenate(slopes)
         every = every[np.isfinite(every) & (every > 0)]
-        return np.quantile(every, np.linspace(0, 1, _PRICES)) if len(every) else every
+        if not len(every):
+            return every
+        # Where others have gone a step saves less: the last ones go at higher prices.
+        return np.append(np.quantile(every, np.linspace(0, 1, _PRICES)), every.max() * _HIGHER)
 
     def _descended(self, steps: Steps, costs: Costs, price: float, best: Floats) -> Steps:
         """Choices of single groups, one after the other, until none gains; ``best`` is of layers that nothing goes from."""

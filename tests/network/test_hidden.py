@@ -1,18 +1,21 @@
 """Hidden channels are found where nothing mixes or keeps them, and pruning them is exact."""
 
 import copy
+from dataclasses import replace
+from math import prod
 
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional
 
-from tuckertree import TuckertreeError
+from tuckertree import TuckertreeError, UsageError
+from tuckertree.core.layers import DENSE_TYPES, LayerSpec
 from tuckertree.network.channels import prune, silence
 from tuckertree.network.hidden import find_hidden, may_go
 from tuckertree.network.probing import check_hidden
 from tuckertree.planning import Options, take_inventory
-from tuckertree.planning.channels import HiddenChannels, Pruning
+from tuckertree.planning.channels import HiddenChannels, Part, Pruning
 
 IMAGE = torch.randn(2, 3, 12, 12, generator=torch.Generator().manual_seed(0))
 
@@ -44,12 +47,84 @@ class Block(nn.Module):
 
 
 class Concatenates(nn.Module):
-    def __init__(self):
+    """Two layers' channels, which one module takes together; the image's too, if asked for."""
+
+    def __init__(self, *middle, image=False):
         super().__init__()
-        self.one, self.two, self.last = nn.Conv2d(3, 8, 1), nn.Conv2d(3, 8, 1), nn.Conv2d(16, 4, 1)
+        self.image, self.middle = image, nn.Sequential(*middle)
+        self.one, self.two = nn.Conv2d(3, 8, 1), nn.Conv2d(3, 10, 1)
+        self.last = nn.Conv2d(21 if image else 18, 4, 1)
 
     def forward(self, x):
-        return self.last(torch.cat([self.one(x), self.two(x)], 1))
+        some = [self.one(x), self.two(x)]
+        return self.last(self.middle(torch.cat([x, *some] if self.image else some, 1)))
+
+
+class Halves(Concatenates):
+    """Takes what was concatenated apart again, in the middle."""
+
+    def forward(self, x):
+        one, two = torch.cat([self.one(x), self.two(x)], 1).chunk(2, 1)
+        return self.last(torch.cat([one.relu(), two], 1))
+
+
+class Dense(nn.Module):
+    """A block of a DenseNet: each layer reads all before it, through a BatchNorm of its own."""
+
+    def __init__(self, layers=3, growth=8):
+        super().__init__()
+        self.first = nn.Conv2d(3, 12, 3, padding=1)
+        widths = [12 + growth * number for number in range(layers + 1)]
+        self.layers = nn.ModuleList(
+            nn.Sequential(nn.BatchNorm2d(width), nn.ReLU(), nn.Conv2d(width, growth, 3, padding=1))
+            for width in widths[:-1]
+        )
+        self.norm, self.last = nn.BatchNorm2d(widths[-1]), nn.Linear(widths[-1], 4)
+
+    def forward(self, x):
+        x = self.first(x)
+        for layer in self.layers:
+            x = torch.cat([x, layer(x)], 1)
+        return self.last(self.norm(x).relu().mean((2, 3)))
+
+
+class UNet(nn.Module):
+    """Its first channels are read at once, and again beside those that come back."""
+
+    def __init__(self):
+        super().__init__()
+        self.down, self.deep = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 16, 3, padding=1)
+        self.up, self.last = nn.ConvTranspose2d(16, 12, 2, 2), nn.Conv2d(20, 4, 3, padding=1)
+
+    def forward(self, x):
+        skip = self.down(x).relu()
+        deep = self.deep(functional.max_pool2d(skip, 2)).relu()
+        return self.last(torch.cat([self.up(deep), skip], 1))
+
+
+class Pyramid(nn.Module):
+    """The same channels pooled in several ways, side by side."""
+
+    def __init__(self):
+        super().__init__()
+        self.one, self.last = nn.Conv2d(3, 8, 1), nn.Conv2d(24, 4, 1)
+
+    def forward(self, x):
+        y = self.one(x)
+        return self.last(torch.cat([y, *(functional.max_pool2d(y, k, 1, k // 2) for k in (3, 5))], 1))
+
+
+class ShortCut(nn.Module):
+    """A residual block whose end is concatenated with other channels."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.c = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 9, 1), nn.Conv2d(9, 8, 1)
+        self.beside, self.last = nn.Conv2d(3, 8, 1), nn.Conv2d(16, 4, 1)
+
+    def forward(self, x):
+        y = self.a(x)
+        return self.last(torch.cat([self.beside(x), y + self.c(self.b(y).relu())], 1))
 
 
 class Returns(nn.Module):
@@ -119,7 +194,17 @@ NETWORKS = {  # with the producers of the hidden channels
     "transposed": (nn.Sequential(nn.ConvTranspose2d(3, 8, 2, 2), nn.ReLU(), nn.ConvTranspose2d(8, 4, 2, 2)), {("0",)}),
     "linear": (nn.Sequential(nn.Flatten(), nn.Linear(432, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 4)), {("1",)}),
     "to linear": (nn.Sequential(nn.Conv2d(3, 8, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4)), {("0",)}),
-    "concatenates": (Concatenates(), set()),
+    "concatenates": (Concatenates(), {("one",), ("two",)}),
+    "norm behind": (Concatenates(nn.BatchNorm2d(18), nn.ReLU(), nn.MaxPool2d(2)), {("one",), ("two",)}),
+    "depthwise behind": (Concatenates(nn.Conv2d(18, 18, 3, groups=18), nn.PReLU(18)), {("one",), ("two",)}),
+    "beside the image": (Concatenates(image=True), {("one",), ("two",)}),
+    "dense block": (Dense(), {("first",), ("layers.0.2",), ("layers.1.2",), ("layers.2.2",)}),
+    "u-net": (UNet(), {("down",), ("deep",), ("up",)}),
+    "pyramid": (Pyramid(), {("one",)}),
+    "short cut": (ShortCut(), {("a", "c"), ("b",), ("beside",)}),
+    "shuffles both": (Concatenates(nn.ChannelShuffle(2)), set()),
+    "mixes both": (Concatenates(nn.GroupNorm(3, 18)), set()),
+    "halves": (Halves(), set()),
     "returns": (Returns(), set()),
     "elsewhere": (Elsewhere(), set()),
     "counts": (Counts(), set()),
@@ -154,10 +239,69 @@ def test_hidden_channels_are_those_that_can_go(kind):
             pruned = prune(network, some)
             torch.testing.assert_close(pruned(IMAGE), silenced(IMAGE))
             gone = sum(p.numel() for p in network.parameters()) - sum(p.numel() for p in pruned.parameters())
-            weights = sum(network.get_submodule(name).weight.numel() // each.channels
-                          for name in each.modules if hasattr(network.get_submodule(name), "in_channels")
-                          or hasattr(network.get_submodule(name), "in_features"))  # fmt: skip
-            assert gone == (each.channels - len(kept)) * (weights + each.beside)
+            assert gone == (each.channels - len(kept)) * (weights_of(network, each) + each.beside)
+
+
+def weights_of(network, hidden):
+    """How many weights of layers each of some channels has."""
+    found = 0
+    for name in hidden.modules:
+        module = network.get_submodule(name)
+        if isinstance(module, DENSE_TYPES):
+            shape = LayerSpec.of(module).kernel_shape
+            size = shape[1] if hidden.side(name) == "inputs" else module.weight.numel() // prod(shape[1:])
+            found += module.weight.numel() // size * hidden.times(name)
+    return found
+
+
+@pytest.mark.parametrize(
+    "kind", ["dense block", "u-net", "pyramid", "short cut", "beside the image", "depthwise behind"]
+)
+def test_parts_of_all_channels_can_go_at_once(kind):
+    network = copy.deepcopy(NETWORKS[kind][0]).eval()
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.normal_(module.running_mean)
+    generator = torch.Generator().manual_seed(3)
+    pruned = [
+        Pruning(each, tuple(sorted(torch.randperm(each.channels, generator=generator)[:3].tolist())))
+        for each in hidden_of(network)
+    ]
+    silenced = copy.deepcopy(network)
+    silence(silenced, pruned)
+    small = prune(network, pruned)
+    torch.testing.assert_close(small(IMAGE), silenced(IMAGE))
+    again = hidden_of(small)  # what is left may go in the same way
+    assert [each.producers for each in again] == []  # but three channels are not worth it
+
+
+def test_a_module_that_reads_a_part_says_where():
+    (found,) = hidden_of(copy.deepcopy(NETWORKS["pyramid"][0]))
+    assert found.parts == (Part("last", (0, 8, 16)),)
+    assert Pruning(found, (0, 1, 2, 4, 5, 6, 7)).gone("last") == (3, 11, 19)
+    pruned = [Pruning(replace(found, parts=(Part("last", (0, 8, 17)),)), (1, 2))]
+    with pytest.raises(TuckertreeError, match="last has 24 channels here; the plan says 25 or more"):
+        prune(NETWORKS["pyramid"][0], pruned)
+
+
+@pytest.mark.parametrize("parts", [(Part("one", (0,)),), (Part("last", (0,)), Part("last", (8,)))])
+def test_parts_are_of_what_reads_the_channels(parts):
+    with pytest.raises(UsageError, match="parts"):
+        HiddenChannels(8, ("one",), (), ("last",), parts=parts)
+    for starts in ((), (-1,), (8, 0)):
+        with pytest.raises(UsageError, match="starts"):
+            Part("last", starts)
+
+
+def test_a_layer_left_out_keeps_all_that_it_reads():
+    network = copy.deepcopy(NETWORKS["dense block"][0]).eval()
+    inventory = take_inventory(network, IMAGE)
+    found = find_hidden(network, inventory, IMAGE)
+    left = may_go(network, found, inventory, Options(exclude=("layers.2.2",)).among(inventory.layers))
+    assert left == []  # it reads the others' and gives its own
+    network.layers[1][0].weight.requires_grad_(False)
+    left = may_go(network, found, inventory, Options())
+    assert [each.producers for each in left] == [("layers.1.2",), ("layers.2.2",)]
 
 
 def test_pruning_several_at_once_is_pruning_one_after_the_other():

@@ -81,6 +81,38 @@ def test_a_plan_with_groups_is_read_back_as_it_was_written(surveyed):
             Plan.from_json(data)
 
 
+@pytest.mark.parametrize("losses", [(0.0, 0.0), (9.0, 0.0), (9.0, 9.0)])
+def test_of_joint_groups_at_most_one_is_chosen(surveyed, losses):
+    _, inventory, candidates = surveyed
+    names = ("0", "2"), ("2", "4")
+    joint = {
+        f"joint {'-'.join(own)}": replace(pair_of(surveyed, own, loss), joint=True)
+        for own, loss in zip(names, losses, strict=True)
+    }
+    decisions = {**candidates, **joint}
+    for kinds in ({"params": 0.5}, {"macs": 0.5}, {"params": 0.5, "macs": 0.6}):
+        rule = Budget(**kinds)
+        picks = rule.choose(inventory, decisions).picks
+        assert sum(name in joint for name in picks) <= 1
+        assert not any(name in joint and decisions[name].loss[pick] > 1 for name, pick in picks.items())
+        decided = [layer for name in picks for layer in getattr(decisions[name], "layers", (name,))]
+        assert sorted(decided) == sorted(LAYERS)
+        plan = make_plan(inventory, decisions, rule)
+        assert plan.parameters[1] <= kinds.get("params", 1) * inventory.parameters
+        assert plan.macs[1] <= kinds.get("macs", 1) * inventory.macs
+        alone = make_plan(inventory, candidates, rule)
+        assert plan.optimality.lower_bound <= alone.optimality.loss + 1e-12
+    curve = trade_off(inventory, decisions, by="both")
+    assert all(a.loss >= b.loss - 1e-12 for a, b in itertools.pairwise(curve))
+
+
+def test_layers_of_joint_groups_need_candidates_of_their_own(surveyed):
+    _, inventory, candidates = surveyed
+    joint = replace(pair_of(surveyed, ("0", "2"), 0.0), joint=True)
+    with pytest.raises(UsageError, match="candidates of their own"):
+        make_plan(inventory, {"4": candidates["4"], "0": candidates["0"], "joint": joint}, Budget(params=0.9))
+
+
 @examples(40)
 @given(
     st.lists(

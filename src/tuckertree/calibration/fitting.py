@@ -22,6 +22,7 @@ from tuckertree.core.decomposition import Factors
 from tuckertree.core.decomposition.spectra import in_working_precision
 from tuckertree.core.layers import Chain, bias_of, get_method, weight_of
 from tuckertree.planning import Layer, Plan
+from tuckertree.planning.channels import left_of
 
 ASTRAY = 4.0
 """No kernel is fitted that is further than so many times its norm from what it was: those of ResNet-20 at 3.8 times fewer
@@ -52,7 +53,7 @@ class Fitter:
 
     def __post_init__(self) -> None:
         self._planned = {layer.name: layer for layer in self.plan.compressed}
-        self._read = {name: each.kept for each in self.plan.pruned for name in each.hidden.consumers}
+        self._thinned = {name for each in self.plan.pruned for name in each.hidden.consumers}
         self._fitted: list[str] = []
         self._troubles: dict[str, str] = {}
 
@@ -107,7 +108,11 @@ class Fitter:
         mean_before, mean_after, folds = pair.mean, pair.moment.mean, pair.folds
         if centred := layer.name in self.free.biases or layer.name in self.free.behind:
             pair = pair.centred()
-        channels = self._read.get(layer.name)
+        channels = (
+            left_of(self.plan.pruned, layer.name, "inputs", layer.spec.in_channels)
+            if layer.name in self._thinned
+            else None
+        )
         strength = (
             Strength(self.ridge) if self.ridge else choose_strength(kernel, folds, channels, centred=centred)
         )

@@ -63,7 +63,7 @@ class Surveyed:
     options: Options
     objective: Objective
     target: LatencyTarget | None
-    before: tuple[Pruning, ...] = ()
+    before: tuple[tuple[Pruning, ...], ...] = ()
 
     def plan(self, rule: NetworkRule, tick: ProgressCallback, alone: Plan | None = None) -> Plan:
         """The plan of a rule; ``alone`` is that of its precision without any factors.

@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
-from math import ceil
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from tuckertree.calibration import KroneckerMetric
-from tuckertree.calibration.sensitivity import interpolated
-from tuckertree.core.decomposition.elimination import Elimination, eliminate
-from tuckertree.core.layers import weight_of
+from tuckertree.compression.joint import PARTS, Costs, Floats, JointWidths
+from tuckertree.compression.paths import Path, Reader, widths_of
 from tuckertree.planning import Candidates, Group, Layer, LayerPlan, Timer
-from tuckertree.planning.channels import HiddenChannels, Pruning
+from tuckertree.planning.channels import HiddenChannels, Pruning, Side
 from tuckertree.planning.planner import narrowed, thinned
 from tuckertree.planning.timing import channel_step
 
 _WIDTHS = {1: 32, 2: 16}
-"""Numbers of channels that are tried, at equal distances: of one layer alone, and of each of two that share a layer."""
-_SMALL = 1e-3
-"""Squared relative error up to which a loss is taken to be linear."""
+"""Numbers of channels that are tried, at equal distances: of one group alone, and of each of two that share a layer, where
+all pairs are candidates."""
+_JOINT = 32
+"""Of each of more that share layers."""
 _TIMED = (0.25, 0.5, 0.75)
 """Shares of the channels with which a layer is timed; the times between are taken to be linear."""
 
@@ -35,74 +34,100 @@ def hidden_groups(
     candidates: Mapping[str, Candidates],
     metrics: Mapping[str, KroneckerMetric],
     *,
+    others: Mapping[str, Candidates] | None = None,
     round_to: int | None = 1,
     timer: Timer | None = None,
 ) -> dict[str, Group]:
     """Groups of layers with fewer channels between them, by names of their own.
 
     Channels go by backward elimination with the consumers refitted, in the metric in which the candidates of single
-    layers are weighed, too.
+    layers are weighed, too. Of one group of channels, or of two that share layers, all widths are candidates; of
+    more those that :class:`~tuckertree.compression.joint.JointWidths` finds.
 
     Parameters
     ----------
     layers
         All layers of the model.
     hidden
-        Its hidden channels. Where some share layers, at most two are taken together; of more, those of the widest layers.
+        Its hidden channels.
     candidates, metrics
         Of the layers that may be compressed, by name; where a consumer is none of them, or has no candidates with an
         error, by which to know what one means, the channels stay.
+    others
+        What layers may be where no channels go from them; by default ``candidates``.
     round_to
         Widths are multiples of this. None: of what suits a CPU's vectors.
     timer
         Knows times: for a budget of latency.
     """
-    by_name = {layer.name: layer for layer in layers}
-    found = {}
+    others = candidates if others is None else others
     known = {name for name, each in candidates.items() if name in metrics and each.error.any()}
-    for run in _runs([each for each in hidden if {*each.consumers} <= known]):
-        widths = [_widths(each.channels, _WIDTHS[len(run)], round_to) for each in run]
-        paths = [
-            _Path.of(model, each, some, by_name, candidates, metrics)
-            for each, some in zip(run, widths, strict=True)
+    usable = [each for each in hidden if {*each.consumers} <= known]
+    read = {name for each in usable for name in each.consumers}
+    readers = {
+        layer.name: Reader.of(
+            model.get_submodule(layer.name), layer, candidates[layer.name], metrics[layer.name]
+        )
+        for layer in layers
+        if layer.name in read
+    }
+    found: dict[str, Group] = {}
+    for run in _runs(usable):
+        count = _WIDTHS.get(len(run), _JOINT)
+        steps = [Path.of(each, widths_of(each.channels, count, round_to), readers).steps() for each in run]
+        concerned = [
+            _Concerned(layer, run, timer) for layer in layers if any(each.side(layer.name) for each in run)
         ]
-        every = [_Choice.of(steps) for steps in product(*(path.steps() for path in paths))]
-        some = [choice for choice in every if choice.pruned]
-        if some:
-            concerned = [
-                _Concerned(layer, run, timer)
-                for layer in layers
-                if any(layer.name in each.modules for each in run)
-            ]
-            found[f"channels of {', '.join(each.producers[0] for each in run)}"] = Group(
-                layers=tuple(each.layer.name for each in concerned),
-                plans=tuple(tuple(each.plan(choice.pruned) for each in concerned) for choice in some),
-                loss=torch.tensor([choice.loss for choice in some], dtype=torch.float64),
-                pruned=tuple(choice.pruned for choice in some),
-            )
+        if len(run) in _WIDTHS:
+            every = [_Choice.of(some) for some in product(*steps)]
+            found |= _grouped(every, run, concerned)
+        else:
+            every = [_Choice.of(some) for some in _joint(run, steps, concerned, others)]
+            by_groups: dict[tuple[HiddenChannels, ...], list[_Choice]] = {}
+            for choice in every:
+                by_groups.setdefault(tuple(each.hidden for each in choice.pruned), []).append(choice)
+            for some, choices in by_groups.items():
+                touched = [each for each in concerned if any(one.side(each.layer.name) for one in some)]
+                found |= _grouped(choices, some, touched, joint=True)
     return found
 
 
+def _grouped(
+    every: Sequence[_Choice],
+    hidden: Sequence[HiddenChannels],
+    concerned: Sequence[_Concerned],
+    *,
+    joint: bool = False,
+) -> dict[str, Group]:
+    """Choices about the same layers, as one group; none where none of them lets any channel go."""
+    some = [choice for choice in every if choice.pruned]
+    if not some:
+        return {}
+    name = f"channels of {', '.join(each.producers[0] for each in hidden)}"
+    return {
+        name: Group(
+            layers=tuple(each.layer.name for each in concerned),
+            plans=tuple(tuple(each.plan(choice.pruned) for each in concerned) for choice in some),
+            loss=torch.tensor([choice.loss for choice in some], dtype=torch.float64),
+            pruned=tuple(choice.pruned for choice in some),
+            joint=joint,
+        )
+    }
+
+
 def _runs(hidden: Sequence[HiddenChannels]) -> list[list[HiddenChannels]]:
-    """Channels that share layers, at most two and two, in the order of the forward pass; the widest first come first."""
+    """Channels that share layers, directly or through others, in the order of the forward pass."""
     runs: list[list[HiddenChannels]] = []
-    for each in sorted(hidden, key=lambda each: -each.channels):
+    for each in hidden:
         touched = [run for run in runs if any({*each.modules} & {*other.modules} for other in run)]
-        if sum(map(len, touched)) < len(_WIDTHS):
-            runs = [run for run in runs if run not in touched]
-            runs.append([each, *(other for run in touched for other in run)])
+        runs = [run for run in runs if run not in touched]
+        runs.append([*(other for run in touched for other in run), each])
     return [sorted(run, key=hidden.index) for run in runs]
-
-
-def _widths(channels: int, count: int, round_to: int | None) -> list[int]:
-    round_to = channel_step(channels) if round_to is None else round_to
-    step = max(ceil(channels / count / round_to), 1) * round_to
-    return [width for width in range(channels - 1, 0, -1) if width % step == 0]
 
 
 @dataclass(frozen=True)
 class _Choice:
-    """Channels that go, of one layer or two, and what is lost by it."""
+    """Channels that go, of one group or more, and what is lost by it."""
 
     pruned: tuple[Pruning, ...]
     loss: float
@@ -112,102 +137,114 @@ class _Choice:
         return cls(tuple(pruning for pruning, _ in steps if pruning), sum(loss for _, loss in steps))
 
 
-@dataclass(frozen=True)
-class _Path:
-    """Fewer and fewer of some hidden channels, and the loss at each width."""
-
-    hidden: HiddenChannels
-    elimination: Elimination
-    loss: Tensor
-
-    @classmethod
-    def of(
-        cls,
-        model: nn.Module,
-        hidden: HiddenChannels,
-        widths: Sequence[int],
-        layers: Mapping[str, Layer],
-        candidates: Mapping[str, Candidates],
-        metrics: Mapping[str, KroneckerMetric],
-    ) -> _Path:
-        curves = [_curve(candidates[name]) for name in hidden.consumers]
-        slopes = [float(interpolated(torch.tensor([_SMALL]), curve)) / _SMALL for curve in curves]
-        moments, grams = [], []
-        for name, slope in zip(hidden.consumers, slopes, strict=True):
-            kernel = layers[name].spec.kernel(weight_of(model.get_submodule(name)))
-            moment, gram = _moment_and_gram(metrics[name], kernel)
-            whole = float((moment * gram).sum())
-            moments.append(moment)
-            grams.append(gram * (slope / whole if whole > 0 else 0.0))
-        path = eliminate(torch.stack(moments), torch.stack(grams), widths)
-        loss = torch.zeros(len(widths), dtype=torch.float64)
-        for lost, slope, curve in zip(path.loss.T, slopes, curves, strict=True):
-            loss += interpolated(lost / slope, curve) if slope > 0 else 0.0
-        return cls(hidden, path, loss)
-
-    def steps(self) -> list[tuple[Pruning | None, float]]:
-        """All channels, and then fewer and fewer, each with its loss."""
-        path = self.elimination
-        prunings = [Pruning(self.hidden, path.kept(width)) for width in path.widths]
-        return [(None, 0.0), *zip(prunings, self.loss.tolist(), strict=True)]
-
-
-def _curve(candidates: Candidates) -> list[tuple[float, float]]:
-    """A layer's loss by its squared relative error, as its candidates have it."""
-    known = dict(sorted(zip(candidates.error.tolist(), candidates.loss.tolist(), strict=True)))
-    return list(({0.0: 0.0} | known).items())
-
-
-def _moment_and_gram(metric: KroneckerMetric, kernel: Tensor) -> tuple[Tensor, Tensor]:
-    """What a consumer sees of its channels, and the products of its columns in the metric of all other modes."""
-    root = metric.roots[1]
-    others = KroneckerMetric((metric.roots[0], None, *metric.roots[2:]))
-    columns = others.of(kernel)[0].movedim(1, 0).flatten(1)
-    gram = columns @ columns.T
-    root = torch.ones(1, 1).to(gram) if root is None else root[0].to(gram)
-    return (root.square() * torch.eye(len(gram)).to(gram) if len(root) == 1 else root.T @ root), gram
+def _joint(
+    run: Sequence[HiddenChannels],
+    steps: Sequence[Sequence[tuple[Pruning | None, float]]],
+    concerned: Sequence[_Concerned],
+    others: Mapping[str, Candidates],
+) -> Iterator[list[tuple[Pruning | None, float]]]:
+    """Choices of many groups together, at prices of each kind of cost."""
+    inputs = np.array([[each.share(other, "inputs") for other in run] for each in concerned])
+    outputs = np.array([[each.share(other, "outputs", "channels") for other in run] for each in concerned])
+    gone = [
+        np.array([each.channels - len(p.kept) if p else 0 for p, _ in some], float)
+        for each, some in zip(run, steps, strict=True)
+    ]
+    widths = JointWidths(inputs, outputs, gone, [np.array([loss for _, loss in some]) for some in steps])
+    found: dict[tuple[int, ...], None] = {}
+    for kind in ("parameters", "macs", "seconds"):
+        if kind == "seconds" and concerned[0].timer is None:
+            continue
+        costs = Costs(
+            np.array([each.cost(kind) for each in concerned]),
+            np.stack([each.shares("inputs") for each in concerned]) if kind == "seconds" else None,
+            np.stack([each.shares("outputs", "channels") for each in concerned])
+            if kind == "seconds"
+            else None,
+            [each.alone(kind, others.get(each.layer.name)) for each in concerned],
+        )
+        found |= dict.fromkeys(widths.choices(costs))
+    for choice in found:
+        yield [some[step] for some, step in zip(steps, choice, strict=True)]
 
 
 class _Concerned:
     """A layer that hidden channels are before, behind, or of."""
 
     def __init__(self, layer: Layer, run: Sequence[HiddenChannels], timer: Timer | None) -> None:
-        self.layer = layer
-        self._times = {}
+        self.layer, self.timer = layer, timer
+        self._times: dict[Side, tuple[list[int], list[float]]] = {}
+        self._plans: dict[tuple[tuple[Side, int], ...], LayerPlan] = {}
+        self._seconds = 0.0
         if timer is not None:
-            own = [each for each in run if layer.name in each.modules]
-            self._times = {each: _times(layer, each, timer) for each in own}
+            self._seconds = _seconds(layer, timer)
+            for side in sorted({side for each in run if (side := each.side(layer.name))}):
+                self._times[side] = _times(layer, side, timer, self._seconds)
+
+    def share(self, hidden: HiddenChannels, *sides: Side) -> float:
+        """What share of the layer's channels on these sides one of some hidden channels is."""
+        side = hidden.side(self.layer.name)
+        if side is None or side not in sides:
+            return 0.0
+        return hidden.times(self.layer.name) / self._size(side)
+
+    def cost(self, kind: str) -> float:
+        """What it costs as it is."""
+        whole = {"parameters": self.layer.spec.weights, "macs": self.layer.macs, "seconds": self._seconds}
+        return float(whole[kind])
+
+    def shares(self, *sides: Side) -> Floats:
+        """Shares of its time at equal parts of its channels on that of some sides that it has."""
+        parts = np.linspace(0, 1, PARTS + 1)
+        found: Floats = next(
+            (np.interp(parts * self._size(s), *self._times[s]) for s in sides if s in self._times), parts
+        )
+        return found
+
+    def alone(self, kind: str, candidates: Candidates | None) -> tuple[Floats, Floats]:
+        """Losses and costs of what it may be where no channel goes from it."""
+        if candidates is None:
+            return np.zeros(1), np.array([self.cost(kind)])
+        return candidates.loss.double().numpy(), getattr(candidates, kind).double().numpy()
 
     def plan(self, pruned: Sequence[Pruning]) -> LayerPlan:
         """What becomes of it where some channels go."""
-        said, share = [], 1.0
+        name, gone = self.layer.name, dict[Side, int]()
         for each in pruned:
-            if (side := _side(self.layer.name, each.hidden)) is not None:
-                said.append(f"{len(each.kept)} of {each.hidden.channels} {side}")
-                share *= (
-                    float(np.interp(len(each.kept), *self._times[each.hidden][1])) if self._times else 1.0
-                )
-        seconds = next((dense for dense, _ in self._times.values()), None)
+            if (side := each.hidden.side(name)) is not None:
+                less = (each.hidden.channels - len(each.kept)) * each.hidden.times(name)
+                gone[side] = gone.get(side, 0) + less
+        key = tuple(gone.items())
+        if key not in self._plans:
+            self._plans[key] = self._planned(pruned, gone)
+        return self._plans[key]
+
+    def _planned(self, pruned: Sequence[Pruning], gone: Mapping[Side, int]) -> LayerPlan:
+        said, share = [], 1.0
+        for side, less in gone.items():
+            left = self._size(side) - less
+            said.append(f"{left} of {self._size(side)} {side}")
+            share *= float(np.interp(left, *self._times[side])) if self._times else 1.0
         return replace(
             thinned(self.layer, pruned, f"budget: {', '.join(said) or 'best left as it is'}"),
-            seconds=None if seconds is None else (seconds, seconds * share),
+            seconds=None if self.timer is None else (self._seconds, self._seconds * share),
         )
 
-
-def _side(name: str, hidden: HiddenChannels) -> str | None:
-    """What some channels are to a layer."""
-    sides = {"outputs": hidden.producers, "inputs": hidden.consumers, "channels": hidden.between}
-    return next((side for side, names in sides.items() if name in names), None)
+    def _size(self, side: Side) -> int:
+        return self.layer.spec.in_channels if side == "inputs" else self.layer.spec.out_channels
 
 
-def _times(layer: Layer, hidden: HiddenChannels, timer: Timer) -> tuple[float, tuple[list[int], list[float]]]:
-    """Time of a dense layer, and the share of it that it takes with fewer channels: the widths and the shares."""
+def _seconds(layer: Layer, timer: Timer) -> float:
+    return float(timer.seconds(layer, None, torch.ones(1, 0)))
 
-    def seconds(width: int) -> float:
-        spec = narrowed(layer.spec, layer.name, hidden, width)
-        return float(timer.seconds(replace(layer, spec=spec), None, torch.ones(1, 0)))
 
-    channels, step = hidden.channels, channel_step(hidden.channels)
+def _times(layer: Layer, side: Side, timer: Timer, dense: float) -> tuple[list[int], list[float]]:
+    """Shares of its time that a dense layer takes with fewer channels on a side, and their numbers."""
+    channels = layer.spec.in_channels if side == "inputs" else layer.spec.out_channels
+    step = channel_step(channels)
     widths = sorted({max(int(part * channels) // step * step, 1) for part in _TIMED} | {channels})
-    times = [seconds(width) for width in widths]
-    return times[-1], (widths, [each / times[-1] for each in times])
+    times = [
+        _seconds(replace(layer, spec=narrowed(layer.spec, side, channels - width)), timer) / dense
+        for width in widths[:-1]
+    ]
+    return widths, [*times, 1.0]

@@ -207,7 +207,11 @@ class OnnxNetwork(Network):
         module, example = self._onnx_module(), self._example
         found = may_go(module, find_hidden(module, inventory, example), inventory, options)
         return [
-            replace(each, beside=each.beside + 2 * len(module.norms.keys() & {*each.between}))
+            replace(
+                each,
+                beside=each.beside
+                + sum(2 * each.times(name) for name in each.between if name in module.norms),
+            )
             for each in check_hidden(module, found, example)
         ]
 

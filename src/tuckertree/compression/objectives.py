@@ -280,13 +280,21 @@ def _of_hidden(
         if name in by_name
     }
     consumers = {name for each in hidden for name in each.consumers if name in metrics}
+    others = candidates
     alone = {name for name in consumers if len(candidates[name]) == 1}
     samples = {name: sample_candidates(by_name[name], metrics[name].of(kernels[name])) for name in alone}
     if samples:
         looked_at = replace(known, layers=[by_name[name] for name in samples])
         candidates = {**candidates, **objective.losses(looked_at, samples, metrics)}
     groups = hidden_groups(
-        known.model, inventory.layers, hidden, candidates, metrics, round_to=options.round_to, timer=timer
+        known.model,
+        inventory.layers,
+        hidden,
+        candidates,
+        metrics,
+        others=others,
+        round_to=options.round_to,
+        timer=timer,
     )
     rest = {name for group in groups.values() for name in group.layers} - candidates.keys()
     return groups | {

@@ -12,7 +12,7 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from tuckertree._base.errors import TuckertreeError
 from tuckertree.core.layers import DENSE_TYPES, weight_of
 from tuckertree.measure import copy_model
-from tuckertree.planning.channels import Pruning
+from tuckertree.planning.channels import HiddenChannels, Pruning, Side, left_of
 
 BETWEEN: tuple[type[nn.Module], ...] = (_NormBase, _ConvNd, nn.PReLU)
 """Modules that may treat each channel by itself, with numbers of its own."""
@@ -31,25 +31,24 @@ def prune(model: nn.Module, pruned: Sequence[Pruning]) -> nn.Module:
     if not pruned:
         return model
     replaced: dict[str, nn.Module] = {}
-
-    def part(name: str) -> nn.Module:
-        return replaced.setdefault(name, copy_model(_find(model, name)))
-
-    for pruning in pruned:
-        hidden, index = pruning.hidden, torch.tensor(pruning.kept)
-        for name in hidden.producers:
-            _slice_layer(part(name), index, hidden.channels, name, outputs=True)
-        for name in hidden.consumers:
-            _slice_layer(part(name), index, hidden.channels, name, outputs=False)
-        for name in hidden.between:
-            _slice_between(part(name), index, hidden.channels, name)
+    for name, side in dict.fromkeys(
+        (name, each.hidden.side(name)) for each in pruned for name in each.hidden.modules
+    ):
+        found = _find(model, name)
+        assert side is not None
+        own = _counters(found, name, side)
+        for each in pruned:
+            if each.hidden.side(name) == side:
+                _check(found, own, each.hidden, name)
+        index = torch.tensor(left_of(pruned, name, side, getattr(found, own[0])))
+        _slice(replaced.setdefault(name, copy_model(found)), own, side, index)
     result = copy_model(model, {_find(model, name): module for name, module in replaced.items()})
-    vars(result)["pruned_channels"] = (*gone_from(model), *pruned)
+    vars(result)["pruned_channels"] = (*gone_from(model), tuple(pruned))
     return result
 
 
-def gone_from(model: nn.Module) -> tuple[Pruning, ...]:
-    """What has been pruned from a model, in this order."""
+def gone_from(model: nn.Module) -> tuple[tuple[Pruning, ...], ...]:
+    """What has been pruned from a model, each time that some was."""
     found = vars(model).get("pruned_channels", ())
     return tuple(found)
 
@@ -57,16 +56,11 @@ def gone_from(model: nn.Module) -> tuple[Pruning, ...]:
 @torch.no_grad()
 def silence(model: nn.Module, pruned: Sequence[Pruning]) -> None:
     """Let consumers read nothing of the channels that go, in place; all sizes stay."""
-    for pruning in pruned:
-        for name in pruning.hidden.consumers:
-            module = _find(model, name)
-            weight = weight_of(module)
-            weight.index_fill_(_axis(module, outputs=False), _gone(pruning).to(weight.device), 0.0)
-
-
-def _gone(pruning: Pruning) -> Tensor:
-    kept = set(pruning.kept)
-    return torch.tensor([c for c in range(pruning.hidden.channels) if c not in kept], dtype=torch.long)
+    for each in pruned:
+        for name in each.hidden.consumers:
+            weight = weight_of(_find(model, name))
+            gone = torch.tensor(each.gone(name), dtype=torch.long, device=weight.device)
+            weight.index_fill_(_axis(_find(model, name), outputs=False), gone, 0.0)
 
 
 def _find(model: nn.Module, name: str) -> nn.Module:
@@ -83,29 +77,40 @@ def _axis(module: nn.Module, *, outputs: bool) -> int:
     return int(outputs == isinstance(module, _ConvTransposeNd))
 
 
-def _slice_layer(module: nn.Module, index: Tensor, channels: int, name: str, *, outputs: bool) -> None:
-    """A layer that gives or reads some of its channels, in place."""
+def _counters(module: nn.Module, name: str, side: Side) -> tuple[str, ...]:
+    """The attributes in which a module has its number of channels on a side, if some of these can go."""
+    if side == "channels":
+        if not isinstance(module, BETWEEN):
+            raise TuckertreeError(
+                f"{name} is a {type(module).__name__} here, which is not for each channel apart"
+            )
+        return counters(module)
     if not isinstance(module, DENSE_TYPES) or getattr(module, "groups", 1) != 1:
         raise TuckertreeError(f"{name} is a {type(module).__name__} here, of which no channels can go")
-    own = counter(module, outputs=outputs)
-    _check(getattr(module, own), channels, name)
-    _select(module, "weight", index, _axis(module, outputs=outputs))
-    if outputs:
+    return (counter(module, outputs=side == "outputs"),)
+
+
+def _check(module: nn.Module, own: Sequence[str], hidden: HiddenChannels, name: str) -> None:
+    """Refuse a module that has other channels than a plan was made for."""
+    starts = hidden.starts(name)
+    wanted = hidden.channels + (starts[-1] if starts else 0)
+    for found in (getattr(module, each) for each in own):
+        if found < wanted or (starts is None and found > wanted):
+            least = "" if starts is None else " or more"
+            raise TuckertreeError(f"{name} has {found} channels here; the plan says {wanted}{least}")
+
+
+def _slice(module: nn.Module, own: Sequence[str], side: Side, index: Tensor) -> None:
+    """Let a module give or read some of its channels, in place."""
+    if side == "channels":
+        for tensor in ("weight", "bias", "running_mean", "running_var"):
+            _select(module, tensor, index)
+    else:
+        _select(module, "weight", index, _axis(module, outputs=side == "outputs"))
+    if side == "outputs":
         _select(module, "bias", index)
-    setattr(module, own, len(index))
-
-
-def _slice_between(module: nn.Module, index: Tensor, channels: int, name: str) -> None:
-    """A module that treats each channel by itself, for some of them, in place."""
-    if not isinstance(module, BETWEEN):
-        raise TuckertreeError(
-            f"{name} is a {type(module).__name__} here, which is not for each channel apart"
-        )
-    for own in counters(module):
-        _check(getattr(module, own), channels, name)
-        setattr(module, own, len(index))
-    for own in ("weight", "bias", "running_mean", "running_var"):
-        _select(module, own, index)
+    for each in own:
+        setattr(module, each, len(index))
 
 
 def counter(layer: nn.Module, *, outputs: bool) -> str:
@@ -118,11 +123,6 @@ def counters(module: nn.Module) -> tuple[str, ...]:
     if isinstance(module, _ConvNd):
         return "groups", "in_channels", "out_channels"
     return ("num_features",) if isinstance(module, _NormBase) else ("num_parameters",)
-
-
-def _check(found: int, wanted: int, name: str) -> None:
-    if found != wanted:
-        raise TuckertreeError(f"{name} has {found} channels here; the plan says {wanted}")
 
 
 @torch.no_grad()

@@ -2,17 +2,21 @@
 
 NaN is the mark: whatever treats each channel by itself passes it on in its channel, and whatever mixes channels spreads
 it over all. Each layer answers with a constant, marked in some channels of its own choice; where another reads
-exactly these, nothing between the two has mixed them. That nothing else depends on them is tried afterwards
+exactly these, all in a row, nothing between the two has mixed them: they are all that it reads, or a part of what has been
+concatenated. That nothing else depends on them is tried afterwards
 (:func:`~tuckertree.network.probing.check_hidden`), on the pruned model itself.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
-from typing import Any
+from functools import reduce
+from typing import Any, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -23,17 +27,20 @@ from tuckertree.measure import ExampleInputs, run, watch_input
 from tuckertree.measure.frozen import may_change
 from tuckertree.network.channels import BETWEEN, counter, counters
 from tuckertree.planning import Inventory, Options
-from tuckertree.planning.channels import HiddenChannels
+from tuckertree.planning.channels import HiddenChannels, Part
 from tuckertree.planning.inventory import count_uses
 from tuckertree.planning.plan import EXCLUDED, NOT_INCLUDED
 
-_ROUNDS = 3
+_ROUNDS = 6
+_MARKED = 0.2
+"""Share of the channels that are marked in each round: where many layers' outputs are added up, some stay without."""
 _MOST_PRODUCERS = 2
 """A gate and what it is multiplied with. Where more layers give the same channels these are a stream that many blocks
 add to and read, and no part of one block."""
 _FEWEST = 8
 _ANSWER = 0.5
 Marks = Mapping[str, Tensor]
+IntArray = npt.NDArray[np.int64]
 
 
 def find_hidden(
@@ -66,19 +73,18 @@ def find_hidden(
     own, seen = [], []
     try:
         for _ in range(_ROUNDS):
-            own.append({n: torch.rand(count, generator=generator) < 0.5 for n, count in counts.items()})
+            own.append({n: torch.rand(count, generator=generator) < _MARKED for n, count in counts.items()})
             seen.append(_seen(model, readers, own[-1], example_inputs))
     except TuckertreeError:  # values that are no numbers lead it elsewhere
         return []
-    sources = {
-        name: found
-        for name, module in readers.items()
-        if (found := _sources(name, own, seen)) and _fits(module, counts[found[0]])
-    }
+    given = {name: _codes([marks[name] for marks in own]) for name in counts}
+    read = {name: _codes(marks) for name in readers if (marks := _each(name, seen))}
+    read = {name: codes for name, codes in read.items() if _fits(readers[name], len(codes))}
+    windows = [window for name, codes in read.items() for window in _windows(name, codes, given)]
     uses = count_uses(model.modules())
     return [
         replace(each, beside=_beside(model, each))
-        for each in _components(layers, sources, counts)
+        for each in _components(layers, windows, counts, {name: len(codes) for name, codes in read.items()})
         if all(
             uses[id(p)] == 1
             for name in each.modules
@@ -94,7 +100,7 @@ def _beside(model: nn.Module, hidden: HiddenChannels) -> int:
         own = dict(model.get_submodule(name).named_parameters(recurse=False))
         if isinstance(model.get_submodule(name), DENSE_TYPES):
             own.pop("weight", None)
-        found += sum(parameter.numel() // hidden.channels for parameter in own.values())
+        found += len(own) * hidden.times(name)
     return found
 
 
@@ -162,17 +168,63 @@ def _seen(
     return found
 
 
-def _sources(name: str, own: Sequence[Marks], seen: Sequence[Mapping[str, Tensor | None]]) -> tuple[str, ...]:
-    """Layers whose marks a module sees, each in its channel and nothing beside; none where they are mixed."""
-    rounds = [marks for each in seen if (marks := each.get(name)) is not None]
-    if len(rounds) < len(seen):
-        return ()
-    read = torch.stack(rounds)
-    given = {source: torch.stack([marks[source] for marks in own]) for source in own[0]}
-    given = {
-        s: marks for s, marks in given.items() if marks.shape == read.shape and not (marks & ~read).any()
-    }
-    return tuple(given) if given and torch.stack([*given.values()]).any(0).equal(read) else ()
+def _each(name: str, seen: Sequence[Mapping[str, Tensor | None]]) -> list[Tensor]:
+    """What a module saw in each round; nothing where that was not the same kind of thing each time."""
+    found = [marks for each in seen if (marks := each.get(name)) is not None]
+    return found if len(found) == len(seen) and len({*map(len, found)}) == 1 else []
+
+
+def _codes(rounds: Sequence[Tensor]) -> IntArray:
+    """For each channel the rounds in which it is marked, as bits."""
+    bits = torch.stack(list(rounds)).long() << torch.arange(len(rounds))[:, None]
+    codes: IntArray = bits.sum(0).numpy()
+    return codes
+
+
+class _Window(NamedTuple):
+    """Channels in a row that a module reads, and the layers that give them."""
+
+    reader: str
+    start: int
+    producers: frozenset[str]
+
+
+def _windows(name: str, read: IntArray, given: Mapping[str, IntArray]) -> Iterator[_Window]:
+    """Where a module sees the marks of layers, each in its channel and nothing beside; not where they are mixed."""
+    fitting: dict[tuple[int, int], list[str]] = {}
+    for source, codes in given.items():
+        for start in _starts(read, codes):
+            fitting.setdefault((start, len(codes)), []).append(source)
+    for (start, count), sources in sorted(fitting.items()):
+        window = read[start : start + count]
+        needed = [
+            s for s in sources if (given[s] & ~_union((given[o] for o in sources if o != s), window)).any()
+        ]
+        found = next(
+            (
+                each
+                for each in (needed, sources)
+                if (_union((given[s] for s in each), window) == window).all()
+            ),
+            None,
+        )
+        if found and not (window == 2**_ROUNDS - 1).all():
+            yield _Window(name, start, frozenset(found))
+
+
+def _starts(read: IntArray, codes: IntArray) -> list[int]:
+    """Places in what is read from which on all marks of a layer are there, perhaps with others."""
+    starts = np.arange(max(len(read) - len(codes) + 1, 0))
+    for channel, code in enumerate(codes):
+        if not len(starts):
+            break
+        starts = starts[read[starts + channel] & code == code]
+    found: list[int] = starts.tolist()
+    return found
+
+
+def _union(codes: Iterable[IntArray], like: IntArray) -> IntArray:
+    return reduce(np.bitwise_or, codes, np.zeros_like(like))
 
 
 def _fits(module: nn.Module, channels: int) -> bool:
@@ -183,19 +235,31 @@ def _fits(module: nn.Module, channels: int) -> bool:
 
 
 def _components(
-    layers: Mapping[str, nn.Module], sources: Mapping[str, tuple[str, ...]], counts: Mapping[str, int]
+    layers: Mapping[str, nn.Module],
+    windows: Sequence[_Window],
+    counts: Mapping[str, int],
+    sizes: Mapping[str, int],
 ) -> Iterator[HiddenChannels]:
-    """Producers that a reader has in common go together, with all that read them."""
-    left = {source for found in sources.values() for source in found}
+    """Producers that a reader has in common in one place go together, with all that read them.
+
+    ``counts`` has how many channels layers give, ``sizes`` how many modules read.
+    """
+    left = {source for window in windows for source in window.producers}
     for first in layers:
         if first not in left:
             continue
         producers = {first}
-        while more := {s for found in sources.values() if producers & {*found} for s in found} - producers:
+        while (
+            more := {s for window in windows if producers & window.producers for s in window.producers}
+            - producers
+        ):
             producers |= more
         left -= producers
-        readers = [name for name, found in sources.items() if producers & {*found}]
-        consumers = [name for name in readers if name in layers]
+        places: dict[str, tuple[int, ...]] = {}
+        for window in windows:
+            if producers & window.producers:
+                places[window.reader] = (*places.get(window.reader, ()), window.start)
+        consumers = [name for name in places if name in layers]
         if (
             consumers
             and len(producers) <= _MOST_PRODUCERS
@@ -205,6 +269,9 @@ def _components(
             yield HiddenChannels(
                 counts[first],
                 tuple(name for name in layers if name in producers),
-                tuple(name for name in readers if name not in layers),
+                tuple(name for name in places if name not in layers),
                 tuple(consumers),
+                parts=tuple(
+                    Part(name, starts) for name, starts in places.items() if sizes[name] > counts[first]
+                ),
             )

@@ -71,7 +71,8 @@ def build_structure(model: nn.Module, plan: Plan) -> nn.Module:
     TuckertreeError
         If a layer of the plan is not in the model or has another shape, or its ranks cannot be.
     """
-    model = prune(model, plan.before)
+    for pruned in plan.before:
+        model = prune(model, pruned)
     chains: dict[nn.Module, nn.Module] = {}
     for layer in plan.compressed:
         dense = layer_for(model, layer)

@@ -211,7 +211,7 @@ class Plan:
     pruned
         Hidden channels of which some go.
     before
-        Those that had gone when the plan was made: of a network that is compressed in stages.
+        Those that had gone when the plan was made, stage by stage: of a network that is compressed in stages.
 
     Examples
     --------
@@ -232,7 +232,7 @@ class Plan:
     optimality: Optimality | None = None
     latency: Latency | None = None
     pruned: tuple[Pruning, ...] = ()
-    before: tuple[Pruning, ...] = ()
+    before: tuple[tuple[Pruning, ...], ...] = ()
 
     def __post_init__(self) -> None:
         _check_sizes(self.parameters, self.macs)

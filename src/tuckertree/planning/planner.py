@@ -15,7 +15,7 @@ from tuckertree.core.decomposition import Spectra, kernel_spectra
 from tuckertree.core.decomposition.matricization import mode_sizes
 from tuckertree.core.layers import LayerSpec, chain_parameters, get_method, weight_of
 from tuckertree.planning.candidates import Candidates, layer_candidates
-from tuckertree.planning.channels import HiddenChannels, Pruning
+from tuckertree.planning.channels import Pruning, Side
 from tuckertree.planning.groups import Decisions, Group
 from tuckertree.planning.inventory import Inventory, Layer
 from tuckertree.planning.options import Options
@@ -260,7 +260,8 @@ def thinned(layer: Layer, pruned: Sequence[Pruning], reason: str) -> LayerPlan:
     """The plan of a layer that some hidden channels go from, and nothing else."""
     spec = layer.spec
     for each in pruned:
-        spec = narrowed(spec, layer.name, each.hidden, len(each.kept))
+        if (side := each.hidden.side(layer.name)) is not None:
+            spec = narrowed(spec, side, len(each.gone(layer.name)))
     return replace(
         leave_dense(layer, reason),
         parameters=(layer.spec.weights, spec.weights),
@@ -268,15 +269,12 @@ def thinned(layer: Layer, pruned: Sequence[Pruning], reason: str) -> LayerPlan:
     )
 
 
-def narrowed(spec: LayerSpec, name: str, hidden: HiddenChannels, width: int) -> LayerSpec:
-    """A layer's structure with so many of some channels; as it is where it has nothing to do with them."""
-    if name in hidden.producers:
-        return replace(spec, out_channels=width)
-    if name in hidden.consumers:
-        return replace(spec, in_channels=width)
-    if name in hidden.between:
-        return replace(spec, in_channels=width, out_channels=width, groups=width)
-    return spec
+def narrowed(spec: LayerSpec, side: Side, less: int) -> LayerSpec:
+    """A layer's structure with so many fewer channels on a side."""
+    inputs, outputs = spec.in_channels - less, spec.out_channels - less
+    if side == "channels":
+        return replace(spec, in_channels=inputs, out_channels=outputs, groups=spec.groups - less)
+    return replace(spec, out_channels=outputs) if side == "outputs" else replace(spec, in_channels=inputs)
 
 
 def leave_dense(layer: Layer, reason: str) -> LayerPlan:

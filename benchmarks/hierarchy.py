@@ -33,7 +33,14 @@ from tuckertree.planning import Candidates, Layer, layer_candidates, take_invent
 from tuckertree.planning.knapsack import Front, solve
 from tuckertree.runtimes import get_runtime
 
-COLOURS = {"ht2": "#c2185b", "tucker2": "#1565c0", "spatial": "#2e7d32", "svd": "#8d6e63", "cp": "#ef6c00"}
+COLOURS = {
+    "ht2": "#c2185b",
+    "tucker2": "#1565c0",
+    "spatial": "#2e7d32",
+    "svd": "#8d6e63",
+    "cp": "#ef6c00",
+    "depthwise": "#00838f",
+}
 SHARES = {"parameters": (1 / 2, 1 / 4, 1 / 8, 1 / 16), "time": (3 / 4, 1 / 2, 1 / 3, 1 / 4)}
 CLOSE = 1.01
 """Errors within this factor of the least count as the least."""

@@ -55,7 +55,7 @@ def eliminate(moments: Tensor, grams: Tensor, widths: Sequence[int]) -> Eliminat
     grams
         ``G[n, C, C]``: products of the columns of each reader's weights.
     widths
-        Numbers of channels to stop at, below ``C`` and falling, at least 1.
+        Numbers of channels to stop at, below ``C`` and falling, at least 1; there may be none.
 
     Examples
     --------
@@ -91,4 +91,5 @@ def eliminate(moments: Tensor, grams: Tensor, widths: Sequence[int]) -> Eliminat
             count -= len(out)
         loss.append(total)
     order = torch.cat([*gone, left[stays]]).cpu()
-    return Elimination(order, tuple(widths), torch.stack(loss).clamp_min(0).cpu())
+    losses = torch.stack(loss) if loss else gram.new_zeros(0, len(gram))
+    return Elimination(order, tuple(widths), losses.clamp_min(0).cpu())

@@ -1,13 +1,15 @@
 """How a kernel is factored: a registry with one entry for each method."""
 
-from tuckertree.core.layers.methods.cp import CPMethod
+from tuckertree.core.layers.methods.cp import CPMethod, DepthwiseMethod
 from tuckertree.core.layers.methods.cut import HT2, SPATIAL, SVD, TUCKER2, CutMethod
 from tuckertree.core.layers.methods.method import Choices, Method, get_method, known_methods, register
 
-for _method in (HT2, TUCKER2, SPATIAL, SVD, CPMethod()):
+DEPTHWISE = DepthwiseMethod()
+
+for _method in (HT2, TUCKER2, SPATIAL, SVD, DEPTHWISE, CPMethod()):
     register(_method)
 
-METHODS = tuple(method.name for method in (HT2, TUCKER2, SPATIAL, SVD))
+METHODS = tuple(method.name for method in (HT2, TUCKER2, SPATIAL, SVD, DEPTHWISE))
 """The methods that a budget chooses among unless others are asked for."""
 
 __all__ = [
@@ -15,6 +17,7 @@ __all__ = [
     "CPMethod",
     "Choices",
     "CutMethod",
+    "DepthwiseMethod",
     "Method",
     "get_method",
     "known_methods",

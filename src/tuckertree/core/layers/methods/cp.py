@@ -9,69 +9,86 @@ It is no cut of the row of modes: the middle stages act on each component alone.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from math import prod
+from dataclasses import dataclass
+from itertools import pairwise
+from math import lcm, prod
 
 import torch
 from torch import Tensor
 from torch.nn.functional import one_hot, pad
 
 from tuckertree.core.decomposition import Factors, Spectra, Truncations
-from tuckertree.core.decomposition.matricization import mode_sizes, modes_in_row
+from tuckertree.core.decomposition.matricization import modes_in_row
 from tuckertree.core.decomposition.refine import descend_cores, ridged_root
 from tuckertree.core.decomposition.spectra import in_working_precision
 from tuckertree.core.layers.methods.method import Choices, Method
 from tuckertree.core.layers.spec import LayerSpec
 from tuckertree.core.layers.stages import Stage, chain_parameters, chain_stages
 
-Known = dict[int, list[list[Tensor]]]
-"""Matrices ``[mode, rank]`` of each group, by the rank."""
 _SWEEPS, _TOLERANCE, _RIDGE = (4, 30), 1e-3, 1e-10
-_WORK = 1e10
+_WORK = 4e9
 """About so many multiply-accumulates at one rank: wide layers have fewer sweeps, between the least and the most."""
-_SHARES = (3 / 4, 1 / 2)
+_SHARES = (1 / 2, 3 / 8)
 _OCTAVES = 5
+_LARGE = 2**16
+"""Kernels of more weights are contracted in single precision."""
+
+
+@dataclass(frozen=True)
+class _Found:
+    """Matrices ``[mode, rank]`` of a group, and the squared error of what they multiply out to."""
+
+    matrices: list[Tensor]
+    squared: float
+
+
+Known = dict[int, list[_Found]]
+"""What was found for each group, by the rank."""
 
 
 class CPMethod(Method):
     """Canonical polyadic decomposition, by alternating least squares."""
 
     name = "cp"
+    block = 1
+    """Ranks on offer are multiples of this."""
 
     def applies(self, spec: LayerSpec) -> bool:
         """Pointwise and linear kernels are matrices, which have the SVD."""
         return bool(spec.nontrivial_modes)
 
+    def places(self, modes: int) -> Sequence[int]:
+        """Between which modes a kernel of so many spatial ones is cut: everywhere."""
+        return range(modes + 1)
+
     def stages(self, spec: LayerSpec, ranks: Sequence[int]) -> tuple[Stage, ...]:
         """Pointwise, one depthwise stage along each spatial axis, pointwise."""
-        cuts = range(len(spec.nontrivial_modes) + 1)
+        cuts = self.places(len(spec.nontrivial_modes))
         return chain_stages(spec, cuts, tuple(ranks) * len(cuts), depthwise=True)
 
     def feasible(self, shape: Sequence[int], ranks: Sequence[int]) -> tuple[int, ...]:
         """At most the number of fibres of the longest mode, by which every kernel is exact."""
-        sizes = mode_sizes(shape)
-        return (min(ranks[0], prod(sizes) // max(sizes)),)
+        return (min(ranks[0], self._most(shape)),)
 
     def choices(self, spec: LayerSpec, kernel: Truncations, round_to: int) -> Choices:
-        """Two ranks in each octave below that of the dense layer's size; the error is the true one."""
-        sizes = mode_sizes(spec.nontrivial_shape)
-        most = min(
-            spec.weights // chain_parameters(self.stages(spec, (1,))),
-            prod(sizes) // max(sizes),
-        )
+        """Two ranks in each octave below half of the dense layer's size; the error is the true one."""
+        fibres, round_to = self._most(spec.nontrivial_shape), lcm(round_to, self.block)
+        most = min(spec.weights // chain_parameters(self.stages(spec, (1,))), fibres)
         wanted = {
             int(share * most / 2**k) // round_to * round_to for share in _SHARES for k in range(_OCTAVES)
         }
-        ranks = sorted(rank for rank in wanted if rank) or [min(round_to, prod(sizes) // max(sizes))]
-        known: Known = {}
-        found = [self._factors(kernel.kernel, rank, known).kernel() for rank in ranks]
-        squared = [(kernel.kernel - each).square().sum() for each in found]
-        return Choices(torch.tensor(ranks).unsqueeze(1), torch.stack(squared).cpu())
+        ranks = sorted(rank for rank in wanted if rank) or [min(round_to, fibres)]
+        row, known = self._row(kernel.kernel), Known()
+        squared = [sum(each.squared for each in self._solve(row, rank, known)) for rank in ranks]
+        return Choices(torch.tensor(ranks).unsqueeze(1), torch.tensor(squared, dtype=torch.float64))
 
     def decompose(self, kernel: Tensor, ranks: Sequence[int], spectra: Spectra | None = None) -> Factors:  # noqa: ARG002
         """Alternating least squares, each rank started from half of it; exact at full rank."""
         kernel = in_working_precision(kernel)
         (rank,) = self.feasible(kernel.shape[1:], ranks)
-        return self._factors(kernel, rank, {})
+        taps = self._taps(kernel.shape[3:])
+        found = self._solve(self._row(kernel), rank, {})
+        return _as_factors([_balanced([x.to(kernel) for x in each.matrices]) for each in found], taps)
 
     def refine(
         self,
@@ -89,66 +106,95 @@ class CPMethod(Method):
     def balance(self, factors: Factors) -> Factors:
         """The vectors of each component have the same norm."""
         rank = factors.ranks[0]
+        taps = [core.shape[2:-1] for core in factors.cores[1:-1]]
         return _as_factors(
-            [_balanced(matrices) for matrices in _as_matrices(factors.to(torch.float64), rank)]
+            [_balanced(matrices) for matrices in _as_matrices(factors.to(torch.float64), rank)], taps
         )
 
-    def _factors(self, kernel: Tensor, rank: int, known: Known) -> Factors:
-        return _as_factors(
-            [_balanced(matrices) for matrices in self._solve(modes_in_row(kernel), rank, known)]
-        )
+    def _most(self, shape: Sequence[int]) -> int:
+        """The rank at which every kernel ``(T, C, D1, ..., DN)`` is exact."""
+        outputs, inputs, *spatial = shape
+        sizes = inputs, *map(prod, self._taps(spatial)), outputs
+        return prod(sizes) // max(sizes)
 
-    def _solve(self, row: Tensor, rank: int, known: Known) -> list[list[Tensor]]:
-        """Matrices of each group of ``row[g, C, D1, ..., T]``; ``known`` are those of other ranks."""
+    def _taps(self, spatial: Sequence[int]) -> list[Sequence[int]]:
+        """The spatial modes of each stage between the first and the last."""
+        return [spatial[a:b] for a, b in pairwise(self.places(len(spatial)))]
+
+    def _row(self, kernel: Tensor) -> Tensor:
+        """The kernel as ``[g, C, ..., T]``, the spatial modes of each stage as one."""
+        row = modes_in_row(kernel)
+        return row.reshape(*row.shape[:2], *map(prod, self._taps(row.shape[2:-1])), row.shape[-1])
+
+    def _solve(self, row: Tensor, rank: int, known: Known) -> list[_Found]:
+        """What is found for each group of ``row[g, C, ..., T]``; ``known`` is what was for other ranks."""
         if rank not in known:
             if rank >= row[0].numel() // max(row.shape[1:]):
-                known[rank] = [_fibres(group) for group in row]
+                known[rank] = [_Found(_fibres(group), 0.0) for group in row]
             else:
-                less = (
-                    self._solve(row, rank // 2, known)
-                    if rank > 1
-                    else [[x[:, :0] for x in _fibres(g)] for g in row]
-                )
+                half = rank // 2 // self.block * self.block or rank // 2
+                less = self._solve(row, half, known) if half else [_nothing(group) for group in row]
                 known[rank] = [_alternate(group, rank, start) for group, start in zip(row, less, strict=True)]
         return known[rank]
 
 
-def _alternate(row: Tensor, rank: int, start: Sequence[Tensor]) -> list[Tensor]:
-    """Matrices ``[mode, rank]`` of one group ``row[C, D1, ..., T]``, never worse than those of a lower rank.
+class DepthwiseMethod(CPMethod):
+    """CP with the spatial modes as one (Astrid and Lee, arXiv 1701.07148; Phan et al., arXiv 2008.05441).
+
+    The layer becomes pointwise, depthwise ``D1 x ... x DN``, pointwise: what mobile networks are made of.
+    """
+
+    name = "depthwise"
+    block = 8
+
+    def places(self, modes: int) -> Sequence[int]:
+        """Before and after all spatial modes."""
+        return (0, modes)
+
+
+def _alternate(row: Tensor, rank: int, start: _Found) -> _Found:
+    """What one group ``row[C, ..., T]`` becomes at a rank, never worse than at the lower one of the start.
 
     For each mode in turn the least squares ``M (o_n M_n^T M_n) = row . (x_n M_n)``, n the other modes (Carroll and
     Chang, Psychometrika 35, 1970). What the long modes have in common is contracted first, so that no Khatri-Rao
     product is formed.
     """
-    missing, norm = rank - start[0].shape[1], row.norm()
-    before = [pad(matrix, (0, missing)) for matrix in start]
+    missing, norm = rank - start.matrices[0].shape[1], row.norm()
+    before = [pad(matrix, (0, missing)) for matrix in start.matrices]
     generator = torch.Generator().manual_seed(rank)
-    more = [torch.randn(len(matrix), missing, generator=generator).to(row) for matrix in start]
+    more = [torch.randn(len(matrix), missing, generator=generator).to(row) for matrix in before]
     size = norm ** (1 / row.ndim)
-    after = [torch.cat([a, size * b / b.norm(dim=0)], 1) for a, b in zip(start, more, strict=True)]
-    lost = torch.inf
-    least, most = _SWEEPS
+    after = [torch.cat([a, size * b / b.norm(dim=0)], 1) for a, b in zip(start.matrices, more, strict=True)]
+    single = row.to(torch.float32) if row.numel() > _LARGE else row
+    by_first = single.flatten(1).mT.contiguous()
+    lost, (least, most) = torch.inf, _SWEEPS
     for _ in range(int(min(max(_WORK / (2 * row.numel() * rank), least), most))):
-        by_last = row @ after[-1]
+        by_last = single @ after[-1].to(single)
         for mode in range(row.ndim):
             from_last = mode < row.ndim - 1
-            rest = by_last if from_last else (row.flatten(1).mT @ after[0]).reshape(*row.shape[1:], rank)
+            rest = by_last if from_last else (by_first @ after[0].to(single)).reshape(*row.shape[1:], rank)
             others = [n for n in range(row.ndim) if n not in (mode, row.ndim - 1 if from_last else 0)]
             for n in reversed(others):
                 place = n if from_last else n - 1
                 shape = [1] * (rest.ndim - 1)
                 shape[place] = len(after[n])
-                rest = (rest * after[n].reshape(*shape, rank)).sum(place, keepdim=True)
+                rest = (rest * after[n].to(single).reshape(*shape, rank)).sum(place, keepdim=True)
             grams = [matrix.mT @ matrix for n, matrix in enumerate(after) if n != mode]
             gram = torch.stack(grams).prod(0)
             root, _ = ridged_root(gram.unsqueeze(0), _RIDGE)
-            wanted = rest.reshape(-1, rank)
+            wanted = rest.reshape(-1, rank).to(row)
             after[mode] = torch.cholesky_solve(wanted.mT, root[0]).mT
         error = norm**2 + (after[-1] @ gram * after[-1]).sum() - 2 * (after[-1] * wanted).sum()
         if not error < (1 - _TOLERANCE) * lost:
             break
         lost = float(error)
-    return min(before, after, key=lambda found: float((row - _product(found)).norm().nan_to_num(torch.inf)))
+    squared = float((row - _product(after)).square().sum().nan_to_num(torch.inf))
+    return _Found(after, squared) if squared < start.squared else _Found(before, start.squared)
+
+
+def _nothing(row: Tensor) -> _Found:
+    """Rank 0."""
+    return _Found([x[:, :0] for x in _fibres(row)], float(row.square().sum()))
 
 
 def _product(matrices: Sequence[Tensor]) -> Tensor:
@@ -177,10 +223,12 @@ def _balanced(matrices: Sequence[Tensor]) -> list[Tensor]:
     return [matrix * (mean / norm.where(norm > 0, 1)) for matrix, norm in zip(matrices, norms, strict=True)]
 
 
-def _as_factors(groups: Sequence[Sequence[Tensor]]) -> Factors:
-    """A core for each stage from the matrices ``[mode, rank]`` of each group."""
+def _as_factors(groups: Sequence[Sequence[Tensor]], taps: Sequence[Sequence[int]]) -> Factors:
+    """A core for each stage from the matrices ``[mode, rank]`` of each group; ``taps`` are the modes of those between."""
     first, *middle, last = (torch.stack(matrices) for matrices in zip(*groups, strict=True))
-    depthwise = [each.mT.flatten(0, 1)[:, None, :, None].contiguous() for each in middle]
+    depthwise = [
+        each.mT.reshape(-1, 1, *sizes, 1).contiguous() for each, sizes in zip(middle, taps, strict=True)
+    ]
     return Factors((first.unsqueeze(1), *depthwise, last.mT.unsqueeze(-1).contiguous()))
 
 

@@ -73,8 +73,8 @@ def compress(
         latency 16, 8 or 4 by the width of the layer.
     methods
         Names of the methods that a budget chooses among, such as ``("ht2", "svd")`` or ``("cp",)``; by default HT-2,
-        Tucker-2, the spatial SVD, the SVD and, with calibration, ``channels``: fewer hidden channels between layers. Other
-        rules use ``ht2`` and ``svd``, which must be among them.
+        Tucker-2, the spatial SVD, the SVD, ``depthwise`` (pointwise, depthwise, pointwise) and, with calibration,
+        ``channels``: fewer hidden channels between layers. Other rules use ``ht2`` and ``svd``, which must be among them.
     calibration
         A few hundred unlabelled inputs (a tensor or array, a data set, a DataLoader, a list of batches or of single
         images), in the form of the example: factors are then fitted to the layers' outputs on them, layer after

@@ -43,7 +43,7 @@ class LayerPlan:
     kernel
         Kernel shape ``(T, C, D1, ..., DN)`` of one group; ``groups`` is their number.
     method
-        ``dense``, or the name of a method: ``ht2``, ``tucker2``, ``spatial``, ``svd``, ``cp``.
+        ``dense``, or the name of a method: ``ht2``, ``tucker2``, ``spatial``, ``svd``, ``depthwise``, ``cp``.
     ranks
         Of the method, for most one for each cut from the C end; empty for a dense layer.
     parameters, macs

@@ -174,7 +174,7 @@ def factorize(
     module
         ``nn.Conv1d/2d/3d``, ``nn.ConvTranspose1d/2d/3d`` or ``nn.Linear``.
     method
-        Its name: ``ht2``, ``tucker2``, ``spatial``, ``svd``, ``cp``, or another that is registered.
+        Its name: ``ht2``, ``tucker2``, ``spatial``, ``svd``, ``depthwise``, ``cp``, or another that is registered.
     ranks
         Of the method, one for each cut; for HT-2 of a two-dimensional convolution ``(R1, R13, R3)``.
     spectra

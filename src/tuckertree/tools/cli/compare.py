@@ -38,7 +38,7 @@ def compare(
     methods: Annotated[
         str,
         typer.Option(
-            help="With commas: ht2, tucker2, spatial, svd, cp, channels, prune (torch-pruning), default (what compress "
+            help="With commas: ht2, tucker2, spatial, svd, depthwise, cp, channels, prune (torch-pruning), default (what compress "
             "chooses by itself); each but channels without images too, as it was published: ht2:weights."
         ),
     ] = "default,ht2,tucker2,svd,prune",

@@ -139,7 +139,7 @@ def compress(
     methods: Annotated[
         str | None,
         typer.Option(
-            help="Methods that a budget chooses among: ht2,tucker2,spatial,svd,channels (default), cp; default,cp for all."
+            help="Methods that a budget chooses among: ht2,tucker2,spatial,svd,depthwise,channels (default), cp; default,cp for all."
         ),
     ] = None,
     weights: Weights = None,

@@ -41,7 +41,7 @@ class Method:
     >>> str(Method.of("svd+ht2")), str(Method.of("cp+default"))
     ('ht2+svd', 'default+cp')
     >>> Method.of("default+cp").among
-    ('ht2', 'tucker2', 'spatial', 'svd', 'channels', 'cp')
+    ('ht2', 'tucker2', 'spatial', 'svd', 'depthwise', 'channels', 'cp')
     """
 
     name: str

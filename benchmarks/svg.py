@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
-WIDE, HIGH, LEFT, RIGHT, TOP, BOTTOM, LEGEND = 300, 240, 48, 12, 34, 44, 34
+WIDE, HIGH, LEFT, RIGHT, TOP, BOTTOM = 300, 240, 48, 12, 34, 44
+LEGEND, LABEL = 20, 100
 
 
 @dataclass(frozen=True)
@@ -31,14 +32,15 @@ def picture(panels: Sequence[Panel], colours: Mapping[str, str], upwards: str, c
         What the axis upwards says.
     """
     rows = -(-len(panels) // columns)
-    wide, high = columns * WIDE, rows * HIGH + LEGEND
+    names = [name for name in colours if any(panel.lines.get(name) for panel in panels)]
+    in_row = (columns * WIDE - LEFT) // LABEL
+    wide, high = columns * WIDE, rows * HIGH + LEGEND * -(-len(names) // in_row) + 8
     parts = [
         f'<g transform="translate({number % columns * WIDE},{number // columns * HIGH})">{_panel(panel, colours, upwards)}</g>'
         for number, panel in enumerate(panels)
     ]
-    names = [name for name in colours if any(panel.lines.get(name) for panel in panels)]
     for number, name in enumerate(names):
-        x, y = LEFT + 90 * number, high - 14
+        x, y = LEFT + LABEL * (number % in_row), rows * HIGH + LEGEND * (number // in_row) + 16
         parts.append(f'<path d="M{x} {y - 4}h18" stroke="{colours[name]}" stroke-width="3"/>')
         parts.append(text(x + 24, y, name, "start"))
     return (

@@ -32,14 +32,15 @@ COLOURS = {
     "tucker2": "#1565c0",
     "spatial": "#2e7d32",
     "svd": "#8d6e63",
+    "depthwise": "#00838f",
     "cp": "#ef6c00",
     "prune": "#455a64",
-    "channels": "#00838f",
+    "channels": "#9e9d24",
 }
 HEAD = """# Against the other ways
 
 One harness, `tuckertree compare`: the same weights, the same unlabelled images to fit and tune with, the same seed, budgets in
-MACs of the whole network. `default` is what `compress` does by itself; `ht2`, `tucker2`, `spatial` (SVD), `svd` and `cp` are
+MACs of the whole network. `default` is what `compress` does by itself; `ht2`, `tucker2`, `spatial` (SVD), `svd`, `depthwise` and `cp` are
 one method or dense, layer by layer, with ranks by the same budget and factors fitted to the same images; `prune` is
 torch-pruning. `:weights` is the method as it is mostly published, without images. No labels were used, nothing was
 chosen on the images that are scored. Top-1 in percent; **bold** is the best of its row. [What is kept equal](../comparison.md).

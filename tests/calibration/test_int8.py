@@ -59,7 +59,7 @@ def test_the_function_stays_and_rounding_costs_no_more(case, rank, seed):
     assert lost[1] <= lost[0] * (1 + 1e-6) + 1e-12
 
 
-@pytest.mark.parametrize("method", ["ht2", "tucker2", "svd", "cp"])
+@pytest.mark.parametrize("method", ["ht2", "tucker2", "svd", "depthwise", "cp"])
 def test_what_bases_the_factors_come_in_matters_no_more(method):
     layer, x = nn.Conv2d(32, 64, 3, bias=False), torch.randn(4, 32, 12, 12, generator=generator())
     with torch.no_grad():

@@ -28,7 +28,11 @@ def test_the_methods_of_today_are_those_asked_for_by_nobody():
     model = networks.small_cnn()
     plans = [
         tt.compress(model, IMAGE, tt.Budget(params=0.5), **options).plan
-        for options in ({}, {"methods": METHODS}, {"methods": ["svd", "ht2", "spatial", "tucker2"]})
+        for options in (
+            {},
+            {"methods": METHODS},
+            {"methods": ["svd", "depthwise", "ht2", "spatial", "tucker2"]},
+        )
     ]
     assert plans[0].dumps() == plans[1].dumps()
     assert plans[2].optimality.loss == pytest.approx(plans[0].optimality.loss)
@@ -37,7 +41,11 @@ def test_the_methods_of_today_are_those_asked_for_by_nobody():
 @pytest.mark.parametrize(
     ("rule", "methods", "message"),
     [
-        (tt.Budget(macs=0.5), ("cp", "tt"), "unknown method 'tt'; known: ht2, tucker2, spatial, svd, cp"),
+        (
+            tt.Budget(macs=0.5),
+            ("cp", "tt"),
+            "unknown method 'tt'; known: ht2, tucker2, spatial, svd, depthwise, cp",
+        ),
         (tt.Budget(macs=0.5), "cp", "methods are several names"),
         (tt.Budget(macs=0.5), (), "methods are several names"),
         (tt.Energy(0.9), ("cp",), "methods belong to a budget"),

@@ -6,6 +6,7 @@ from torch import nn
 
 from tests import networks
 from tests.latency.cases import SPEED, machine, seconds_of, timed
+from tests.strategies import CUT_METHODS
 from tuckertree.core.layers import (
     METHODS,
     LayerSpec,
@@ -43,7 +44,7 @@ def layer_of(module, shape):
 @pytest.mark.parametrize(("module", "shape"), LAYERS, ids=IDS)
 def test_every_form_is_timed_and_the_layer_is_called_as_it_is(module, shape):
     layer = layer_of(module, shape)
-    found = sample_variants(layer.spec, rank_step(layer))
+    found = sample_variants(layer.spec, rank_step(layer), CUT_METHODS)
     assert found[0].is_dense
     order = len(layer.spec.nontrivial_modes)
     assert {form.cuts for form in found[1:]} == set(form_cuts(tuple(range(order + 1))))
@@ -151,7 +152,13 @@ def test_candidates_run_faster_than_the_dense_layer_each_in_its_fastest_form():
     [
         (
             METHODS,
-            {"spatial": [(1,)], "svd": [(2,)], "tucker2": [(0,), (0, 2)], "ht2": [(0, 1), (1, 2), (0, 1, 2)]},
+            {
+                "spatial": [(1,)],
+                "svd": [(2,)],
+                "tucker2": [(0,), (0, 2)],
+                "depthwise": [(0, 1)],
+                "ht2": [(0, 1), (1, 2), (0, 1, 2)],
+            },
         ),
         (("ht2",), {"ht2": form_cuts((0, 1, 2))}),
         (("cp",), {"cp": form_cuts((0, 1, 2))}),

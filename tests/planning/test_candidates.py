@@ -103,6 +103,9 @@ def test_ranks_are_multiples_or_as_many_as_there_can_be(round_to):
     for method, ranks in zip(candidates.methods, candidates.ranks, strict=True):
         if method == "dense":
             continue
+        if method == "depthwise":
+            assert ranks[0] % max(round_to, 8) == 0
+            continue
         cuts = method_cuts(method, 2)
         sizes = block_sizes(layer.spec.kernel_shape, cuts)
         assert all(rank % round_to == 0 or rank in (24, 40, sizes[0], sizes[-1]) for rank in ranks)

@@ -8,7 +8,7 @@ from tuckertree.compression.objectives import OBJECTIVES
 from tuckertree.runtimes import runtimes
 
 SOURCE = Path(tuckertree.__file__).parent
-TENSORS = {"weight"}  # what parameters of layers are called, too
+TENSORS = {"weight", "outputs"}  # what parameters and sides of layers are called, too
 
 
 def test_no_name_of_a_runtime_or_an_objective_is_compared_with():

@@ -51,7 +51,7 @@ def test_methods_cut_the_bonds_they_are_known_for(method, cuts_by_order):
 @pytest.mark.parametrize(
     ("method", "order", "message"),
     [
-        ("tucker", 2, "unknown method 'tucker'; known: ht2, tucker2, spatial, svd, cp"),
+        ("tucker", 2, "unknown method 'tucker'; known: ht2, tucker2, spatial, svd, depthwise, cp"),
         ("spatial", 1, "needs two spatial modes, this kernel has 1"),
     ],
 )

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from tests.strategies import seeded
-from tuckertree.core.layers import METHODS, LayerSpec, get_method
+from tuckertree.core.layers import LayerSpec, get_method
+from tuckertree.core.layers.methods import known_methods
 
 CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 TRANSPOSED = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
@@ -76,7 +77,7 @@ def convolutions(
 def cases(
     draw: st.DrawFn,
     batches: tuple[tuple[int, ...], ...] = ((), (1,), (2,)),
-    methods: tuple[str, ...] = (*METHODS, "cp"),
+    methods: tuple[str, ...] = known_methods(),
 ) -> Case:
     batch = st.sampled_from(batches)
     layer, shape = draw(

@@ -10,9 +10,9 @@ from torch import nn
 from torch.nn.functional import pad
 
 from tests.core.layers.cases import FULL, cases
-from tests.strategies import examples
+from tests.strategies import CUT_METHODS, examples
 from tuckertree.core.decomposition import kruskal_convolution
-from tuckertree.core.layers import METHODS, LayerSpec, densify, factorize
+from tuckertree.core.layers import LayerSpec, densify, factorize
 
 # torch says so when it pads by hand because the two sides differ: for the layer and the chain alike
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths")
@@ -49,7 +49,7 @@ def test_at_lower_ranks_the_chain_is_the_layer_with_the_truncated_kernel(case, r
 
 @examples(60)
 @given(
-    cases(batches=((1,), (2,)), methods=METHODS).filter(
+    cases(batches=((1,), (2,)), methods=CUT_METHODS).filter(
         lambda case: (
             isinstance(case.layer, nn.Conv1d | nn.Conv2d | nn.Conv3d)
             and min(case.layer.kernel_size) > 1

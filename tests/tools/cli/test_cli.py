@@ -112,7 +112,7 @@ def test_compress_takes_the_methods_that_it_is_given(tmp_path):
     [
         (
             ("--macs", 0.5, "--methods", "ht2,tt"),
-            "unknown method 'tt'; known: ht2, tucker2, spatial, svd, cp",
+            "unknown method 'tt'; known: ht2, tucker2, spatial, svd, depthwise, cp",
         ),
         (("--macs", 0.5, "--methods", ""), "unknown method ''; known: ht2"),
         (("--energy", 0.5, "--methods", "cp"), "methods belong to a budget"),

@@ -8,7 +8,7 @@ import tuckertree as tt
 from tuckertree.tools.comparison import Method, Outcome, Score, Settings, cells_of
 from tuckertree.tools.comparison.cells import budget_of
 
-METHODS = ("ht2", "tucker2", "spatial", "svd", "cp", "channels", "prune", "default")
+METHODS = ("ht2", "tucker2", "spatial", "svd", "depthwise", "cp", "channels", "prune", "default")
 names = st.sampled_from([*METHODS, *(f"{name}:weights" for name in METHODS if name != "channels")])
 shares = st.sampled_from(["1.5x", "2x", "0.4", "4x"])
 
@@ -28,7 +28,9 @@ def test_every_method_meets_every_budget_once_and_has_a_file_of_its_own(methods,
 
 @pytest.mark.parametrize("name", ["tt", "ht2:", "ht2:images", "channels:weights", "", "dense", ":weights"])
 def test_an_unknown_method_is_refused_with_the_known_ones(name):
-    with pytest.raises(tt.UsageError, match=r"known: ht2, tucker2, spatial, svd, cp.*prune, default"):
+    with pytest.raises(
+        tt.UsageError, match=r"known: ht2, tucker2, spatial, svd, depthwise, cp.*prune, default"
+    ):
         cells_of([name], ["2x"])
 
 
@@ -66,7 +68,7 @@ def test_methods_are_joined_to_a_choice_among_them():
 
 
 @given(
-    st.permutations(["ht2", "tucker2", "spatial", "svd", "cp", "channels"]),
+    st.permutations(["ht2", "tucker2", "spatial", "svd", "depthwise", "channels"]),
     st.integers(1, 6),
     st.sampled_from(["", ":weights"]),
 )

@@ -44,7 +44,8 @@ def accuracy(lost=0.5, held=True):
 
 def tuning():
     """What tuning did."""
-    return Tuning(30, 20, 4.0, 0.25, 0.125, 64, 16, 8, 0).to_json()
+    course = ((10, 0.5), (20, 0.125), (30, None))
+    return Tuning(30, 20, 4.0, 0.25, 0.125, 64, 16, 8, 0, course=course).to_json()
 
 
 def training(**more):

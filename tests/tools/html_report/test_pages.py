@@ -139,7 +139,11 @@ def test_searches_tunings_and_layers_are_shown_where_they_are_kept(folder, tmp_p
     rows = section(page, "accuracy")["blocks"][1]["rows"]
     assert [row[-1] for row in rows] == ["no", "yes", "out of reach", "no"]
     assert "was not kept" in " ".join(page["warnings"])
-    assert "steps: 30" in section(page, "tuning")["blocks"][0]["lines"][0]
+    plot, facts = section(page, "tuning")["blocks"]
+    assert "steps: 30" in facts["lines"][0]
+    course, kept = plot["views"][0]["series"]
+    assert (course["x"], course["y"]) == ([0, 10, 20, 30], [0.25, 0.5, 0.125, None])
+    assert (kept["x"], kept["y"], kept["alone"]) == ([20], [0.125], True)
     assert section(page, "by-layer")["blocks"][0]["form"] == "bars"
 
 
@@ -227,6 +231,9 @@ def test_what_is_no_result_is_one_line(tmp_path, what):
         {"survey": {"layers": {"0": {"bonds": [{"ranks": [], "values": [], "tails": []}], "stages": []}}}},
         {"distances": {"fitted": float("nan")}},
         {"commands": "x"},
+        {"tuning": {**tuning(), "course": [[1, "near"]]}},
+        {"tuning": {**tuning(), "course": [[1, 0.5, 0.5]]}},
+        {"tuning": {**tuning(), "course": [[0.5, 0.5]]}},
         {"original": {"parameters": 10**400, "macs": 1}},
     ],
 )

@@ -77,6 +77,7 @@ class Tuned:
     way: Row | None = None
     note: str = ""
     interrupted: bool = False
+    course: tuple[tuple[int, float | None], ...] = ()
 
 
 @dataclass(frozen=True)

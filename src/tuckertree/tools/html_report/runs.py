@@ -136,9 +136,21 @@ def _tuning(found: Tuned) -> Section:
         *([f"note: {found.note}"] if found.note else []),
         *(["interrupted: the best state so far was kept"] if found.interrupted else []),
     ]
-    return Section(
-        "tuning", "Tuning", "Distances before and after are above; no curve is kept.", [Lines(facts)]
+    if not found.course:
+        return Section(
+            "tuning", "Tuning", "Distances before and after are above; no curve is kept.", [Lines(facts)]
+        )
+    steps, far = [0, *(step for step, _ in found.course)], [found.before, *(x for _, x in found.course)]
+    distance = Column("distance of the outputs", "share")
+    series = [
+        Series("on images held out", far, steps),
+        Series("kept", [found.after], [found.best], alone=True),
+    ]
+    plot = Plot(
+        "Tuning, step by step", "lines", Column("step", "number"), [View(distance.label, distance, series)]
     )
+    text = "Relative distance from the original's outputs; at step 0 that of the network before."
+    return Section("tuning", "Tuning", text, [plot, Lines(facts)])
 
 
 def _training(found: Trained) -> Section:

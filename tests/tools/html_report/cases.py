@@ -13,6 +13,8 @@ from tuckertree.calibration import Tuning
 from tuckertree.compression import DistanceByLayer, LayerSensitivity, Rise, Sensitivity
 from tuckertree.compression.accuracy.loss import Loss
 from tuckertree.compression.accuracy.record import AccuracySearch, AccuracyStep
+from tuckertree.compression.int8 import InPrecision, Int8Network
+from tuckertree.io.export.mixed import Int8Layers
 from tuckertree.planning import Latency
 from tuckertree.tools.comparison.cells import Outcome, Score
 
@@ -76,6 +78,27 @@ def sensitivity():
 def latency():
     """A measured latency."""
     return Latency("torch 2", 2, 1, 0.004, 0.5, 0.5, 0.5, 0.49, 0.52, 1)
+
+
+def quantized(path, fp32=(), **report):
+    """A saved folder of a network in 8 bits but for some layers, whose file is not looked at."""
+    folder = saved(path)
+    config = json.loads((folder / "config.json").read_text())
+    names = [layer["name"] for layer in config["plan"]["layers"]]
+    for layer in config["plan"]["layers"]:
+        layer["precision"] = "fp32" if layer["name"] in fp32 else "int8"
+    config["plan"]["latency"] = replace(latency(), precision="int8").to_json()
+    (folder / "config.json").write_text(json.dumps({**config, "int8": "int8.onnx"}))
+    layers = Int8Layers(tuple(names), tuple(fp32), 0.02, 0.2, dict.fromkeys(names, 0.01))
+    tried = InPrecision("int8", 0.5, kept=True, distance=0.04), InPrecision("fp32", 1.0, kept=False)
+    more = {
+        "int8": Int8Network(b"0123", 16, 0.1, 0.04, layers).summary(),
+        "precisions": [asdict(each) for each in tried],
+        **report,
+    }
+    known = json.loads((folder / "report.json").read_text())
+    (folder / "report.json").write_text(json.dumps({**known, **more}))
+    return folder
 
 
 def rename(folder, old, new):

@@ -20,6 +20,7 @@ from tests.tools.html_report.cases import (
     latency,
     outcomes,
     policy,
+    quantized,
     read,
     rename,
     saved,
@@ -107,6 +108,39 @@ def test_a_measured_latency_comes_first(folder, tmp_path):
         each["label"] for each in section(page, "network")["blocks"][0]["measures"]
     ]
     assert not any(line.startswith("Latency") for line in page["missing"])
+
+
+def test_a_network_in_8_bits_is_said_to_be_one_and_its_layers_have_their_precision(folder, tmp_path):
+    first, *others = (layer.name for layer in read_plan(folder).layers)
+    page = shown(quantized(tmp_path / "int8", fp32=(first,)))
+    assert page["verdict"].startswith("2.0x faster in int8, ")
+    assert page["verdict"].endswith("outputs 4.0% from the original's in int8, accuracy not measured")
+    strip = section(page, "network")["blocks"][0]
+    assert ["in fp32" in note for note in strip["notes"]] == [True, *(False for _ in others)]
+    table = section(page, "decisions")["blocks"][0]
+    place = [column["label"] for column in table["columns"]].index("precision")
+    assert [row[place] for row in table["rows"]] == ["fp32", *("int8" for _ in others)]
+    tried, losses, facts = section(page, "precision")["blocks"]
+    assert [row[1:] for row in tried["rows"]] == [[2.0, 0.04, "yes"], [1.0, None, "no"]]
+    assert losses["views"][0]["series"][0]["names"] == [first, *others]
+    assert f"of them in fp32: {first}" in facts["lines"]
+    trained = shown(quantized(tmp_path / "trained", training=training()))
+    assert "int8" not in trained["verdict"].split(", ")[-1]
+    assert "precision" not in [each["id"] for each in shown(folder)["sections"]]
+    assert "precision" not in [
+        column["label"] for column in section(shown(folder), "decisions")["blocks"][0]["columns"]
+    ]
+
+
+def test_time_of_a_network_in_8_bits_that_is_not_there_any_more_is_said_to_be_of_it(tmp_path):
+    folder = quantized(tmp_path / "int8", training=training())
+    config = json.loads((folder / "config.json").read_text())
+    del config["int8"]
+    (folder / "config.json").write_text(json.dumps(config))
+    page = shown(folder)
+    assert "faster in int8" in page["verdict"]
+    assert any("export --quantize int8" in line for line in page["missing"])
+    assert "Bytes in int8" not in [figure["label"] for figure in page["figures"]]
 
 
 def test_figures_that_cannot_be_do_not_break_the_page(tmp_path):
@@ -234,6 +268,8 @@ def test_what_is_no_result_is_one_line(tmp_path, what):
         {"tuning": {**tuning(), "course": [[1, "near"]]}},
         {"tuning": {**tuning(), "course": [[1, 0.5, 0.5]]}},
         {"tuning": {**tuning(), "course": [[0.5, 0.5]]}},
+        {"int8": {"bytes": 1, "images": 1, "layers": {"layers": 1, "losses": {"a": "much"}}}},
+        {"precisions": [{"precision": "int8", "measured": 0.5}]},
         {"original": {"parameters": 10**400, "macs": 1}},
     ],
 )

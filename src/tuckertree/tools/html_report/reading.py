@@ -10,8 +10,9 @@ from typing import Any
 from tuckertree._base.errors import TuckertreeError, UsageError
 from tuckertree._base.reading import read_as, read_json
 from tuckertree.compression import DistanceByLayer, Sensitivity
+from tuckertree.compression.int8 import InPrecision
 from tuckertree.io import read_config, read_report
-from tuckertree.io.folder import CONFIG, REPORT, SavedConfig
+from tuckertree.io.folder import CONFIG, REPORT
 from tuckertree.planning import Plan, SurveyRecord
 
 Row = Mapping[str, Any]
@@ -104,6 +105,28 @@ class Measured:
 
 
 @dataclass(frozen=True)
+class QuantizedLayers:
+    """:class:`tuckertree.io.export.mixed.Int8Layers` as it is saved."""
+
+    layers: int
+    fp32: tuple[str, ...] = ()
+    distance: float | None = None
+    whole: float | None = None
+    losses: Mapping[str, float | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """The network in 8 bits."""
+
+    bytes: int
+    images: int
+    difference: float | None = None
+    distance: float | None = None
+    layers: QuantizedLayers = field(default_factory=lambda: QuantizedLayers(0))
+
+
+@dataclass(frozen=True)
 class Known:
     """What ``report.json`` may hold, beside what is not shown."""
 
@@ -116,6 +139,8 @@ class Known:
     training: Trained | None = None
     survey: SurveyRecord | None = None
     by_layer: DistanceByLayer | None = None
+    int8: Quantized | None = None
+    precisions: tuple[InPrecision, ...] = ()
     sensitivity: Sensitivity | None = None
     original: Measured | None = None
     compressed: Measured | None = None
@@ -125,20 +150,31 @@ class Known:
 
 
 @dataclass(frozen=True)
-class Folder:
-    """A saved folder: what it is, and what is known of it.
+class Saved:
+    """What is kept of a compressed network; a :class:`tuckertree.io.report.verdict.Compressed`, too.
 
-    It is a :class:`tuckertree.io.report.verdict.Compressed`, too.
+    Attributes
+    ----------
+    path
+        The folder or file.
+    name
+        Of what was compressed.
+    tuckertree
+        Version that wrote it.
+    plan
+        What was done to each layer.
+    known
+        What was measured.
+    int8
+        Whether the network in 8 bits is there.
     """
 
     path: Path
-    config: SavedConfig
+    name: str
+    tuckertree: str
+    plan: Plan
     known: Known
-
-    @property
-    def plan(self) -> Plan:
-        """What was done to each layer."""
-        return self.config.plan
+    int8: bool = False
 
     @property
     def errors(self) -> Mapping[str, float]:
@@ -156,7 +192,7 @@ class Folder:
         return self.known.seconds
 
 
-def open_folder(path: Path) -> Folder:
+def open_folder(path: Path) -> Saved:
     """Read what a saved folder says; a folder without a report is one of which nothing was measured.
 
     Raises
@@ -165,21 +201,30 @@ def open_folder(path: Path) -> Folder:
         If it is none, or something in it is of another type.
     """
     config = read_config(path)
-    if (timed := config.plan.latency) and min(
-        timed.seconds, timed.target, timed.measured, timed.low, timed.high
-    ) <= 0:
-        raise TuckertreeError(f"{path / CONFIG}: plan.latency: times and shares of them are positive")
-    if not (path / REPORT).exists():
-        return Folder(path, config, Known())
-    said = read_report(path)
+    check_times(config.plan, path / CONFIG)
+    name, known = str(config.architecture or path.name), Known()
+    if (path / REPORT).exists():
+        known = read_known(read_report(path), path / REPORT)
+    return Saved(path, name, config.tuckertree, config.plan, known, config.int8 is not None)
+
+
+def check_times(plan: Plan, where: Path) -> None:
+    """Refuse times that are none: TuckertreeError."""
+    timed = plan.latency
+    if timed and min(timed.seconds, timed.target, timed.measured, timed.low, timed.high) <= 0:
+        raise TuckertreeError(f"{where}: plan.latency: times and shares of them are positive")
+
+
+def read_known(said: Mapping[str, object], where: Path) -> Known:
+    """Read a report, of which other parts are passed over; TuckertreeError if one of these is of another type."""
     wanted = {name: said[name] for name in (f.name for f in fields(Known)) if name in said}
     try:
-        return Folder(path, config, read_as(Known, wanted))
+        return read_as(Known, wanted)
     except UsageError as error:  # nobody typed it
-        raise TuckertreeError(f"{path / REPORT}: {error}") from error
+        raise TuckertreeError(f"{where}: {error}") from error
 
 
-def with_sensitivity(folder: Folder, path: Path) -> Folder:
+def with_sensitivity(saved: Saved, path: Path) -> Saved:
     """The same with what `inspect --sensitivity --json` printed.
 
     Raises
@@ -191,4 +236,4 @@ def with_sensitivity(folder: Folder, path: Path) -> Folder:
         found = read_as(Sensitivity, read_json(path))
     except UsageError as error:
         raise TuckertreeError(f"{path} is not what `inspect --sensitivity --json` prints: {error}") from error
-    return replace(folder, known=replace(folder.known, sensitivity=found))
+    return replace(saved, known=replace(saved.known, sensitivity=found))

@@ -17,6 +17,7 @@ from tuckertree.compression.int8 import InPrecision, Int8Network
 from tuckertree.io.export.mixed import Int8Layers
 from tuckertree.planning import Latency
 from tuckertree.tools.comparison.cells import Outcome, Score
+from tuckertree.tools.html_report.making import page_of
 
 HOSTILE = "</script><img src=x onerror=\"document.title='run'\"><!--<script>`${alert(1)}` & \u2028 <b>"
 COMMAND = "tuckertree compress tiny --macs 0.5 -o small"
@@ -162,6 +163,11 @@ def read(path):
 def section(data, name):
     """A section of a page's data."""
     return next(each for each in data["sections"] if each["id"] == name)
+
+
+def shown(path):
+    """The data of a result's page."""
+    return page_of(path).to_json()
 
 
 def policy(page):

@@ -16,9 +16,7 @@ from tests.tools.html_report.cases import (
     HOSTILE,
     accuracy,
     by_layer,
-    comparison,
     latency,
-    outcomes,
     policy,
     quantized,
     read,
@@ -26,13 +24,12 @@ from tests.tools.html_report.cases import (
     saved,
     section,
     sensitivity,
+    shown,
     training,
     tuning,
 )
 from tuckertree.io import read_config, read_plan
-from tuckertree.tools.comparison.cells import Score
 from tuckertree.tools.html_report import default_output, write_report
-from tuckertree.tools.html_report.making import page_of
 
 pytest.importorskip("plotly")
 
@@ -40,10 +37,6 @@ pytest.importorskip("plotly")
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     return saved(tmp_path_factory.mktemp("made") / "small")
-
-
-def shown(path):
-    return page_of(path).to_json()
 
 
 def test_a_folder_is_shown_with_all_of_its_layers(folder, tmp_path):
@@ -277,55 +270,6 @@ def test_a_report_of_other_types_is_refused_in_one_line(tmp_path, change):
     code, _, err = tuckertree("report", saved(tmp_path / "odd", **change))
     assert (code, err.count("\n")) == (1, 1)
     assert "report.json" in err
-
-
-def test_a_comparison_is_a_pareto_plot_and_a_table(tmp_path):
-    page = shown(comparison(tmp_path / "compared", outcomes()))
-    assert (
-        page["verdict"]
-        == "nearest to the original is svd at 2x: 2.0x fewer MACs, top-1 90.0 -> 89.0 \N{PLUS-MINUS SIGN} 5.0"
-    )
-    *points, front = section(page, "front")["blocks"][0]["views"][0]["series"]
-    assert [one["name"] for one in points] == ["dense", "svd", "cp"]
-    assert (front["x"], front["y"]) == ([2.0, 1.0], [89.0, 90.0])
-    table = section(page, "table")["blocks"][0]
-    assert [row[0] for row in table["rows"]] == ["dense", "svd", "cp", "ht2"]
-    assert table["rows"][-1][-1] == "cannot reach it"
-    assert page["warnings"] == ["cp 2x: doubtful"]
-
-
-def test_a_comparison_by_distance_prefers_the_nearest(tmp_path):
-    first, good, bad, _ = outcomes()
-    by_distance = [
-        replace(each, score=Score(9, distance=far))
-        for each, far in zip((first, good, bad), (0.0, 0.1, 0.2), strict=True)
-    ]
-    page = shown(comparison(tmp_path / "compared", by_distance))
-    assert page["verdict"].endswith("outputs 10.0% from the original's")
-    front = section(page, "front")["blocks"][0]["views"][0]["series"][-1]
-    assert front["y"] == [0.1, 0.0]
-
-
-def test_a_comparison_without_results_is_one_line(tmp_path):
-    code, _, err = tuckertree("report", comparison(tmp_path / "compared", []))
-    assert (code, err.count("\n")) == (1, 1)
-
-
-def test_an_onnx_file_is_shown_without_being_run(tmp_path, monkeypatch):
-    pytest.importorskip("onnxscript")
-    import torch
-
-    from tests.tools.comparison.cases import tiny
-
-    file = tt.export(tiny(), tmp_path / "net.onnx", torch.zeros(1, 3, 32, 32)).path
-    import onnxruntime
-
-    monkeypatch.setattr(onnxruntime, "InferenceSession", None)
-    page = shown(file)
-    layers = section(page, "layers")["blocks"][0]["rows"]
-    assert len(layers) == 4
-    assert sum(row[4] for row in layers) == next(f["after"] for f in page["figures"] if f["label"] == "MACs")
-    assert "does not hold them" in " ".join(page["missing"])
 
 
 def test_script_style_and_page_are_in_the_package():

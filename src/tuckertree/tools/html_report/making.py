@@ -45,10 +45,10 @@ def page_of(source: Path, sensitivity: Path | None = None) -> Page:
     if (source / CONFIG).exists():
         folder = open_folder(source)
         return saved_page(folder if sensitivity is None else with_sensitivity(folder, sensitivity))
+    if source.suffix.lower() == ".onnx" and not source.is_dir():
+        return onnx_page(source, sensitivity)
     if sensitivity is not None:
         raise UsageError(f"a sensitivity is shown with a saved folder, which {source} is not")
-    if source.suffix.lower() == ".onnx" and not source.is_dir():
-        return onnx_page(source)
     if is_comparison(source):
         return comparison_page(source)
     what = (

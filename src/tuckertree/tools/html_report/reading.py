@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tuckertree._base.errors import TuckertreeError, UsageError
 from tuckertree._base.reading import read_as, read_json
@@ -13,7 +13,12 @@ from tuckertree.compression import DistanceByLayer, Sensitivity
 from tuckertree.compression.int8 import InPrecision
 from tuckertree.io import read_config, read_report
 from tuckertree.io.folder import CONFIG, REPORT
+from tuckertree.io.onnx_record import read_record
+from tuckertree.latency import is_int8
 from tuckertree.planning import Plan, SurveyRecord
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
 
 Row = Mapping[str, Any]
 
@@ -222,6 +227,22 @@ def read_known(said: Mapping[str, object], where: Path) -> Known:
         return read_as(Known, wanted)
     except UsageError as error:  # nobody typed it
         raise TuckertreeError(f"{where}: {error}") from error
+
+
+def open_record(path: Path, proto: ModelProto) -> Saved | None:
+    """Read what an ONNX file says of how it was made; None if it says nothing.
+
+    Raises
+    ------
+    TuckertreeError
+        If something in it is of another type.
+    """
+    record = read_record(proto)
+    if record is None:
+        return None
+    check_times(record.plan, path)
+    known = read_known(record.report, path)
+    return Saved(path, record.name, record.tuckertree, record.plan, known, is_int8(record.plan))
 
 
 def with_sensitivity(saved: Saved, path: Path) -> Saved:

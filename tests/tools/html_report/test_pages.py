@@ -273,5 +273,6 @@ def test_a_report_of_other_types_is_refused_in_one_line(tmp_path, change):
 
 
 def test_script_style_and_page_are_in_the_package():
-    names = {entry.name for entry in files("tuckertree.tools.html_report").iterdir()}
-    assert {"page.js", "page.css", "page.html"} <= names
+    inside = files("tuckertree.tools.html_report")
+    names = {entry.name for entry in (*inside.iterdir(), *inside.joinpath("script").iterdir())}
+    assert {"page.js", "plots.js", "page.css", "page.html"} <= names

@@ -76,7 +76,7 @@ def write_report(
     output
         The file; by default that of :func:`default_output`.
     sensitivity
-        For a saved folder, a file of what ``inspect --sensitivity --json`` printed, to be shown too.
+        For what ``compress`` made, a file of what ``inspect --sensitivity --json`` printed, to be shown too.
     overwrite
         Whether it may be replaced; only a page is, never another file.
 

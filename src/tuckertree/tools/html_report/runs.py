@@ -148,7 +148,7 @@ def _by_layer(found: DistanceByLayer, *, stale: bool) -> Section:
     views = [
         View(
             "share of the squared distance",
-            Column("share of the squared distance", "share"),
+            Column("share", "share"),
             [Series("share", [rise.share for rise in found.rises], names=names)],
         ),
         View(

@@ -116,7 +116,7 @@ def test_a_network_in_8_bits_is_said_to_be_one_and_its_layers_have_their_precisi
     tried, losses, facts = section(page, "precision")["blocks"]
     assert [row[1:] for row in tried["rows"]] == [[2.0, 0.04, "yes"], [1.0, None, "no"]]
     assert losses["views"][0]["series"][0]["names"] == [first, *others]
-    assert f"of them in fp32: {first}" in facts["lines"]
+    assert f"layers that stay in fp32: {first}" in facts["lines"]
     trained = shown(quantized(tmp_path / "trained", training=training()))
     assert "int8" not in trained["verdict"].split(", ")[-1]
     assert "precision" not in [each["id"] for each in shown(folder)["sections"]]

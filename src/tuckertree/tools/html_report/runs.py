@@ -135,7 +135,7 @@ def _precisions(tried: Sequence[InPrecision], int8: Quantized | None) -> Section
     facts = {
         "images that ranges were measured on": int8.images,
         "layers with weights": layers.layers,
-        "of them in fp32": ", ".join(layers.fp32) or None,
+        "layers that stay in fp32": ", ".join(layers.fp32) or None,
         "distance from the outputs in fp32": layers.distance,
         "the same with all layers in int8": layers.whole,
         "largest difference to fp32, of the largest output": int8.difference,

@@ -8,7 +8,7 @@ const plain = (text) => String(text).replace(/[&<>]/g, (sign) => escapes[sign]);
 
 function axis(column, more = {}) {
   const lines = { gridcolor: colour("grid"), zerolinecolor: colour("grid"), linecolor: colour("line") };
-  const format = { share: { tickformat: ".0%" }, count: { tickformat: "~s" } }[column.kind] || {};
+  const format = { share: { tickformat: ".2~%" }, count: { tickformat: "~s" } }[column.kind] || {};
   return { title: { text: plain(column.label) }, automargin: true, ...lines, ...format, ...more };
 }
 

@@ -76,6 +76,8 @@ def test_the_outputs_come_nearer_on_images_that_took_no_part_and_nothing_given_c
     held = IMAGES[-tuned.tuning.held_out :]
     measured = output_distances(model, (result.model, tuned.model), held)
     assert measured == pytest.approx([tuned.tuning.before, tuned.tuning.after], rel=1e-4)
+    assert [step for step, _ in tuned.tuning.course] == [*range(2, 31, 2)]
+    assert min(tuned.tuning.course, key=lambda at: at[1]) == (tuned.tuning.best, tuned.tuning.after)
     other = torch.rand(100, 3, 12, 12, generator=generator(1))
     before, after = output_distances(model, (result.model, tuned.model), other)
     assert after < before
@@ -251,6 +253,7 @@ def test_a_run_that_was_interrupted_goes_on_to_the_bits_it_would_have_come_to(wa
     whole, alone = tuned()
     assert not differing(bits(whole), network.state_dict())
     assert (done.after, done.best, done.way) == (alone.after, alone.best, alone.way)
+    assert done.course == alone.course
     assert min(looked) >= stop  # the step at which it was interrupted was not kept any more
     assert not list(tmp_path.iterdir())
 

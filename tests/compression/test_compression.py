@@ -176,7 +176,7 @@ def test_a_budget_is_kept_and_images_make_the_outputs_nearer(objective):
         assert count_parameters(result.model) == after <= 0.6 * before
         before, after = result.plan.macs
         assert count_macs(result.model, seen[:1]) == after <= before / 1.3
-        assert result.plan.optimality.gap < 0.05
+        assert result.plan.optimality.gap < 0.08
     with torch.no_grad():
         wanted = model(unseen)
         assert (fitted.model(unseen) - wanted).norm() < (plain.model(unseen) - wanted).norm()

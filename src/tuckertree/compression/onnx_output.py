@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ from torch import nn
 from tuckertree._base.extras import require_extra
 from tuckertree.calibration import Calibration, CalibrationData
 from tuckertree.compression.onnx_batches import onnx_calibration
+from tuckertree.io.onnx_record import drop_record, write_record
 from tuckertree.network.onnx.agreement import Agreement, compare_sessions
 from tuckertree.network.onnx.files import OnnxFile
 from tuckertree.network.onnx.graph import Graph
@@ -87,15 +89,31 @@ class OnnxOutput:
             self._file, self._graph, self._found, self._plan, (self.original, compressed), trials
         )
 
-    def save(self, path: Path, *, overwrite: bool) -> Path:
+    def save(
+        self,
+        path: Path,
+        *,
+        overwrite: bool,
+        plan: Plan | None = None,
+        report: Mapping[str, object] | None = None,
+    ) -> Path:
         """Write the file and compare it with the original before it takes its name.
+
+        Parameters
+        ----------
+        plan, report
+            What is kept in it as in a saved folder; nothing without them.
 
         Raises
         ------
         TuckertreeError
             If it cannot be written, or does not run.
         """
-        with written(path, self._proto(), self._file, overwrite=overwrite) as new:
+        proto = self._proto()
+        drop_record(proto)  # of the original, which tells of another network
+        if plan is not None:
+            write_record(proto, self._file.path.name, plan, report or {})
+        with written(path, proto, self._file, overwrite=overwrite) as new:
             self._compare(new)
         return path
 
@@ -111,7 +129,7 @@ class OnnxOutput:
 
     @property
     def bytes(self) -> tuple[int, int]:
-        """Size of the model before and after, external data included."""
+        """Size of the model before and after, external data included; as it was saved, or would be without its record."""
         return self._measured()[1]
 
     def warnings(self, *, fitted: bool) -> list[str]:

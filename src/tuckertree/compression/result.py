@@ -148,7 +148,8 @@ class CompressionResult:
     ) -> Path:
         """Write the saved folder: ``config.json``, ``model.safetensors``, ``report.json``; of an ONNX file another.
 
-        Of a plan in 8 bits there is ``int8.onnx`` too.
+        Of a plan in 8 bits there is ``int8.onnx`` too. An ONNX file keeps plan and report in its metadata
+        (:func:`tuckertree.io.onnx_record.read_record`), without seconds of the phases: the same again is the same file.
 
         Parameters
         ----------
@@ -164,8 +165,10 @@ class CompressionResult:
         TuckertreeError
             If the folder exists and may not be replaced, or cannot be written.
         """
+        more = {**({"survey": self.survey.to_json()} if self.survey else {}), **(report or {})}
         if self.output is not None:
-            return self.output.save(Path(path), overwrite=overwrite)
+            kept = {**self._figures(), **more}
+            return self.output.save(Path(path), overwrite=overwrite, plan=self.plan, report=kept)
         return save_folder(
             path,
             self.model,
@@ -173,27 +176,29 @@ class CompressionResult:
             architecture=self.architecture,
             input_size=self.input_size,
             int8=None if self.int8 is None else self.int8.content,
-            report={
-                **self.summary(),
-                **({"survey": self.survey.to_json()} if self.survey else {}),
-                **(report or {}),
-            },
+            report={**self.summary(), **more},
             overwrite=overwrite,
         )
 
     def summary(self) -> dict[str, object]:
         """What was measured, as JSON data: sizes before and after, errors, seconds."""
         return {
+            **self._figures(),
+            "seconds": dict(self.seconds),
+            **({} if self.output is None else self.output.summary()),
+        }
+
+    def _figures(self) -> dict[str, object]:
+        """The same without times of phases, and without what a file alone can say."""
+        return {
             "parameters": list(self.plan.parameters),
             "macs": list(self.plan.macs),
             "relative_error": self.relative_error,
             "errors": dict(self.errors),
-            "seconds": dict(self.seconds),
             **({"latency": self.plan.latency.to_json()} if self.plan.latency else {}),
             **({"distances": dict(self.distances)} if self.distances else {}),
             **({"tuning": self.tuning.to_json()} if self.tuning else {}),
             **({"accuracy": self.accuracy.to_json()} if self.accuracy else {}),
             **({} if self.int8 is None else {"int8": self.int8.summary()}),
             **({"precisions": [asdict(each) for each in self.precisions]} if self.precisions else {}),
-            **({} if self.output is None else self.output.summary()),
         }

@@ -107,7 +107,7 @@ class SurveyRecord:
     --------
     >>> import torch, tuckertree as tt
     >>> model = torch.nn.Sequential(torch.nn.Conv2d(8, 16, 3), torch.nn.Conv2d(16, 32, 3))
-    >>> result = tt.compress(model, torch.zeros(1, 8, 9, 9), tt.Budget(params=0.5), methods=("ht2", "svd"))
+    >>> result = tt.compress(model, torch.zeros(1, 8, 9, 9), tt.Budget(params=0.5), methods=("svd",))
     >>> layer = result.plan.compressed[-1]
     >>> result.survey.layers[layer.name].costs(layer.ranks) == (layer.parameters[1], layer.macs[1])
     True

@@ -21,6 +21,7 @@ from tests.network.onnx.cases import (
     tensor,
     value,
 )
+from tuckertree.io.onnx_record import drop_record
 from tuckertree.network.onnx.agreement import compare_sessions
 from tuckertree.network.onnx.graph import Graph
 from tuckertree.network.onnx.runtime import Session
@@ -65,6 +66,8 @@ def test_everything_else_is_byte_for_byte_as_it_was(model, tmp_path):
     assert all(new[name] == old[name] for name in old if name in new)
     for each in (before, after):
         del each.graph.node[:], each.graph.initializer[:]
+    assert [entry.key for entry in after.metadata_props] == ["k", "tuckertree"]
+    drop_record(after)
     assert after.SerializeToString() == before.SerializeToString()
 
 

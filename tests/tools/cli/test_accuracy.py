@@ -10,6 +10,7 @@ from tests.network.onnx.test_cli import image_network
 from tests.tools.cli.test_bad_input import refused
 from tests.tools.cli.test_cli import tuckertree
 from tuckertree._base.names import TrustedName
+from tuckertree.io import read_report
 from tuckertree.tools.cli.accuracy_images import open_accuracy_images
 from tuckertree.tools.data import open_images
 from tuckertree.tools.models import resolve
@@ -140,6 +141,7 @@ def test_by_layer_is_a_table_and_json(tmp_path):
     found = json.loads(out)["by_layer"]
     assert (code, found["images"]) == (0, 5)
     assert sum(each["share"] for each in found["rises"]) == pytest.approx(1)
+    assert read_report(tmp_path / "out")["by_layer"] == found
     code, out, _ = tuckertree("compress", "demo", *options, "-o", tmp_path / "other")
     assert (code, "up to them" in out) == (0, True)
     code, err = refused("compress", "demo", "--macs", "0.7", "--by-layer", "-o", tmp_path / "none")

@@ -11,6 +11,7 @@ from tests.tools.cli.test_cli import tuckertree
 from tuckertree.latency import network as network_module
 from tuckertree.latency import target as target_module
 from tuckertree.tools.data import open_calibration
+from tuckertree.tools.html_report.making import page_of
 from tuckertree.tools.models import resolve
 
 pytest.importorskip("onnxscript")
@@ -50,6 +51,13 @@ def test_what_is_saved_is_the_file_that_was_measured_beside_the_factors(saved):
     with torch.no_grad():
         assert torch.equal(tt.load(path)(x), result.model(x))
         assert torch.equal(tt.load(path, fused=True)(x), result.model(x))
+
+
+def test_report_reads_what_was_kept(saved):
+    result, path = saved
+    page = page_of(path)
+    assert " faster in int8, " in page.verdict
+    assert next(f.after for f in page.figures if f.label == "Bytes in int8") == len(result.int8.content)
 
 
 def test_evaluate_runs_the_file_and_says_so(saved):

@@ -13,8 +13,11 @@ from tuckertree.calibration import Tuning
 from tuckertree.compression import DistanceByLayer, LayerSensitivity, Rise, Sensitivity
 from tuckertree.compression.accuracy.loss import Loss
 from tuckertree.compression.accuracy.record import AccuracySearch, AccuracyStep
+from tuckertree.compression.int8 import InPrecision, Int8Network
+from tuckertree.io.export.mixed import Int8Layers
 from tuckertree.planning import Latency
 from tuckertree.tools.comparison.cells import Outcome, Score
+from tuckertree.tools.html_report.making import page_of
 
 HOSTILE = "</script><img src=x onerror=\"document.title='run'\"><!--<script>`${alert(1)}` & \u2028 <b>"
 COMMAND = "tuckertree compress tiny --macs 0.5 -o small"
@@ -44,7 +47,8 @@ def accuracy(lost=0.5, held=True):
 
 def tuning():
     """What tuning did."""
-    return Tuning(30, 20, 4.0, 0.25, 0.125, 64, 16, 8, 0).to_json()
+    course = ((10, 0.5), (20, 0.125), (30, None))
+    return Tuning(30, 20, 4.0, 0.25, 0.125, 64, 16, 8, 0, course=course).to_json()
 
 
 def training(**more):
@@ -75,6 +79,27 @@ def sensitivity():
 def latency():
     """A measured latency."""
     return Latency("torch 2", 2, 1, 0.004, 0.5, 0.5, 0.5, 0.49, 0.52, 1)
+
+
+def quantized(path, fp32=(), **report):
+    """A saved folder of a network in 8 bits but for some layers, whose file is not looked at."""
+    folder = saved(path)
+    config = json.loads((folder / "config.json").read_text())
+    names = [layer["name"] for layer in config["plan"]["layers"]]
+    for layer in config["plan"]["layers"]:
+        layer["precision"] = "fp32" if layer["name"] in fp32 else "int8"
+    config["plan"]["latency"] = replace(latency(), precision="int8").to_json()
+    (folder / "config.json").write_text(json.dumps({**config, "int8": "int8.onnx"}))
+    layers = Int8Layers(tuple(names), tuple(fp32), 0.02, 0.2, dict.fromkeys(names, 0.01))
+    tried = InPrecision("int8", 0.5, kept=True, distance=0.04), InPrecision("fp32", 1.0, kept=False)
+    more = {
+        "int8": Int8Network(b"0123", 16, 0.1, 0.04, layers).summary(),
+        "precisions": [asdict(each) for each in tried],
+        **report,
+    }
+    known = json.loads((folder / "report.json").read_text())
+    (folder / "report.json").write_text(json.dumps({**known, **more}))
+    return folder
 
 
 def rename(folder, old, new):
@@ -138,6 +163,11 @@ def read(path):
 def section(data, name):
     """A section of a page's data."""
     return next(each for each in data["sections"] if each["id"] == name)
+
+
+def shown(path):
+    """The data of a result's page."""
+    return page_of(path).to_json()
 
 
 def policy(page):

@@ -14,6 +14,7 @@ from tests.tools.html_report.cases import (
     by_layer,
     comparison,
     outcomes,
+    quantized,
     rename,
     saved,
     sensitivity,
@@ -55,6 +56,7 @@ def pages(tmp_path_factory):
     rename(hostile, plan.compressed[0].name, HOSTILE)
     compared = comparison(made / "compared", outcomes())
     results = {"full": full, "ranked": ranked, "hostile": hostile, "compared": compared}
+    results["int8"] = quantized(made / "int8", fp32=(plan.compressed[0].name,))
     return {name: write_report(result) for name, result in results.items()}
 
 
@@ -82,7 +84,7 @@ def visit(browser):
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(375, "dark"), (1280, "light")])
-@pytest.mark.parametrize("name", ["full", "ranked", "hostile", "compared"])
+@pytest.mark.parametrize("name", ["full", "ranked", "hostile", "compared", "int8"])
 def test_every_plot_is_drawn_and_nothing_is_wider_than_the_screen(visit, pages, name, width, scheme):
     page = visit(pages[name], width, color_scheme=scheme)
     page.evaluate(SCROLL)
@@ -221,8 +223,19 @@ def test_the_theme_is_switched(visit, pages):
     assert page.evaluate("document.documentElement.dataset.theme") == "dark"
 
 
-def test_it_is_printed_with_all_plots(visit, pages, tmp_path):
-    page = visit(pages["full"], color_scheme="dark")
+def test_plots_that_are_not_near_the_screen_wait(visit, pages):
+    page = visit(pages["full"])
+    page.locator(".plot .main-svg").first.wait_for()
+    drawn = "[...document.querySelectorAll('.plot')].map((plot) => !!plot.querySelector('.main-svg'))"
+    first, *_, last = page.evaluate(drawn)
+    assert (first, last) == (True, False)
+    page.locator(".plot").last.scroll_into_view_if_needed()
+    page.locator(".plot").last.locator(".main-svg").first.wait_for()
+
+
+@pytest.mark.parametrize("motion", ["no-preference", "reduce"])
+def test_it_is_printed_with_all_plots(visit, pages, tmp_path, motion):
+    page = visit(pages["full"], color_scheme="dark", reduced_motion=motion)
     page.pdf(path=tmp_path / "page.pdf")
     assert page.locator(".plot .main-svg").count() >= page.locator(".plot").count()
 

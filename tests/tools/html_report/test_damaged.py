@@ -97,7 +97,7 @@ def test_a_folder_of_a_plan_that_was_given_says_that_it_keeps_no_spectra(tmp_pat
     if kept is not None:  # as folders of before do
         changed(given, "report.json", "survey", to=kept)
     missing = page_of(given).to_json()["missing"]
-    assert any("the folder keeps none" in line for line in missing)
+    assert any("none are kept" in line for line in missing)
     assert not any("no layer has a method" in line for line in missing)
 
 

@@ -16,22 +16,20 @@ from tests.tools.html_report.cases import (
     HOSTILE,
     accuracy,
     by_layer,
-    comparison,
     latency,
-    outcomes,
     policy,
+    quantized,
     read,
     rename,
     saved,
     section,
     sensitivity,
+    shown,
     training,
     tuning,
 )
 from tuckertree.io import read_config, read_plan
-from tuckertree.tools.comparison.cells import Score
 from tuckertree.tools.html_report import default_output, write_report
-from tuckertree.tools.html_report.making import page_of
 
 pytest.importorskip("plotly")
 
@@ -39,10 +37,6 @@ pytest.importorskip("plotly")
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     return saved(tmp_path_factory.mktemp("made") / "small")
-
-
-def shown(path):
-    return page_of(path).to_json()
 
 
 def test_a_folder_is_shown_with_all_of_its_layers(folder, tmp_path):
@@ -109,6 +103,39 @@ def test_a_measured_latency_comes_first(folder, tmp_path):
     assert not any(line.startswith("Latency") for line in page["missing"])
 
 
+def test_a_network_in_8_bits_is_said_to_be_one_and_its_layers_have_their_precision(folder, tmp_path):
+    first, *others = (layer.name for layer in read_plan(folder).layers)
+    page = shown(quantized(tmp_path / "int8", fp32=(first,)))
+    assert page["verdict"].startswith("2.0x faster in int8, ")
+    assert page["verdict"].endswith("outputs 4.0% from the original's in int8, accuracy not measured")
+    strip = section(page, "network")["blocks"][0]
+    assert ["in fp32" in note for note in strip["notes"]] == [True, *(False for _ in others)]
+    table = section(page, "decisions")["blocks"][0]
+    place = [column["label"] for column in table["columns"]].index("precision")
+    assert [row[place] for row in table["rows"]] == ["fp32", *("int8" for _ in others)]
+    tried, losses, facts = section(page, "precision")["blocks"]
+    assert [row[1:] for row in tried["rows"]] == [[2.0, 0.04, "yes"], [1.0, None, "no"]]
+    assert losses["views"][0]["series"][0]["names"] == [first, *others]
+    assert f"layers that stay in fp32: {first}" in facts["lines"]
+    trained = shown(quantized(tmp_path / "trained", training=training()))
+    assert "int8" not in trained["verdict"].split(", ")[-1]
+    assert "precision" not in [each["id"] for each in shown(folder)["sections"]]
+    assert "precision" not in [
+        column["label"] for column in section(shown(folder), "decisions")["blocks"][0]["columns"]
+    ]
+
+
+def test_time_of_a_network_in_8_bits_that_is_not_there_any_more_is_said_to_be_of_it(tmp_path):
+    folder = quantized(tmp_path / "int8", training=training())
+    config = json.loads((folder / "config.json").read_text())
+    del config["int8"]
+    (folder / "config.json").write_text(json.dumps(config))
+    page = shown(folder)
+    assert "faster in int8" in page["verdict"]
+    assert any("export --quantize int8" in line for line in page["missing"])
+    assert "Bytes in int8" not in [figure["label"] for figure in page["figures"]]
+
+
 def test_figures_that_cannot_be_do_not_break_the_page(tmp_path):
     odd = saved(tmp_path / "odd", distances={"held out": 1e300}, training=training(history=[{}]))
     config = json.loads((odd / "config.json").read_text())
@@ -139,7 +166,11 @@ def test_searches_tunings_and_layers_are_shown_where_they_are_kept(folder, tmp_p
     rows = section(page, "accuracy")["blocks"][1]["rows"]
     assert [row[-1] for row in rows] == ["no", "yes", "out of reach", "no"]
     assert "was not kept" in " ".join(page["warnings"])
-    assert "steps: 30" in section(page, "tuning")["blocks"][0]["lines"][0]
+    plot, facts = section(page, "tuning")["blocks"]
+    assert "steps: 30" in facts["lines"][0]
+    course, kept = plot["views"][0]["series"]
+    assert (course["x"], course["y"]) == ([0, 10, 20, 30], [0.25, 0.5, 0.125, None])
+    assert (kept["x"], kept["y"], kept["alone"]) == ([20], [0.125], True)
     assert section(page, "by-layer")["blocks"][0]["form"] == "bars"
 
 
@@ -227,6 +258,11 @@ def test_what_is_no_result_is_one_line(tmp_path, what):
         {"survey": {"layers": {"0": {"bonds": [{"ranks": [], "values": [], "tails": []}], "stages": []}}}},
         {"distances": {"fitted": float("nan")}},
         {"commands": "x"},
+        {"tuning": {**tuning(), "course": [[1, "near"]]}},
+        {"tuning": {**tuning(), "course": [[1, 0.5, 0.5]]}},
+        {"tuning": {**tuning(), "course": [[0.5, 0.5]]}},
+        {"int8": {"bytes": 1, "images": 1, "layers": {"layers": 1, "losses": {"a": "much"}}}},
+        {"precisions": [{"precision": "int8", "measured": 0.5}]},
         {"original": {"parameters": 10**400, "macs": 1}},
     ],
 )
@@ -236,55 +272,7 @@ def test_a_report_of_other_types_is_refused_in_one_line(tmp_path, change):
     assert "report.json" in err
 
 
-def test_a_comparison_is_a_pareto_plot_and_a_table(tmp_path):
-    page = shown(comparison(tmp_path / "compared", outcomes()))
-    assert (
-        page["verdict"]
-        == "nearest to the original is svd at 2x: 2.0x fewer MACs, top-1 90.0 -> 89.0 \N{PLUS-MINUS SIGN} 5.0"
-    )
-    *points, front = section(page, "front")["blocks"][0]["views"][0]["series"]
-    assert [one["name"] for one in points] == ["dense", "svd", "cp"]
-    assert (front["x"], front["y"]) == ([2.0, 1.0], [89.0, 90.0])
-    table = section(page, "table")["blocks"][0]
-    assert [row[0] for row in table["rows"]] == ["dense", "svd", "cp", "ht2"]
-    assert table["rows"][-1][-1] == "cannot reach it"
-    assert page["warnings"] == ["cp 2x: doubtful"]
-
-
-def test_a_comparison_by_distance_prefers_the_nearest(tmp_path):
-    first, good, bad, _ = outcomes()
-    by_distance = [
-        replace(each, score=Score(9, distance=far))
-        for each, far in zip((first, good, bad), (0.0, 0.1, 0.2), strict=True)
-    ]
-    page = shown(comparison(tmp_path / "compared", by_distance))
-    assert page["verdict"].endswith("outputs 10.0% from the original's")
-    front = section(page, "front")["blocks"][0]["views"][0]["series"][-1]
-    assert front["y"] == [0.1, 0.0]
-
-
-def test_a_comparison_without_results_is_one_line(tmp_path):
-    code, _, err = tuckertree("report", comparison(tmp_path / "compared", []))
-    assert (code, err.count("\n")) == (1, 1)
-
-
-def test_an_onnx_file_is_shown_without_being_run(tmp_path, monkeypatch):
-    pytest.importorskip("onnxscript")
-    import torch
-
-    from tests.tools.comparison.cases import tiny
-
-    file = tt.export(tiny(), tmp_path / "net.onnx", torch.zeros(1, 3, 32, 32)).path
-    import onnxruntime
-
-    monkeypatch.setattr(onnxruntime, "InferenceSession", None)
-    page = shown(file)
-    layers = section(page, "layers")["blocks"][0]["rows"]
-    assert len(layers) == 4
-    assert sum(row[4] for row in layers) == next(f["after"] for f in page["figures"] if f["label"] == "MACs")
-    assert "does not hold them" in " ".join(page["missing"])
-
-
 def test_script_style_and_page_are_in_the_package():
-    names = {entry.name for entry in files("tuckertree.tools.html_report").iterdir()}
-    assert {"page.js", "page.css", "page.html"} <= names
+    inside = files("tuckertree.tools.html_report")
+    names = {entry.name for entry in (*inside.iterdir(), *inside.joinpath("script").iterdir())}
+    assert {"page.js", "plots.js", "page.css", "page.html"} <= names

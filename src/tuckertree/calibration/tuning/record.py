@@ -93,6 +93,8 @@ class Tuning:
         Why it ended early, or nothing was gained.
     interrupted
         Whether it was interrupted.
+    course
+        The steps after which the images held out were looked at, and the distance then; None where it is not finite.
     """
 
     steps: int
@@ -107,6 +109,7 @@ class Tuning:
     way: Way | None = None
     note: str = ""
     interrupted: bool = False
+    course: tuple[tuple[int, float | None], ...] = ()
 
     def to_json(self) -> dict[str, object]:
         """As JSON data, which has no infinite numbers."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
-from math import ceil, cos, inf, pi
+from math import ceil, cos, inf, isfinite, pi
 from typing import Any
 
 import torch
@@ -78,6 +78,7 @@ class TuningRun:
             lay_channels_last(network, first)
         self._plan = plan
         self._start = self._best = _State(before, self._values())
+        self._course = list[tuple[int, float]]()
         self._uncorrected: list[Tensor] | None = None
 
     def tune(self, length: Length, way: Way | None, checkpoint: Checkpoint) -> Tuning:
@@ -117,6 +118,7 @@ class TuningRun:
             way=way,
             note=note,
             interrupted=interrupted,
+            course=tuple((step, far if isfinite(far) else None) for step, far in self._course),
         )
 
     def result(self) -> nn.Module:
@@ -140,13 +142,14 @@ class TuningRun:
             "values": self._values(),
             "optimizer": self._optimizer.state_dict(),
             "best": vars(self._best),
+            "course": self._course,
         }
 
     def _resumed(self, state: dict[str, Any] | None) -> tuple[int, Way] | None:
         """Steps and way of a run that was interrupted, and its best state."""
         if state is None:
             return None
-        self._best = _State(**state["best"])
+        self._best, self._course = _State(**state["best"]), list(state.get("course", ()))
         return state["steps"], Way(**state["way"])
 
     def _settled(self, length: Length, way: Way | None) -> tuple[int, Way]:
@@ -251,6 +254,7 @@ class TuningRun:
     def _look(self, done: int, steps: int) -> None:
         """Measure the outputs on the images held out, and keep the state if it is the best."""
         distance = self._distance(self._student)
+        self._course.append((done, distance))
         if distance < self._best.distance:
             self._best = _State(distance, self._values(), done)
         self._tick(

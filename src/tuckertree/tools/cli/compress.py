@@ -250,7 +250,8 @@ def compress(
         return
     result = tuckertree.compress(network, None, rule, **how, tune=tune, data=labelled)
     fitted = {"images": f"{len(images)} of {images.source}"} if images and opened else {}
-    result.save(output, overwrite=overwrite, report={"commands": [typed_command()], **fitted})
+    report: dict[str, object] = {"commands": [typed_command()], **fitted}
+    result.save(output, overwrite=overwrite, report=report)
     found = None
     if by_layer and images is not None:
         unseen = int(result.distances.get("images fitted", 0))
@@ -259,5 +260,7 @@ def compress(
             found = tuckertree.distance_by_layer(result, network.module, images, start=unseen)
         except tuckertree.TuckertreeError as error:  # the network is made and saved
             show_warning(f"not by layer: {error}")
+        else:
+            result.save(output, overwrite=True, report={**report, "by_layer": found.to_json()})
     show(result, output, [*result.lines(), *more], by_layer=found, as_json=as_json)
     end_if_interrupted(result, output)

@@ -31,7 +31,7 @@ def report(
     sensitivity: Annotated[
         Path | None,
         typer.Option(
-            help="Of a saved folder: a file of what inspect --sensitivity --json printed, to show it too."
+            help="Of what compress made: a file of what inspect --sensitivity --json printed, to show it too."
         ),
     ] = None,
     overwrite: Annotated[bool, typer.Option(help="Replace the output if it is a page of report.")] = False,

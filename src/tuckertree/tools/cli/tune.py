@@ -106,7 +106,7 @@ def tune(
             checkpoint=partial / "tuning.ckpt",
         )
         new = result.summary()
-        report = {name: x for name, x in known.items() if name not in {*new, "accuracy"}}
+        report = {name: x for name, x in known.items() if name not in {*new, "accuracy", "by_layer"}}
         report["commands"] = with_command(known)
         result.save(output, overwrite=overwrite or resume, report=report)
         show(

@@ -10,30 +10,30 @@ from tuckertree.io.report.verdict import bounds_hold, is_fitted, is_weighted
 from tuckertree.planning import DENSE, LayerPlan, SurveyRecord
 from tuckertree.planning.channels import CHANNELS
 from tuckertree.tools.html_report.content import Column, Plot, Ranks, Section, Series, Strip, Table, View
-from tuckertree.tools.html_report.reading import Folder
+from tuckertree.tools.html_report.reading import Saved
 
 _LAYERS = Column("layer")
 
 
-def layer_sections(folder: Folder) -> Iterator[Section]:
+def layer_sections(saved: Saved) -> Iterator[Section]:
     """Sections that show layers, where there are any."""
-    if not folder.plan.layers:
+    if not saved.plan.layers:
         return
-    yield _network(folder)
-    if folder.known.survey is not None:
-        if surveyed(folder):
-            yield _spectra(folder, folder.known.survey)
-        if folder.known.survey.curve and folder.plan.optimality is not None:
-            yield _curve(folder, folder.known.survey)
-    yield _decisions(folder)
+    yield _network(saved)
+    if saved.known.survey is not None:
+        if surveyed(saved):
+            yield _spectra(saved, saved.known.survey)
+        if saved.known.survey.curve and saved.plan.optimality is not None:
+            yield _curve(saved, saved.known.survey)
+    yield _decisions(saved)
 
 
-def surveyed(folder: Folder) -> list[LayerPlan]:
+def surveyed(saved: Saved) -> list[LayerPlan]:
     """The compressed layers with a spectrum for each of their ranks."""
-    found = folder.known.survey.layers if folder.known.survey is not None else {}
+    found = saved.known.survey.layers if saved.known.survey is not None else {}
     return [
         layer
-        for layer in folder.plan.compressed
+        for layer in saved.plan.compressed
         if layer.name in found and len(found[layer.name].bonds) == len(layer.ranks)
     ]
 
@@ -43,13 +43,13 @@ def method_of(layer: LayerPlan) -> str:
     return CHANNELS if layer.method == DENSE and layer.parameters[0] != layer.parameters[1] else layer.method
 
 
-def _network(folder: Folder) -> Section:
-    layers = folder.plan.layers
+def _network(saved: Saved) -> Section:
+    layers = saved.plan.layers
     names = [layer.name for layer in layers]
-    hold = bounds_hold(folder)
+    hold = bounds_hold(saved)
     errors = {
         Column("planned error", "share"): [_planned(layer) for layer in layers],
-        Column("error of the weight", "share"): [_error(folder, layer) for layer in layers],
+        Column("error of the weight", "share"): [_error(saved, layer) for layer in layers],
     }
     columns = {
         **dict(sorted(errors.items(), key=lambda each: each[0].label.startswith("planned") is hold)),
@@ -78,9 +78,9 @@ def _network(folder: Folder) -> Section:
         views.insert(0, _before_after("predicted time", "milliseconds", names, pairs))
     bars = Plot("Each layer, dense and compressed", "bars", _LAYERS, views)
     text = "Choose a layer to see what became of it."
-    if is_weighted(folder):
-        text += f" Planned errors are in the metric of the objective ({folder.plan.rule.get('objective')})."
-    elif is_fitted(folder):
+    if is_weighted(saved):
+        text += f" Planned errors are in the metric of the objective ({saved.plan.rule.get('objective')})."
+    elif is_fitted(saved):
         text += " Planned errors are those of the weight before the factors were fitted to images."
     return Section("network", "The network", text, [strip, bars])
 
@@ -103,16 +103,18 @@ def _planned(layer: LayerPlan) -> float | None:
     return None if layer.method == DENSE else layer.bound
 
 
-def _error(folder: Folder, layer: LayerPlan) -> float | None:
-    return folder.errors.get(layer.name)
+def _error(saved: Saved, layer: LayerPlan) -> float | None:
+    return saved.errors.get(layer.name)
 
 
 def _note(layer: LayerPlan) -> str:
     ranks = f", ranks {'/'.join(map(str, layer.ranks))}" if layer.ranks else ""
-    return f"{layer.kind} {kernel_text(layer)}, {method_of(layer)}{ranks}{f': {layer.reason}' if layer.reason else ''}"
+    precision = f", in {layer.precision}" if layer.precision else ""
+    reason = f": {layer.reason}" if layer.reason else ""
+    return f"{layer.kind} {kernel_text(layer)}, {method_of(layer)}{ranks}{precision}{reason}"
 
 
-def _spectra(folder: Folder, survey: SurveyRecord) -> Section:
+def _spectra(saved: Saved, survey: SurveyRecord) -> Section:
     layers = [
         {
             "name": layer.name,
@@ -123,14 +125,14 @@ def _spectra(folder: Folder, survey: SurveyRecord) -> Section:
             "bound": layer.bound,
             **asdict(survey.layers[layer.name]),
         }
-        for layer in surveyed(folder)
+        for layer in surveyed(saved)
     ]
     how = (
-        f"the metric of the objective ({folder.plan.rule.get('objective')})"
-        if is_weighted(folder)
+        f"the metric of the objective ({saved.plan.rule.get('objective')})"
+        if is_weighted(saved)
         else "the metric of the weights"
     )
-    totals = {"parameters": folder.plan.parameters, "macs": folder.plan.macs}
+    totals = {"parameters": saved.plan.parameters, "macs": saved.plan.macs}
     block = Ranks("Singular values of a layer's matricizations", f"error at most, in {how}", totals, layers)
     text = (
         "Move a rank, by its slider or its line in the plot, to see what the layer would cost and lose. The error is the "
@@ -139,8 +141,8 @@ def _spectra(folder: Folder, survey: SurveyRecord) -> Section:
     return Section("spectra", "Spectra and ranks", text, [block])
 
 
-def _curve(folder: Folder, survey: SurveyRecord) -> Section:
-    plan = folder.plan
+def _curve(saved: Saved, survey: SurveyRecord) -> Section:
+    plan = saved.plan
     assert plan.optimality is not None
     loss = Column("predicted loss", "number", log=True)
     views = []
@@ -149,7 +151,7 @@ def _curve(folder: Folder, survey: SurveyRecord) -> Section:
         curve = Series("best plans", [y for _, y in points], [x for x, _ in points])
         own = Series("this plan", [plan.optimality.loss], [getattr(plan, side)[1]], alone=True)
         views.append(View(label, loss, [curve, own]))
-    if {*map(str, folder.plan.rule)} & {"params"} and folder.plan.rule.get("params") is not None:
+    if {*map(str, saved.plan.rule)} & {"params"} and saved.plan.rule.get("params") is not None:
         views.reverse()
     plot = Plot("Predicted loss against budget", "lines", Column("of the network", "count"), views)
     gap = plan.optimality.gap
@@ -157,8 +159,8 @@ def _curve(folder: Folder, survey: SurveyRecord) -> Section:
     return Section("curve", "Trade-off", text, [plot])
 
 
-def _decisions(folder: Folder) -> Section:
-    hold = bounds_hold(folder)
+def _decisions(saved: Saved) -> Section:
+    hold = bounds_hold(saved)
     columns = [
         _LAYERS,
         Column("method"),
@@ -171,6 +173,7 @@ def _decisions(folder: Folder) -> Section:
         Column("after", "count"),
         Column("time before", "milliseconds"),
         Column("after", "milliseconds"),
+        Column("precision"),
         Column("reason"),
         Column("kind"),
         Column("kernel"),
@@ -180,16 +183,17 @@ def _decisions(folder: Folder) -> Section:
             layer.name,
             method_of(layer),
             "/".join(map(str, layer.ranks)),
-            _error(folder, layer),
+            _error(saved, layer),
             _planned(layer),
             *layer.parameters,
             *layer.macs,
             *(layer.seconds or (None, None)),
+            layer.precision,
             layer.reason,
             layer.kind,
             kernel_text(layer),
         ]
-        for layer in folder.plan.layers
+        for layer in saved.plan.layers
     ]
     table = Table("What was done to each layer, and why", columns, rows, search=True).filled()
     return Section("decisions", "Decisions", "", [table])

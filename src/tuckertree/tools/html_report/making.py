@@ -12,9 +12,9 @@ from tuckertree.io.folder import CONFIG
 from tuckertree.io.hub import short_name
 from tuckertree.tools.html_report.comparison import comparison_page, is_comparison
 from tuckertree.tools.html_report.content import Page
-from tuckertree.tools.html_report.folder import folder_page
 from tuckertree.tools.html_report.onnx_file import onnx_page
 from tuckertree.tools.html_report.reading import open_folder, with_sensitivity
+from tuckertree.tools.html_report.saved import saved_page
 from tuckertree.tools.html_report.writing import is_page, page_html
 
 
@@ -44,11 +44,11 @@ def page_of(source: Path, sensitivity: Path | None = None) -> Page:
     """
     if (source / CONFIG).exists():
         folder = open_folder(source)
-        return folder_page(folder if sensitivity is None else with_sensitivity(folder, sensitivity))
+        return saved_page(folder if sensitivity is None else with_sensitivity(folder, sensitivity))
+    if source.suffix.lower() == ".onnx" and not source.is_dir():
+        return onnx_page(source, sensitivity)
     if sensitivity is not None:
         raise UsageError(f"a sensitivity is shown with a saved folder, which {source} is not")
-    if source.suffix.lower() == ".onnx" and not source.is_dir():
-        return onnx_page(source)
     if is_comparison(source):
         return comparison_page(source)
     what = (
@@ -76,7 +76,7 @@ def write_report(
     output
         The file; by default that of :func:`default_output`.
     sensitivity
-        For a saved folder, a file of what ``inspect --sensitivity --json`` printed, to be shown too.
+        For what ``compress`` made, a file of what ``inspect --sensitivity --json`` printed, to be shown too.
     overwrite
         Whether it may be replaced; only a page is, never another file.
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tuckertree._base.errors import first_line
+from tuckertree._base.errors import TuckertreeError, UsageError, first_line
 from tuckertree._base.extras import require_extra
 from tuckertree._base.reading import WHOLE_BITS
+from tuckertree.io.onnx_record import KEY
 from tuckertree.io.report import short
 from tuckertree.network.onnx.files import OnnxFile, read_onnx
 from tuckertree.network.onnx.graph import Graph
@@ -25,23 +27,58 @@ from tuckertree.tools.html_report.content import (
     Table,
     View,
 )
+from tuckertree.tools.html_report.reading import open_record, with_sensitivity
+from tuckertree.tools.html_report.saved import saved_page
 
 if TYPE_CHECKING:
     from onnx import ModelProto
 
+_SHOWN = 500
+"""Characters of a text that the file gives are shown."""
 _Row = tuple[str, str, str, int, int | None]
 
 
-def onnx_page(path: Path) -> Page:
-    """What an ONNX file says of its layers; what it was made from and by which plan is not in it.
+def onnx_page(path: Path, sensitivity: Path | None = None) -> Page:
+    """What an ONNX file says of its layers; and of how it was made, where `compress` wrote it.
 
     Raises
     ------
     TuckertreeError
-        If it is no ONNX model.
+        If it is no ONNX model, or there is a sensitivity and it does not say how it was made.
     """
     file = read_onnx(path)
+    doubts = []
+    try:
+        saved = open_record(path, file.proto)
+    except TuckertreeError as error:
+        saved = None
+        doubts = [f"How it was made is in the file, and cannot be read: {str(error)[:_SHOWN]}"]
+    if saved is None:
+        if sensitivity is not None:
+            raise UsageError(
+                f"a sensitivity is shown with what compress made, which {path} does not say it is"
+            )
+        return _plain_page(file, doubts)
+    made = saved_page(saved if sensitivity is None else with_sensitivity(saved, sensitivity))
     graph = Graph(file.proto)
+    rows, _ = _layers(graph, file)
+    doubts = [*made.warnings]
+    if not saved.int8 and graph.parameters != saved.plan.parameters[1]:
+        counts = f"{graph.parameters} parameters, and says that it was made with {saved.plan.parameters[1]}"
+        doubts.insert(
+            0, f"the file holds {counts}: it was changed since, and what it says may not be true of it"
+        )
+    return replace(
+        made,
+        warnings=doubts,
+        origin=f"{made.origin}, as it says itself",
+        figures=[*made.figures, *([] if saved.int8 else [_bytes(file)])],
+        sections=[*made.sections, _table(rows), _facts(graph)],
+    )
+
+
+def _plain_page(file: OnnxFile, doubts: list[str]) -> Page:
+    path, graph = file.path, Graph(file.proto)
     rows, note = _layers(graph, file)
     macs = [row[4] for row in rows if row[4] is not None]
     total = sum(macs) if len(macs) == len(rows) and macs else None
@@ -58,17 +95,22 @@ def onnx_page(path: Path) -> Page:
                 if total
                 else []
             ),
-            Figure("Bytes", "count", None, file.size, note="with external data"),
+            _bytes(file),
         ],
+        warnings=doubts,
         missing=[
-            "What it was before, errors and reasons: an ONNX file does not hold them; `tuckertree compress` prints them, and "
-            "`--json` gives all of them.",
+            "What it was before, errors and reasons: this file does not hold them; `tuckertree compress` writes them into the "
+            "files that it makes.",
             "Accuracy: `tuckertree evaluate` measures it.",
             "Latency: `tuckertree bench` measures it.",
             *([f"MACs of some layers: {note}."] if note else []),
         ],
         sections=[*_sections(rows), _table(rows), _facts(graph)],
     )
+
+
+def _bytes(file: OnnxFile) -> Figure:
+    return Figure("Bytes", "count", None, file.size, note="with external data")
 
 
 def _layers(graph: Graph, file: OnnxFile) -> tuple[list[_Row], str]:
@@ -158,7 +200,11 @@ def _facts(graph: Graph) -> Section:
         f"opset: {graph.opset}",
         f"IR version: {proto.ir_version}",
         f"producer: {proto.producer_name} {proto.producer_version}",
-        *(f"metadata {entry.key}: {entry.value[:500]}" for entry in proto.metadata_props),
+        *(
+            f"metadata {entry.key}: {entry.value[:_SHOWN]}"
+            for entry in proto.metadata_props
+            if entry.key != KEY
+        ),
         f"inputs: {', '.join(graph.inputs)}",
         f"outputs: {', '.join(graph.outputs)}",
         *(f"{kind}: {count} nodes" for kind, count in kinds.most_common()),

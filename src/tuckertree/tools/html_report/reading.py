@@ -5,14 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tuckertree._base.errors import TuckertreeError, UsageError
 from tuckertree._base.reading import read_as, read_json
 from tuckertree.compression import DistanceByLayer, Sensitivity
+from tuckertree.compression.int8 import InPrecision
 from tuckertree.io import read_config, read_report
-from tuckertree.io.folder import CONFIG, REPORT, SavedConfig
+from tuckertree.io.folder import CONFIG, REPORT
+from tuckertree.io.onnx_record import read_record
+from tuckertree.latency import is_int8
 from tuckertree.planning import Plan, SurveyRecord
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
 
 Row = Mapping[str, Any]
 
@@ -77,6 +83,7 @@ class Tuned:
     way: Row | None = None
     note: str = ""
     interrupted: bool = False
+    course: tuple[tuple[int, float | None], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -103,6 +110,28 @@ class Measured:
 
 
 @dataclass(frozen=True)
+class QuantizedLayers:
+    """:class:`tuckertree.io.export.mixed.Int8Layers` as it is saved."""
+
+    layers: int
+    fp32: tuple[str, ...] = ()
+    distance: float | None = None
+    whole: float | None = None
+    losses: Mapping[str, float | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """The network in 8 bits."""
+
+    bytes: int
+    images: int
+    difference: float | None = None
+    distance: float | None = None
+    layers: QuantizedLayers = field(default_factory=lambda: QuantizedLayers(0))
+
+
+@dataclass(frozen=True)
 class Known:
     """What ``report.json`` may hold, beside what is not shown."""
 
@@ -115,6 +144,8 @@ class Known:
     training: Trained | None = None
     survey: SurveyRecord | None = None
     by_layer: DistanceByLayer | None = None
+    int8: Quantized | None = None
+    precisions: tuple[InPrecision, ...] = ()
     sensitivity: Sensitivity | None = None
     original: Measured | None = None
     compressed: Measured | None = None
@@ -124,20 +155,31 @@ class Known:
 
 
 @dataclass(frozen=True)
-class Folder:
-    """A saved folder: what it is, and what is known of it.
+class Saved:
+    """What is kept of a compressed network; a :class:`tuckertree.io.report.verdict.Compressed`, too.
 
-    It is a :class:`tuckertree.io.report.verdict.Compressed`, too.
+    Attributes
+    ----------
+    path
+        The folder or file.
+    name
+        Of what was compressed.
+    tuckertree
+        Version that wrote it.
+    plan
+        What was done to each layer.
+    known
+        What was measured.
+    int8
+        Whether the network in 8 bits is there.
     """
 
     path: Path
-    config: SavedConfig
+    name: str
+    tuckertree: str
+    plan: Plan
     known: Known
-
-    @property
-    def plan(self) -> Plan:
-        """What was done to each layer."""
-        return self.config.plan
+    int8: bool = False
 
     @property
     def errors(self) -> Mapping[str, float]:
@@ -155,7 +197,7 @@ class Folder:
         return self.known.seconds
 
 
-def open_folder(path: Path) -> Folder:
+def open_folder(path: Path) -> Saved:
     """Read what a saved folder says; a folder without a report is one of which nothing was measured.
 
     Raises
@@ -164,21 +206,46 @@ def open_folder(path: Path) -> Folder:
         If it is none, or something in it is of another type.
     """
     config = read_config(path)
-    if (timed := config.plan.latency) and min(
-        timed.seconds, timed.target, timed.measured, timed.low, timed.high
-    ) <= 0:
-        raise TuckertreeError(f"{path / CONFIG}: plan.latency: times and shares of them are positive")
-    if not (path / REPORT).exists():
-        return Folder(path, config, Known())
-    said = read_report(path)
+    check_times(config.plan, path / CONFIG)
+    name, known = str(config.architecture or path.name), Known()
+    if (path / REPORT).exists():
+        known = read_known(read_report(path), path / REPORT)
+    return Saved(path, name, config.tuckertree, config.plan, known, config.int8 is not None)
+
+
+def check_times(plan: Plan, where: Path) -> None:
+    """Refuse times that are none: TuckertreeError."""
+    timed = plan.latency
+    if timed and min(timed.seconds, timed.target, timed.measured, timed.low, timed.high) <= 0:
+        raise TuckertreeError(f"{where}: plan.latency: times and shares of them are positive")
+
+
+def read_known(said: Mapping[str, object], where: Path) -> Known:
+    """Read a report, of which other parts are passed over; TuckertreeError if one of these is of another type."""
     wanted = {name: said[name] for name in (f.name for f in fields(Known)) if name in said}
     try:
-        return Folder(path, config, read_as(Known, wanted))
+        return read_as(Known, wanted)
     except UsageError as error:  # nobody typed it
-        raise TuckertreeError(f"{path / REPORT}: {error}") from error
+        raise TuckertreeError(f"{where}: {error}") from error
 
 
-def with_sensitivity(folder: Folder, path: Path) -> Folder:
+def open_record(path: Path, proto: ModelProto) -> Saved | None:
+    """Read what an ONNX file says of how it was made; None if it says nothing.
+
+    Raises
+    ------
+    TuckertreeError
+        If something in it is of another type.
+    """
+    record = read_record(proto)
+    if record is None:
+        return None
+    check_times(record.plan, path)
+    known = read_known(record.report, path)
+    return Saved(path, record.name, record.tuckertree, record.plan, known, is_int8(record.plan))
+
+
+def with_sensitivity(saved: Saved, path: Path) -> Saved:
     """The same with what `inspect --sensitivity --json` printed.
 
     Raises
@@ -190,4 +257,4 @@ def with_sensitivity(folder: Folder, path: Path) -> Folder:
         found = read_as(Sensitivity, read_json(path))
     except UsageError as error:
         raise TuckertreeError(f"{path} is not what `inspect --sensitivity --json` prints: {error}") from error
-    return replace(folder, known=replace(folder.known, sensitivity=found))
+    return replace(saved, known=replace(saved.known, sensitivity=found))

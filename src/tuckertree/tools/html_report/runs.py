@@ -1,12 +1,23 @@
-"""What was tried and trained: the search for an accuracy, distances by layer, tuning and training."""
+"""What was tried and trained: an accuracy, precisions, distances by layer, tuning and training."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from tuckertree.compression import DistanceByLayer, Sensitivity
-from tuckertree.tools.html_report.content import Column, Lines, Plot, Section, Series, Table, View, listed
-from tuckertree.tools.html_report.reading import Known, Search, Step, Trained, Tuned
+from tuckertree.compression.int8 import InPrecision
+from tuckertree.tools.html_report.content import (
+    Block,
+    Column,
+    Lines,
+    Plot,
+    Section,
+    Series,
+    Table,
+    View,
+    listed,
+)
+from tuckertree.tools.html_report.reading import Known, Quantized, Search, Step, Trained, Tuned
 
 _CURVES = {
     "loss": ("train_loss", "validation_loss"),
@@ -20,8 +31,10 @@ def run_sections(known: Known) -> Iterator[Section]:
     """Sections for what there is."""
     if known.accuracy is not None:
         yield _search(known.accuracy)
+    if known.int8 is not None or known.precisions:
+        yield _precisions(known.precisions, known.int8)
     if known.by_layer is not None and known.by_layer.rises:
-        yield _by_layer(known.by_layer)
+        yield _by_layer(known.by_layer, stale=known.training is not None)
     if known.sensitivity is not None and known.sensitivity.layers:
         yield _sensitivity(known.sensitivity)
     if known.tuning is not None:
@@ -90,12 +103,52 @@ def _number(value: object) -> float | None:
     return value if isinstance(value, float) else None
 
 
-def _by_layer(found: DistanceByLayer) -> Section:
+def _precisions(tried: Sequence[InPrecision], int8: Quantized | None) -> Section:
+    blocks: list[Block] = []
+    columns = [
+        Column("precision"),
+        Column("times faster", "ratio"),
+        Column("distance of the outputs", "share"),
+        Column("keeps the target"),
+    ]
+    rows = [
+        [
+            one.precision,
+            1 / one.measured if one.measured > 0 else None,
+            one.distance,
+            "as it is" if one.unchanged else "yes" if one.kept else "no",
+        ]
+        for one in tried
+    ]
+    if rows:
+        blocks.append(Table("Precisions that were tried", columns, rows))
+    if int8 is None:
+        return Section("precision", "Precision", "", blocks)
+    layers = int8.layers
+    if layers.losses:
+        distance = Column("distance from the outputs in fp32", "share")
+        series = Series("distance", [*layers.losses.values()], names=[*layers.losses])
+        views = [View(distance.label, distance, [series])]
+        blocks.append(
+            Plot("What the outputs lose by each layer alone in int8", "bars", Column("layer"), views)
+        )
+    facts = {
+        "images that ranges were measured on": int8.images,
+        "layers with weights": layers.layers,
+        "layers that stay in fp32": ", ".join(layers.fp32) or None,
+        "distance from the outputs in fp32": layers.distance,
+        "the same with all layers in int8": layers.whole,
+        "largest difference to fp32, of the largest output": int8.difference,
+    }
+    return Section("precision", "Precision", "", [*blocks, Lines(listed(facts))])
+
+
+def _by_layer(found: DistanceByLayer, *, stale: bool) -> Section:
     names = [", ".join(rise.layers) for rise in found.rises]
     views = [
         View(
             "share of the squared distance",
-            Column("share of the squared distance", "share"),
+            Column("share", "share"),
             [Series("share", [rise.share for rise in found.rises], names=names)],
         ),
         View(
@@ -105,7 +158,8 @@ def _by_layer(found: DistanceByLayer) -> Section:
         ),
     ]
     plot = Plot("Where the outputs' distance comes from", "bars", Column("layers"), views)
-    return Section("by-layer", "What each layer costs", f"On {found.images} images.", [plot])
+    text = f"On {found.images} images{', before fine-tuning' if stale else ''}."
+    return Section("by-layer", "What each layer costs", text, [plot])
 
 
 def _sensitivity(found: Sensitivity) -> Section:
@@ -136,9 +190,21 @@ def _tuning(found: Tuned) -> Section:
         *([f"note: {found.note}"] if found.note else []),
         *(["interrupted: the best state so far was kept"] if found.interrupted else []),
     ]
-    return Section(
-        "tuning", "Tuning", "Distances before and after are above; no curve is kept.", [Lines(facts)]
+    if not found.course:
+        return Section(
+            "tuning", "Tuning", "Distances before and after are above; no curve is kept.", [Lines(facts)]
+        )
+    steps, far = [0, *(step for step, _ in found.course)], [found.before, *(x for _, x in found.course)]
+    distance = Column("distance of the outputs", "share")
+    series = [
+        Series("on images held out", far, steps),
+        Series("kept", [found.after], [found.best], alone=True),
+    ]
+    plot = Plot(
+        "Tuning, step by step", "lines", Column("step", "number"), [View(distance.label, distance, series)]
     )
+    text = "Relative distance from the original's outputs; at step 0 that of the network before."
+    return Section("tuning", "Tuning", text, [plot, Lines(facts)])
 
 
 def _training(found: Trained) -> Section:

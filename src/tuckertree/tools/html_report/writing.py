@@ -15,6 +15,8 @@ from tuckertree.tools.html_report.content import Page
 
 _PLACE = re.compile("@([A-Z]+)@")
 _DOCTYPE, _OURS = b"<!doctype html>", b'<meta name="generator" content="tuckertree '
+_SCRIPTS = "elements", "tables", "plots", "strip", "ranks", "page"
+"""Each uses those before it."""
 _HEAD = 4096
 """So far into a page stands what made it, before all that a result could put there."""
 
@@ -43,7 +45,7 @@ def page_html(page: Page) -> str:
         If plotly is not installed.
     """
     plots = require_extra("plotly.offline", extra="report").get_plotlyjs()
-    plots, script = (_lines(text) for text in (plots, _asset("page.js")))
+    plots, script = (_lines(text) for text in (plots, _script()))
     hashes = " ".join(
         f"'sha256-{b64encode(sha256(text.encode()).digest()).decode()}'" for text in (plots, script)
     )
@@ -71,8 +73,14 @@ def _escaped(text: str) -> str:
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace('"', "&quot;")
 
 
-def _asset(name: str) -> str:
-    return files(__package__).joinpath(name).read_text(encoding="utf-8")
+def _asset(*names: str) -> str:
+    return files(__package__).joinpath(*names).read_text(encoding="utf-8")
+
+
+def _script() -> str:
+    """Ours, by subject, in a scope of its own."""
+    parts = "\n".join(_asset("script", f"{name}.js") for name in _SCRIPTS)
+    return f'"use strict";\n(() => {{\n{parts}}})();\n'
 
 
 def _lines(text: str) -> str:

@@ -1,41 +1,42 @@
-"""The page of a saved folder."""
+"""The page of what `compress` and what follows it keep: a saved folder, or an ONNX file that says as much."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 from tuckertree.io.report import ratio, too_few_images, warnings_of
+from tuckertree.latency import is_int8
 from tuckertree.planning import Latency
 from tuckertree.tools.html_report.content import Figure, Lines, Page, Section, listed
 from tuckertree.tools.html_report.layers import layer_sections, surveyed
-from tuckertree.tools.html_report.reading import Folder, Known, Lost
+from tuckertree.tools.html_report.reading import Known, Lost, Saved
 from tuckertree.tools.html_report.runs import run_sections
 
 
-def folder_page(folder: Folder) -> Page:
-    """What a saved folder says of the network in it."""
-    name = str(folder.config.architecture or folder.path.name)
-    sections = [*layer_sections(folder), *run_sections(folder.known), _repeat(folder)]
+def saved_page(saved: Saved) -> Page:
+    """What is kept of a network."""
+    name = saved.name
+    sections = [*layer_sections(saved), *run_sections(saved.known), _repeat(saved)]
     return Page(
         title=f"{name}, compressed",
-        verdict=verdict(folder),
-        origin=f"{folder.path.name}, of {name}, saved by tuckertree {folder.config.tuckertree}",
-        figures=[*_sizes(folder), *_time(folder.plan.latency), *_accuracy(folder.known)],
-        warnings=list(_warnings(folder)),
-        missing=list(_missing(folder)),
+        verdict=verdict(saved),
+        origin=f"{saved.path.name}, of {name}, saved by tuckertree {saved.tuckertree}",
+        figures=[*_sizes(saved), *_time(saved.plan.latency), *_accuracy(saved.known)],
+        warnings=list(_warnings(saved)),
+        missing=list(_missing(saved)),
         sections=sections,
     )
 
 
-def verdict(folder: Folder) -> str:
+def verdict(saved: Saved) -> str:
     """What came of it in one line, of what was measured alone."""
-    plan, parts = folder.plan, list[str]()
+    plan, parts = saved.plan, list[str]()
     if plan.latency is not None:
-        parts.append(f"{1 / plan.latency.measured:.1f}x faster")
+        parts.append(f"{1 / plan.latency.measured:.1f}x faster{' in int8' if is_int8(plan) else ''}")
     parts.append(_times(plan.parameters, "smaller"))
     if plan.latency is None:
         parts.append(_times(plan.macs, "fewer MACs"))
-    return ", ".join([*parts, _kept(folder.known)])
+    return ", ".join([*parts, _kept(saved.known)])
 
 
 def _times(pair: tuple[int, int], what: str) -> str:
@@ -53,6 +54,8 @@ def _kept(known: Known) -> str:
         return f"top-1 {known.original.top1:.1f} -> {known.compressed.top1:.1f}"
     if known.accuracy is not None:
         return _lost(known.accuracy.loss)
+    if known.int8 is not None and known.int8.distance is not None:
+        return f"outputs {known.int8.distance:.1%} from the original's in int8, accuracy not measured"
     if known.tuning is not None and known.tuning.after is not None:
         return f"outputs {known.tuning.after:.1%} from the original's, accuracy not measured"
     if "held out" in known.distances:
@@ -74,12 +77,15 @@ def _lost(loss: Lost) -> str:
     )
 
 
-def _sizes(folder: Folder) -> Iterator[Figure]:
-    for label, (before, after) in (("Parameters", folder.plan.parameters), ("MACs", folder.plan.macs)):
+def _sizes(saved: Saved) -> Iterator[Figure]:
+    for label, (before, after) in (("Parameters", saved.plan.parameters), ("MACs", saved.plan.macs)):
         yield Figure(label, "count", before, after, f"{before / max(after, 1):.2f}x fewer")
-    if folder.errors:
-        note = "before fine-tuning" if folder.known.training else "of the norm of all layers' weights"
-        yield Figure("Error of the weights", "share", None, folder.relative_error, note=note)
+    if saved.errors:
+        note = "before fine-tuning" if saved.known.training else "of the norm of all layers' weights"
+        yield Figure("Error of the weights", "share", None, saved.relative_error, note=note)
+    if (int8 := saved.known.int8) is not None and saved.int8:
+        few = f"{len(int8.layers.fp32)} of {int8.layers.layers} layers in fp32"
+        yield Figure("Bytes in int8", "count", None, int8.bytes, note=few if int8.layers.fp32 else "")
 
 
 def _time(found: Latency | None) -> Iterator[Figure]:
@@ -119,17 +125,20 @@ def _accuracy(known: Known) -> Iterator[Figure]:
         when = "after calibration, " if known.tuning else ""
         note = f"{when}relative, on {count}{stale}"
         yield Figure("Distance of the outputs", "share", None, found.get("held out"), note=note)
+    if known.int8 is not None and known.int8.distance is not None:
+        note = f"relative, on images held out{stale}"
+        yield Figure("Distance of the outputs in int8", "share", None, known.int8.distance, note=note)
     if known.tuning is not None:
         note = f"relative, on {known.tuning.held_out} images held out{stale}"
         tuned = known.tuning
         yield Figure("Distance by tuning", "share", tuned.before, tuned.after, note=note)
 
 
-def _warnings(folder: Folder) -> Iterator[str]:
+def _warnings(saved: Saved) -> Iterator[str]:
     """Reasons to doubt the network, of what is known of it as it is now."""
-    known = folder.known
-    if known.training is None and {layer.name for layer in folder.plan.compressed} <= {*known.errors}:
-        yield from warnings_of(folder)
+    known = saved.known
+    if known.training is None and {layer.name for layer in saved.plan.compressed} <= {*known.errors}:
+        yield from warnings_of(saved)
     if known.training is None and {"fitted", "held out", "images fitted"} <= {*known.distances}:
         yield from too_few_images(known.distances)
     if known.training is not None and known.training.diverged:
@@ -138,18 +147,20 @@ def _warnings(folder: Folder) -> Iterator[str]:
         yield "the accuracy that was asked for was not kept on images that took no part in the search"
 
 
-def _missing(folder: Folder) -> Iterator[str]:
-    known, plan = folder.known, folder.plan
+def _missing(saved: Saved) -> Iterator[str]:
+    known, plan = saved.known, saved.plan
     measured = known.accuracy or known.compressed or (known.training and known.training.history)
     if not measured:
-        yield "Accuracy: `tuckertree evaluate` measures it, `compress --max-drop` keeps it in the folder."
+        yield "Accuracy: `tuckertree evaluate` measures it, `compress --max-drop` keeps it."
     if plan.latency is None:
-        yield "Latency: `tuckertree bench` measures it, `compress --latency` keeps it in the folder."
+        yield "Latency: `tuckertree bench` measures it, `compress --latency` keeps it."
+    if is_int8(plan) and not saved.int8:
+        yield "The network in int8, in which its time was measured: `tuckertree export --quantize int8` makes it."
     if not known.errors:
-        yield "Errors of the weights: `tuckertree compress` keeps them, this folder was made by something else."
+        yield "Errors of the weights: `tuckertree compress` keeps them, this was made by something else."
     if known.survey is None or not (known.survey.layers or known.survey.curve):
-        yield "Spectra and trade-off curve: the folder keeps none; `tuckertree compress` keeps those that it chose ranks by."
-    elif not surveyed(folder):
+        yield "Spectra and trade-off curve: none are kept; `tuckertree compress` keeps those that it chose ranks by."
+    elif not surveyed(saved):
         yield "Spectra: no layer has a method whose ranks are those of a spectrum."
     if known.sensitivity is None:
         yield "Sensitivity: give `--sensitivity FILE` with what `tuckertree inspect --sensitivity --json` printed."
@@ -159,17 +170,17 @@ def _missing(folder: Folder) -> Iterator[str]:
         yield "The command that made it."
 
 
-def _repeat(folder: Folder) -> Section:
-    known = folder.known
+def _repeat(saved: Saved) -> Section:
+    known = saved.known
     facts = [
         *([f"images: {known.images}"] if known.images else []),
-        *listed({name: value for name, value in folder.plan.rule.items() if name != "weighs"}),
+        *listed({name: value for name, value in saved.plan.rule.items() if name != "weighs"}),
         *([f"seed of the tuning: {known.tuning.seed}, {known.tuning.steps} steps"] if known.tuning else []),
         *([f"seed of the training: {known.training.settings.get('seed')}"] if known.training else []),
         *listed(known.environment),
         *(f"seconds of {name}: {value:.1f}" for name, value in known.seconds.items()),
-        f"parameters: {ratio(folder.plan.parameters)}",
-        f"MACs: {ratio(folder.plan.macs)}",
+        f"parameters: {ratio(saved.plan.parameters)}",
+        f"MACs: {ratio(saved.plan.macs)}",
     ]
     typed = [Lines(known.commands, typed=True)] if known.commands else []
     return Section("repeat", "How to repeat it", "", [*typed, Lines(facts)])

@@ -81,8 +81,8 @@ def test_equal_choices_are_one_method(names, count, images):
 
 
 def test_all_that_default_chooses_among_is_default():
-    assert str(Method.of("svd+channels+ht2+spatial+cp+tucker2")) == "default+cp"
-    assert str(Method.of("svd+ht2+spatial+tucker2:weights")) == "default:weights"
+    assert str(Method.of("svd+channels+ht2+spatial+cp+depthwise+tucker2")) == "default+cp"
+    assert str(Method.of("svd+ht2+depthwise+spatial+tucker2:weights")) == "default:weights"
     assert str(Method.of("svd+ht2+spatial+tucker2")) == "ht2+tucker2+spatial+svd"
 
 

@@ -282,6 +282,9 @@ def test_a_module_that_reads_a_part_says_where():
     pruned = [Pruning(replace(found, parts=(Part("last", (0, 8, 17)),)), (1, 2))]
     with pytest.raises(TuckertreeError, match="last has 24 channels here; the plan says 25 or more"):
         prune(NETWORKS["pyramid"][0], pruned)
+    pruned = [Pruning(replace(found, parts=(Part("last", (0, 8, 9)),)), (1, 2))]
+    with pytest.raises(TuckertreeError, match="last: hidden channels that go overlap"):
+        prune(NETWORKS["pyramid"][0], pruned)
 
 
 @pytest.mark.parametrize("parts", [(Part("one", (0,)),), (Part("last", (0,)), Part("last", (8,)))])

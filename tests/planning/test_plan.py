@@ -129,3 +129,9 @@ def test_text_that_is_not_json_is_refused():
 def test_options_that_cannot_be_are_refused(options):
     with pytest.raises(UsageError):
         Options(**options)
+
+
+def test_stages_that_an_older_version_wrote_are_refused_with_what_to_do():
+    data = {**plan_of().to_json(), "before": [{"hidden": {}, "kept": []}]}
+    with pytest.raises(TuckertreeError, match="written by an older version.*compress the network again"):
+        Plan.from_json(data)

@@ -40,7 +40,12 @@ def prune(model: nn.Module, pruned: Sequence[Pruning]) -> nn.Module:
         for each in pruned:
             if each.hidden.side(name) == side:
                 _check(found, own, each.hidden, name)
-        index = torch.tensor(left_of(pruned, name, side, getattr(found, own[0])))
+        count = getattr(found, own[0])
+        left = left_of(pruned, name, side, count)
+        gone = sum(len(each.gone(name)) for each in pruned if each.hidden.side(name) == side)
+        if not left or len(left) + gone != count:
+            raise TuckertreeError(f"{name}: hidden channels that go overlap, or none is left")
+        index = torch.tensor(left)
         _slice(replaced.setdefault(name, copy_model(found)), own, side, index)
     result = copy_model(model, {_find(model, name): module for name, module in replaced.items()})
     vars(result)["pruned_channels"] = (*gone_from(model), tuple(pruned))

@@ -285,6 +285,11 @@ class Plan:
         TuckertreeError
             If a field is missing, unknown or of the wrong type.
         """
+        before = data.get("before") if isinstance(data, dict) else None
+        if isinstance(before, list) and any(isinstance(each, dict) for each in before):
+            raise TuckertreeError(
+                "plan.before: written by an older version, which did not keep the stages apart; compress the network again"
+            )
         try:
             return read_as(cls, data, "plan")
         except UsageError as error:  # nobody typed it

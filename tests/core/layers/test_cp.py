@@ -131,3 +131,13 @@ def test_the_error_is_that_of_tensorly(sizes, rank, generator):
     theirs = decomposition.parafac(row, rank, init="random", n_iter_max=200, tol=1e-7, random_state=0)
     error = float(tensorly.norm(row - tensorly.cp_to_tensor(theirs)) / tensorly.norm(row))
     assert CP.decompose(kernel, (rank,)).relative_error(kernel) < 1.05 * error
+
+
+@both
+@pytest.mark.parametrize("size", [1e-30, 1e30])
+def test_the_size_of_the_weights_changes_nothing_but_the_size(method, size):
+    kernel = torch.randn(1, 96, 96, 3, 3, generator=torch.Generator().manual_seed(0))
+    kernel[0, 0, 0, 0, 0] = 100
+    error = method.decompose(kernel, (16,)).relative_error(kernel)
+    scaled = size * kernel
+    assert method.decompose(scaled, (16,)).relative_error(scaled) == pytest.approx(error, rel=1e-3)

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from tuckertree._base.errors import TuckertreeError
 from tuckertree.core.decomposition.factors import Factors
 
 # Measured on layers of CIFAR-10 ResNet-20: 150 sweeps gain less than half a percent of error on what these
@@ -333,7 +334,16 @@ def ridged_root(gram: Tensor, ridge: float) -> tuple[Tensor, Tensor]:
     """Cholesky factor of ``gram + lambda I``, ``[g, n, n]``, and ``lambda``, ``[g, 1, 1]``.
 
     ``lambda`` is ``ridge`` times the mean of the diagonal, and more where rounding asks for it.
+
+    Raises
+    ------
+    TuckertreeError
+        If the matrix is not finite.
     """
+    if not gram.isfinite().all():
+        raise TuckertreeError(
+            "numbers too large to compute with: look for weights or inputs that are not of this network"
+        )
     scale = gram.diagonal(dim1=1, dim2=2).mean(1).clamp_min(torch.finfo(gram.dtype).tiny ** 0.25)
     amount = ridge * scale[:, None, None]
     while True:

@@ -78,8 +78,8 @@ class CPMethod(Method):
             int(share * most / 2**k) // round_to * round_to for share in _SHARES for k in range(_OCTAVES)
         }
         ranks = sorted(rank for rank in wanted if rank) or [min(round_to, fibres)]
-        row, known = self._row(kernel.kernel), Known()
-        squared = [sum(each.squared for each in self._solve(row, rank, known)) for rank in ranks]
+        (row, size), known = self._row(kernel.kernel), Known()
+        squared = [size**2 * sum(each.squared for each in self._solve(row, rank, known)) for rank in ranks]
         return Choices(torch.tensor(ranks).unsqueeze(1), torch.tensor(squared, dtype=torch.float64))
 
     def decompose(self, kernel: Tensor, ranks: Sequence[int], spectra: Spectra | None = None) -> Factors:  # noqa: ARG002
@@ -87,8 +87,10 @@ class CPMethod(Method):
         kernel = in_working_precision(kernel)
         (rank,) = self.feasible(kernel.shape[1:], ranks)
         taps = self._taps(kernel.shape[3:])
-        found = self._solve(self._row(kernel), rank, {})
-        return _as_factors([_balanced([x.to(kernel) for x in each.matrices]) for each in found], taps)
+        row, size = self._row(kernel)
+        found = [each.matrices for each in self._solve(row, rank, {})]
+        sized = [[size ** (1 / len(group)) * x.to(kernel) for x in group] for group in found]
+        return _as_factors([_balanced(group) for group in sized], taps)
 
     def refine(
         self,
@@ -121,10 +123,12 @@ class CPMethod(Method):
         """The spatial modes of each stage between the first and the last."""
         return [spatial[a:b] for a, b in pairwise(self.places(len(spatial)))]
 
-    def _row(self, kernel: Tensor) -> Tensor:
-        """The kernel as ``[g, C, ..., T]``, the spatial modes of each stage as one."""
+    def _row(self, kernel: Tensor) -> tuple[Tensor, float]:
+        """The kernel as ``[g, C, ..., T]`` of norm 1, the spatial modes of each stage as one, and its norm."""
         row = modes_in_row(kernel)
-        return row.reshape(*row.shape[:2], *map(prod, self._taps(row.shape[2:-1])), row.shape[-1])
+        row = row.reshape(*row.shape[:2], *map(prod, self._taps(row.shape[2:-1])), row.shape[-1])
+        size = float(row.double().norm()) or 1.0
+        return row / size, size
 
     def _solve(self, row: Tensor, rank: int, known: Known) -> list[_Found]:
         """What is found for each group of ``row[g, C, ..., T]``; ``known`` is what was for other ranks."""

@@ -60,8 +60,9 @@ class Int8Layers:
         said = f"all {count} in 8 bits" if not self.fp32 else f"{len(self.fp32)} of {count} stay in fp32"
         if self.distance is not None:
             beside = f", with all in 8 bits {self.whole:.1%}" if self.fp32 and self.whole is not None else ""
-            wanted = f"more than the {self.tolerance:.3g} wanted" if self.too_far else f"{self.tolerance:.3g} allowed"
-            allowed = f" ({wanted})" if isfinite(self.tolerance) else ""
+            allowed = f" ({self.tolerance:.3g} allowed)" if isfinite(self.tolerance) else ""
+            if self.too_far:
+                allowed = f" (more than the {self.tolerance:.3g} wanted)"
             said += f": outputs {self.distance:.1%} from those in fp32{allowed}{beside}"
         names = ", ".join(self.fp32[:_NAMED]) + (", ..." if len(self.fp32) > _NAMED else "")
         return [f"layers      {said}", *([f"in fp32     {names}"] if names else [])]
@@ -192,7 +193,9 @@ def layers_of(
 def _layer_name(node: Any, constants: Collection[str], names: Collection[str]) -> str:
     """The layer that a node belongs to: a known name, or as its weight is called, or itself."""
     props = {prop.key: prop.value for prop in node.metadata_props}
-    scopes = re.findall(r"'([^']*)'", props.get("pkg.torch.onnx.name_scopes", ""))[:-1]  # the last is the node
+    *scopes, _ = re.findall(
+        r"'([^']*)'", props.get("pkg.torch.onnx.name_scopes", "''")
+    )  # the last is the node
     given = [name for name in node.input[1:2] if name in constants]
     weights = [_ENDING.sub("", name) for name in given if _ENDING.search(name)]
     for text in (node.name, *given, *reversed(scopes)):

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 import tuckertree as tt
-from tests.io.export.test_mixed import EXAMPLE, IMAGES, OUTLIER, Branches, network
+import tuckertree.compression.int8 as int8_module
+from tests.io.export.test_mixed import EXAMPLE, IMAGES, OUTLIER, Branches, Tokens, network
 from tests.tools.cli.test_cli import tuckertree
 from tuckertree.latency import LatencyTarget, NetworkBenchmark
 from tuckertree.latency import target as target_module
@@ -52,6 +53,7 @@ def test_as_many_layers_stay_as_the_target_leaves_time_for(machine, latency, sta
     found, plan = result.int8.layers, result.plan
     assert len(found.fp32) == stay
     assert {*found.fp32} <= SENSITIVE
+    assert any("more than the 0.1 wanted" in line for line in result.int8.warnings()) == (stay < 2)
     assert (found.distance <= 0.1) == (stay == 2)
     assert {layer.name: layer.precision for layer in plan.layers} == {
         name: "fp32" if name in found.fp32 else "int8" for name in found.layers
@@ -137,6 +139,38 @@ def test_networks_of_several_inputs_and_of_a_fixed_batch_are_quantized(machine, 
     batches = list(IMAGES.split(4))
     result = compress(FixedBatch().eval(), "1.4x", batches[0], batches)
     assert 0 < result.int8.distance < 0.1
+    assert result.int8.held_out
+
+
+@pytest.mark.parametrize(("count", "unseen"), [(48, True), (12, False)])
+def test_a_fixed_batch_is_compared_on_images_that_were_not_fitted_to_or_says_so(
+    machine, monkeypatch, count, unseen
+):
+    monkeypatch.setattr(NetworkBenchmark, "time_file", lambda *_: Timing(0.5, 0.5, 0.5))
+    used, quantize = {}, int8_module.quantize
+
+    def spied(path, batches, held, **options):
+        used["ranges"], used["held"] = (torch.cat([x for (x,) in each]) for each in (batches, held))
+        return quantize(path, batches, held, **options)
+
+    monkeypatch.setattr(int8_module, "quantize", spied)
+    batches = [*IMAGES[:count].split(4)]
+    found = compress(FixedBatch().eval(), "1.4x", batches[0], batches).int8
+    assert found.held_out == unseen
+    assert ("held out" in found.lines()[0]) == unseen
+    assert torch.equal(used["held"], IMAGES[count - 4 : count])
+    assert len(used["ranges"]) == found.images == (40 if unseen else 8)
+
+
+def test_what_is_tuned_at_once_has_the_precisions_of_its_layers_in_the_plan(machine):
+    rule = tt.Budget(latency="1.4x", threads=1, precision="int8")
+    options = {"calibration": IMAGES, "progress": False, "tune": 1}
+    result = tt.compress(Tokens().eval(), EXAMPLE, rule, **options)
+    found = result.int8.layers
+    assert not found.too_far
+    assert {layer.name: layer.precision for layer in result.plan.layers} == {
+        name: "fp32" if name in found.fp32 else "int8" for name in found.layers
+    }
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from tuckertree.calibration import Calibration, output_distances, rebalance_for_
 from tuckertree.calibration.batchnorm import held_out
 from tuckertree.calibration.distances import IncomparableError
 from tuckertree.calibration.sources import to_model
+from tuckertree.compression.loaded import Loaded, LoadedFile
 from tuckertree.compression.onnx_batches import feeds_of
 from tuckertree.io.export import export
 from tuckertree.io.export.exporting import difference_to
@@ -28,7 +29,7 @@ from tuckertree.measure import ExampleInputs, copy_for_inference
 from tuckertree.network.onnx.graph import Graph
 from tuckertree.network.onnx.runtime import Session
 from tuckertree.planning import Plan
-from tuckertree.runtimes import Runnable, get_runtime
+from tuckertree.runtimes import get_runtime
 from tuckertree.runtimes.quantization import doubts_of_cpu
 
 if TYPE_CHECKING:
@@ -60,6 +61,8 @@ class Int8Network:
         cannot be compared.
     layers
         Which of its layers are in 8 bits, and what that costs beside the same network in single precision.
+    held_out
+        Whether images held out fill a batch; if not, all distances are of images that were fitted to.
     """
 
     content: bytes
@@ -67,12 +70,14 @@ class Int8Network:
     difference: float | None
     distance: float | None
     layers: Int8Layers = field(default_factory=lambda: Int8Layers(()))
+    held_out: bool = True
 
     def lines(self) -> list[str]:
         """What there is to say of it."""
         found = [f"{len(self.content) / 1e6:.2f} MB, quantized by {self.images} images"]
         if self.distance is not None:
-            found.append(f"outputs {self.distance:.1%} from the original's on images held out")
+            which = "held out" if self.held_out else "fitted to"
+            found.append(f"outputs {self.distance:.1%} from the original's on images {which}")
         if self.difference is not None:
             found.append(f"at most {self.difference:.2g} of the largest from those in fp32")
         return [f"int8        {', '.join(found)}", *(self.layers.lines() if self.layers.layers else [])]
@@ -84,11 +89,14 @@ class Int8Network:
     def _losses(self) -> list[str]:
         if self.difference is not None and not isfinite(self.difference):
             return ["in 8 bits the outputs are not finite: do not use the file"]
-        if (self.distance or 0) <= _LOST:
-            return []
-        return [
-            f"in 8 bits the outputs are {self.distance:.0%} of their norm from the original's: measure before use"
-        ]
+        said, layers = list[str](), self.layers
+        if layers.too_far:
+            far = f"{layers.distance:.1%} of their norm from those in fp32"
+            said.append(f"in 8 bits the outputs are {far}, more than the {layers.tolerance:.3g} wanted")
+        if (self.distance or 0) > _LOST:
+            far = f"{self.distance:.0%} of their norm from the original's"
+            said.append(f"in 8 bits the outputs are {far}: measure before use")
+        return said
 
     def summary(self) -> dict[str, object]:
         """What was measured, as JSON data."""
@@ -97,6 +105,7 @@ class Int8Network:
             "images": self.images,
             "difference": self.difference if self.difference is None or isfinite(self.difference) else None,
             "distance": self.distance,
+            "held_out": self.held_out,
             "layers": self.layers.to_json(),
         }
 
@@ -149,7 +158,8 @@ def quantize_network(
     images
         The ranges are measured on those that are fitted to, the distances on those that are held out.
     fits
-        Whether a file keeps the target; by default any does. Where the plan says which layers stay in single precision, these do.
+        Whether a file keeps the target; by default any does. The layers that the plan says stay in
+        single precision (:func:`~tuckertree.io.export.mixed.quantize_sparingly`).
 
     Raises
     ------
@@ -164,20 +174,27 @@ def quantize_network(
         images, count = images.in_batches(size or _BATCH), _to_quantize_by(images)
         every: Iterable[Sample] = (_tensors(inputs) for inputs in images.part(0, count))
         held: list[Sample] = [_tensors(inputs) for inputs in images.part(held_out(len(images)), len(images))]
-        start = None
+        start, unseen = None, True
         if size is not None:  # the file takes whole batches alone
-            wholes = [batch for batch in map(_tensors, images) if len(batch[0]) == size]
-            ranges, held = parted(wholes[: max(2, _IMAGES // size)], divisible=False)
+            ranges, held = [_wholes(each, size) for each in (every, held)]
+            unseen = bool(ranges and held)
+            if not unseen:
+                ranges, held = parted(_wholes(map(_tensors, images), size), divisible=False)
+            ranges = ranges[: max(1, _IMAGES // size)]
             images, every, start = Calibration(held, size, example), ranges, 0
             count = size * len(ranges)
         layers = quantize(path, every, held, **_as_planned(plan, fits))
         runnable = get_runtime("onnxruntime").open(path)
         difference = difference_to(copy_for_inference(fused).cpu(), runnable.run, held[0] if held else first)
         del runnable
-        loaded = _Loaded(runtime.open(path))
+        loaded = Loaded(runtime.open(path))
         (distance,) = distances_held_out(original, [loaded], images, start)
         del loaded  # a file that is still open cannot be removed everywhere
-        return Int8Network(path.read_bytes(), count, difference, distance, layers)
+        return Int8Network(path.read_bytes(), count, difference, distance, layers, unseen)
+
+
+def _wholes(batches: Iterable[Sample], size: int) -> list[Sample]:
+    return [batch for batch in batches if len(batch[0]) == size]
 
 
 def _write(model: nn.Module, path: Path, example: ExampleInputs) -> int | None:
@@ -217,7 +234,7 @@ def quantize_file(
         held = list(inputs(held_out(len(images)), len(images)))
         layers = quantize(path, inputs(0, count), held, **_as_planned(plan, fits))
         content = path.read_bytes()
-    (distance,) = distances_held_out(original, [_Session(Session(content))], images)
+    (distance,) = distances_held_out(original, [LoadedFile(Session(content))], images)
     return Int8Network(content, count, None, distance, layers)
 
 
@@ -270,26 +287,3 @@ def _listed(inputs: ExampleInputs) -> Sequence[Tensor]:
 def _tensors(inputs: ExampleInputs) -> list[Tensor]:
     check_positional(inputs)
     return [x.detach().cpu() for x in _listed(inputs)]
-
-
-class _Loaded(nn.Module):
-    """What a runtime has loaded, as a module."""
-
-    def __init__(self, runnable: Runnable) -> None:
-        super().__init__()
-        self._runnable = runnable
-
-    def forward(self, *inputs: Tensor) -> list[Tensor]:
-        return [output.to(inputs[0].device) for output in self._runnable.run(inputs)]
-
-
-class _Session(nn.Module):
-    """An ONNX model in ONNX Runtime, called by the names of its inputs."""
-
-    def __init__(self, session: Session) -> None:
-        super().__init__()
-        self._session = session
-
-    def forward(self, **inputs: Tensor) -> list[Tensor]:
-        found = self._session.run({name: x.cpu().numpy() for name, x in inputs.items()})
-        return [torch.from_numpy(output) for output in found.values()]

@@ -37,7 +37,7 @@ def in_int8(
     assert isinstance(rule, Budget)
     timed = _TimedFiles(network, replace(rule, precision=(INT8,)))
     int8 = network.in_int8(compressed, plan, images, timed.keep)
-    plan = _plan_of(int8, plan)
+    plan = plan_of(int8, plan)
     measured = timed.found.get(int8.content)
     if int8.layers.fp32 and measured is not None and plan.latency is not None:
         latency = replace(plan.latency, measured=measured.median, low=measured.low, high=measured.high)
@@ -63,7 +63,7 @@ class _TimedFiles:
         return kept
 
 
-def _plan_of(int8: Int8Network, plan: Plan) -> Plan:
+def plan_of(int8: Int8Network, plan: Plan) -> Plan:
     """A plan with the precision of each layer, as it is in a file."""
     fp32, known = set(int8.layers.fp32), set(int8.layers.layers)
     layers = (

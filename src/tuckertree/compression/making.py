@@ -116,7 +116,8 @@ def make_result(
     tuning: Tuning | None = None
     if length is not None and images is not None:
         compressed, tuning = _tuned(compressed, network.module, plan, images, length, tick)
-        int8 = network.in_int8(compressed, plan, images) if int8 is not None else None  # the same layers
+        if int8 is not None:  # the same layers in single precision, while the outputs stay near enough
+            int8, plan = in_int8(network, compressed, plan, chosen.rule, images)
         stopwatch.lap("tuning")
     compressed, plan = network.finished(compressed, plan, inventory)
     layers = filter(network.weighs, inventory.layers)

@@ -14,6 +14,7 @@ from tuckertree._base.progress import progress_bar
 from tuckertree.calibration import Calibration, CalibrationData, Length, check_images, tune_network
 from tuckertree.calibration.sources import to_model
 from tuckertree.compression.int8 import quantize_network
+from tuckertree.compression.int8_timed import plan_of
 from tuckertree.compression.measures import Stopwatch, measure_errors
 from tuckertree.compression.result import CompressionResult
 from tuckertree.io.sizes import Size
@@ -130,14 +131,16 @@ def tune(
         return tuned
     stopwatch.lap("tuning")
     output = output.with_module(tuned) if output else None
-    int8, example = None, _example(network.input_size)
-    if is_int8(network.plan) and example is not None:
-        int8 = quantize_network(tuned, original, network.plan, example, given)
+    int8, plan, example = None, network.plan, _example(network.input_size)
+    if is_int8(plan) and example is not None:
+        int8 = quantize_network(tuned, original, plan, example, given)
+        plan = plan_of(int8, plan)
     layers = take_inventory(original, to_model(first, original)).layers
     errors, relative_error = measure_errors(original, tuned, layers)
     return replace(
         network,
         model=tuned,
+        plan=plan,
         errors=errors,
         relative_error=relative_error,
         seconds={**network.seconds, **stopwatch.seconds},

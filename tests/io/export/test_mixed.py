@@ -169,6 +169,59 @@ def test_the_stages_of_a_chain_are_one_layer():
     assert len(layers["2"]) == len(model[2]) + 1  # and the ReLU
 
 
+class Tokens(nn.Module):
+    """A convolution to tokens, and linear layers on them, which ONNX writes as products with weights without a name."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.linear = nn.Conv2d(3, 8, 2, 2), nn.Linear(8, 5)
+        self.block = nn.Sequential(nn.Linear(8, 12), nn.ReLU(), nn.Linear(12, 8))
+
+    def forward(self, x):
+        x = self.conv(x).flatten(2).transpose(1, 2)
+        return self.linear((x + self.block(x)).mean(1))
+
+
+def test_linear_layers_on_tokens_are_called_as_their_modules():
+    model = Tokens().eval()
+    quantizer = quantizer_of(model)
+    found = layers_of(quantizer.model, quantizer.unsuited, layer_names(model))
+    assert [*found] == ["conv", "block.0", "block.2", "linear"]
+
+
+def test_layers_that_were_given_without_knowing_all_are_chosen_anew():
+    model, quantizer = network(OUTLIER), quantizer_of(network(OUTLIER))
+    names = [name for name in layer_names(model) if name != "6"]
+    _, found = quantize_sparingly(quantizer, [[IMAGES[40:]]], names=names, fp32=["0"])
+    assert len(found.fp32) == 2
+    assert found.distance <= 0.1 < found.whole
+
+
+@pytest.mark.parametrize("most", [0, 1, 6])
+def test_layers_that_were_given_and_are_too_far_are_chosen_anew_as_they_fit(most):
+    model, quantizer = network(OUTLIER), quantizer_of(network(OUTLIER))
+    names, held = layer_names(model), [[IMAGES[40:]]]
+
+    def fits(proto):
+        makers = {name: node.op_type for node in proto.graph.node for name in node.output}
+        layers = [node for node in proto.graph.node if node.op_type in ("Conv", "Gemm")]
+        return sum(makers.get(node.input[1]) != "DequantizeLinear" for node in layers) <= most
+
+    _, found = quantize_sparingly(quantizer, held, names=names, fp32=["0"], fits=fits)
+    assert len(found.fp32) == min(most, 2)
+    assert {*found.fp32} <= {"4", "6"}
+    said = "(0.1 allowed)" if most == 6 else "(more than the 0.1 wanted)"
+    assert said in found.lines()[0]
+    assert found.too_far == (most < 6)
+
+
+def test_nothing_is_said_to_be_allowed_where_any_distance_is():
+    _, found = quantize_sparingly(quantizer_of(network(OUTLIER)), [[IMAGES[40:]]], tolerance=float("inf"))
+    assert found.distance > 0.1
+    assert "allowed" not in found.lines()[0]
+    assert not found.too_far
+
+
 class Branches(nn.Module):
     """Two inputs; one of them by way of a normalisation that stays in single precision."""
 

@@ -38,6 +38,8 @@ class Int8Layers:
         The same with all layers in 8 bits.
     losses
         The same with each layer alone in 8 bits; empty where all of them are near enough.
+    tolerance
+        The distance that was wanted at most; infinite where any is taken.
     """
 
     layers: tuple[str, ...]
@@ -45,14 +47,22 @@ class Int8Layers:
     distance: float | None = None
     whole: float | None = None
     losses: Mapping[str, float] = field(default_factory=dict)
+    tolerance: float = inf
 
-    def lines(self, tolerance: float = INT8_TOLERANCE) -> list[str]:
+    @property
+    def too_far(self) -> bool:
+        """Whether the distance is more than was wanted."""
+        return self.distance is not None and self.distance > self.tolerance
+
+    def lines(self) -> list[str]:
         """The same in words."""
         count = f"{len(self.layers)} layers"
         said = f"all {count} in 8 bits" if not self.fp32 else f"{len(self.fp32)} of {count} stay in fp32"
         if self.distance is not None:
             beside = f", with all in 8 bits {self.whole:.1%}" if self.fp32 and self.whole is not None else ""
-            allowed = f" ({tolerance:.3g} allowed)" if isfinite(tolerance) else ""
+            allowed = f" ({self.tolerance:.3g} allowed)" if isfinite(self.tolerance) else ""
+            if self.too_far:
+                allowed = f" (more than the {self.tolerance:.3g} wanted)"
             said += f": outputs {self.distance:.1%} from those in fp32{allowed}{beside}"
         names = ", ".join(self.fp32[:_NAMED]) + (", ..." if len(self.fp32) > _NAMED else "")
         return [f"layers      {said}", *([f"in fp32     {names}"] if names else [])]
@@ -99,7 +109,8 @@ def quantize_sparingly(
         Whether a quantized model is fast enough. Where the one that is near enough is not, fewer layers stay in single
         precision: as many as fit.
     fp32
-        Names of the layers that stay in single precision, if that is known already; then nothing is tried.
+        Names of the layers that stay in single precision, if that is known already; then nothing is tried, unless the model has
+        layers of other names than those given, or ``fits`` says how many may stay and the outputs are not near enough.
 
     Returns
     -------
@@ -120,10 +131,13 @@ def quantize_sparingly(
         whole = distance_of(every)
     except IncomparableError:
         return every, Int8Layers(tuple(layers), stay)
-    if fp32 is not None:
-        return every, Int8Layers(tuple(layers), stay, whole)
+    if fp32 is not None and (whole <= tolerance or (fits is None and layers.keys() <= {*names})):
+        return every, Int8Layers(tuple(layers), stay, whole, tolerance=tolerance)
+    if stay:  # they are decided anew
+        every = _but(quantizer, layers, ())
+        whole = distance_of(every)
     if whole <= tolerance or len(layers) < 2:
-        return every, Int8Layers(tuple(layers), (), whole, whole)
+        return every, Int8Layers(tuple(layers), (), whole, whole, tolerance=tolerance)
     losses = {name: distance_of(_but(quantizer, layers, layers.keys() - {name})) for name in layers}
     order = sorted(losses, key=lambda name: -losses[name])
     made, distances = {0: every}, {0: whole}
@@ -142,7 +156,7 @@ def quantize_sparingly(
 
         count = _least(is_slow, count) - 1
         distances[count] = distance_of(made[count])
-    found = Int8Layers(tuple(layers), tuple(order[:count]), distances[count], whole, losses)
+    found = Int8Layers(tuple(layers), tuple(order[:count]), distances[count], whole, losses, tolerance)
     return made[count], found
 
 
@@ -178,10 +192,13 @@ def layers_of(
 
 def _layer_name(node: Any, constants: Collection[str], names: Collection[str]) -> str:
     """The layer that a node belongs to: a known name, or as its weight is called, or itself."""
-    scopes = {prop.key: prop.value for prop in node.metadata_props}.get("pkg.torch.onnx.name_scopes", "")
+    props = {prop.key: prop.value for prop in node.metadata_props}
+    *scopes, _ = re.findall(
+        r"'([^']*)'", props.get("pkg.torch.onnx.name_scopes", "''")
+    )  # the last is the node
     given = [name for name in node.input[1:2] if name in constants]
     weights = [_ENDING.sub("", name) for name in given if _ENDING.search(name)]
-    for text in (node.name, *given, *reversed(re.findall(r"'([^']+)'", scopes))):
+    for text in (node.name, *given, *reversed(scopes)):
         while text:
             if text in names:
                 return text

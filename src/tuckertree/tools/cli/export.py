@@ -208,7 +208,7 @@ def export(
         soft_wrap=True,
         highlight=False,
     )
-    for line in () if written.int8 is None else written.int8.lines(written.tolerance):
+    for line in () if written.int8 is None else written.int8.lines():
         stdout.print(line, soft_wrap=True, highlight=False)
     if accuracy:
         stdout.print(f"top-1       {measured['model'].text()} -> {measured['file'].text()} in the file")

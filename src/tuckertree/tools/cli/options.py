@@ -238,7 +238,8 @@ def _fused_line(name: str, plan: Plan, int8: Path | None) -> str:
         fp32 = f", {len(stay)} of {len(plan.layers)} layers in fp32" if (stay := plan.in_fp32) else ""
         return f"int8        {name}: {int8.name}, as measured{on}{fp32} (--no-fused runs the factors in fp32)"
     if is_int8(plan):
-        return f"fused       {name}: in fp32, without the file in 8 bits; `tuckertree export --quantize int8` makes one"
+        makes = "`tuckertree export --quantize int8` makes another, and chooses its layers in fp32 anew"
+        return f"fused       {name}: in fp32, without the file in 8 bits that was measured; {makes}"
     return f"fused       {name}: {count} layers as measured{on} (--no-fused runs the factors)"
 
 

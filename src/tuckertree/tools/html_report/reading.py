@@ -128,6 +128,7 @@ class Quantized:
     images: int
     difference: float | None = None
     distance: float | None = None
+    held_out: bool = True
     layers: QuantizedLayers = field(default_factory=lambda: QuantizedLayers(0))
 
 

@@ -126,7 +126,7 @@ def _accuracy(known: Known) -> Iterator[Figure]:
         note = f"{when}relative, on {count}{stale}"
         yield Figure("Distance of the outputs", "share", None, found.get("held out"), note=note)
     if known.int8 is not None and known.int8.distance is not None:
-        note = f"relative, on images held out{stale}"
+        note = f"relative, on images {'held out' if known.int8.held_out else 'fitted to'}{stale}"
         yield Figure("Distance of the outputs in int8", "share", None, known.int8.distance, note=note)
     if known.tuning is not None:
         note = f"relative, on {known.tuning.held_out} images held out{stale}"
@@ -155,7 +155,7 @@ def _missing(saved: Saved) -> Iterator[str]:
     if plan.latency is None:
         yield "Latency: `tuckertree bench` measures it, `compress --latency` keeps it."
     if is_int8(plan) and not saved.int8:
-        yield "The network in int8, in which its time was measured: `tuckertree export --quantize int8` makes it."
+        yield "The network in int8: `tuckertree export --quantize int8` makes one, and chooses its layers in fp32 anew."
     if not known.errors:
         yield "Errors of the weights: `tuckertree compress` keeps them, this was made by something else."
     if known.survey is None or not (known.survey.layers or known.survey.curve):

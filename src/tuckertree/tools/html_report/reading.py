@@ -42,6 +42,10 @@ class Lost:
     images: int
     top1: tuple[Share, Share] | None = None
 
+    def __post_init__(self) -> None:
+        if (self.low is None) != (self.high is None):
+            raise UsageError("an interval has both a low and a high end")
+
 
 @dataclass(frozen=True)
 class Step:
@@ -137,6 +141,7 @@ class Known:
 
     relative_error: float = 0.0
     errors: Mapping[str, float] = field(default_factory=dict)
+    fitted: bool = False
     seconds: Mapping[str, float] = field(default_factory=dict)
     distances: Mapping[str, float] = field(default_factory=dict)
     tuning: Tuned | None = None
@@ -195,6 +200,13 @@ class Saved:
     def seconds(self) -> Mapping[str, float]:
         """Time of each phase."""
         return self.known.seconds
+
+    @property
+    def fitted(self) -> bool:
+        """Whether factors were fitted to images; reports of before say it by what came of that, or by its seconds."""
+        known = self.known
+        said = known.fitted or known.distances or known.tuning
+        return bool(said or {"calibration", "tuning"} & {*known.seconds})
 
 
 def open_folder(path: Path) -> Saved:

@@ -131,6 +131,7 @@ def test_an_onnx_file_whose_record_is_of_other_types_is_shown_without_it(small, 
 
 
 def test_times_that_are_none_are_no_figures_of_an_onnx_file(small, tmp_path):
-    timed = replace(latency(), measured=0.0, missed=True)
+    timed = replace(latency(), missed=True)
+    object.__setattr__(timed, "measured", 0.0)
     odd = rewritten(small, tmp_path / "odd.onnx", lambda r: replace(r, plan=replace(r.plan, latency=timed)))
     assert "positive" in shown(odd)["warnings"][0]

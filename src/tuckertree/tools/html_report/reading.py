@@ -12,7 +12,7 @@ from tuckertree._base.reading import read_as, read_json
 from tuckertree.compression import DistanceByLayer, Sensitivity
 from tuckertree.compression.int8 import InPrecision
 from tuckertree.io import read_config, read_report
-from tuckertree.io.folder import CONFIG, REPORT
+from tuckertree.io.folder import REPORT
 from tuckertree.io.onnx_record import read_record
 from tuckertree.latency import is_int8
 from tuckertree.planning import Plan, SurveyRecord
@@ -186,6 +186,10 @@ class Saved:
     known: Known
     int8: bool = False
 
+    def __post_init__(self) -> None:
+        if not self.int8:  # figures of a file that is not there, such as one before tuning
+            object.__setattr__(self, "known", replace(self.known, int8=None))
+
     @property
     def errors(self) -> Mapping[str, float]:
         """True relative error of each compressed layer's weight."""
@@ -218,18 +222,10 @@ def open_folder(path: Path) -> Saved:
         If it is none, or something in it is of another type.
     """
     config = read_config(path)
-    check_times(config.plan, path / CONFIG)
     name, known = str(config.architecture or path.name), Known()
     if (path / REPORT).exists():
         known = read_known(read_report(path), path / REPORT)
     return Saved(path, name, config.tuckertree, config.plan, known, config.int8 is not None)
-
-
-def check_times(plan: Plan, where: Path) -> None:
-    """Refuse times that are none: TuckertreeError."""
-    timed = plan.latency
-    if timed and min(timed.seconds, timed.target, timed.measured, timed.low, timed.high) <= 0:
-        raise TuckertreeError(f"{where}: plan.latency: times and shares of them are positive")
 
 
 def read_known(said: Mapping[str, object], where: Path) -> Known:
@@ -252,7 +248,6 @@ def open_record(path: Path, proto: ModelProto) -> Saved | None:
     record = read_record(proto)
     if record is None:
         return None
-    check_times(record.plan, path)
     known = read_known(record.report, path)
     return Saved(path, record.name, record.tuckertree, record.plan, known, is_int8(record.plan))
 

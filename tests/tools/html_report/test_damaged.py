@@ -47,7 +47,9 @@ def test_counts_that_no_network_has_are_refused_in_one_line(tmp_path, name, keys
 
 @pytest.mark.parametrize("end", ["low", "high"])
 def test_half_an_interval_is_refused_in_one_line(tmp_path, end):
-    folder = changed(saved(tmp_path / "odd", accuracy=accuracy()), "report.json", "accuracy", "loss", end, to=None)
+    folder = changed(
+        saved(tmp_path / "odd", accuracy=accuracy()), "report.json", "accuracy", "loss", end, to=None
+    )
     code, out, err = tuckertree("report", folder)
     assert (code, out, err.count("\n")) == (1, "", 1)
     assert "an interval has both a low and a high end" in err

@@ -17,7 +17,9 @@ from tests.io.hub_stub import TOKEN, Hub, Repository, etag, serving
 from tests.tools.cli.test_cli import tuckertree
 from tuckertree._base.names import TrustedName, UntrustedName
 from tuckertree.io import read_config
+from tuckertree.io.folder import SavedConfig
 from tuckertree.io.hub import local_folder
+from tuckertree.io.model_card import model_card
 from tuckertree.tools.opening import open_model
 
 constants = pytest.importorskip("huggingface_hub.constants")
@@ -268,6 +270,25 @@ def test_the_card_says_what_it_is(hub, result, saved, tmp_path):
     assert "| MACs | 40.6M | " in body
     assert "| top-1 | 91.73 % | 91.28 % |" in body
     assert f'tt.load("hf-hub:{NAME}")' in body
+
+
+def test_words_of_the_hub_stay_words_in_the_card(hub, saved):
+    yaml = pytest.importorskip("yaml")
+    tt.push_to_hub(saved, NAME, base_model="1/2", license="no")
+    front = yaml.safe_load(hub.cards[0].removeprefix("---\n").split("\n---\n", 1)[0])
+    assert (front["license"], front["base_model"]) == ("no", "1/2")
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_the_card_counts_layers_with_fewer_channels_and_not_groups_of_them():
+    images = torch.randn(16, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    rule = tt.Budget(params=0.7)
+    result = tt.compress(networks.small_cnn(), images[:1], rule, calibration=images, methods=("channels",))
+    fewer = [layer for layer in result.plan.layers if layer.parameters[1] < layer.parameters[0]]
+    assert len(fewer) > len(result.plan.pruned) > 0
+    config = SavedConfig(1, "1.0", None, "model.safetensors", result.plan)
+    said = f"Layers: {len(fewer)} with fewer hidden channels; {len(result.plan.layers)} in all."
+    assert said in model_card(NAME, config, {})
 
 
 @pytest.mark.parametrize("name", ["`a`\n# b", "![x](y)", "``", "<script>", "a\x1b[2J"])

@@ -123,15 +123,20 @@ class CompressionResult:
         return f": {self.plan.latency.precision} is taken, {why}"
 
     @property
+    def fitted(self) -> bool:
+        """Whether factors were fitted to images, by calibration or tuning."""
+        return bool({"calibration", "tuning"} & {*self.seconds})
+
+    @property
     def warnings(self) -> list[str]:
         """Reasons to doubt that the network is of use, beside those that its plan gives."""
-        from tuckertree.io.report import is_fitted, too_few_images
+        from tuckertree.io.report import too_few_images
 
         return [
             *([] if self.accuracy is None else self.accuracy.warnings),
             *too_few_images(self.distances),
             *([] if self.int8 is None else self.int8.warnings()),
-            *([] if self.output is None else self.output.warnings(fitted=is_fitted(self))),
+            *([] if self.output is None else self.output.warnings(fitted=self.fitted)),
         ]
 
     def fused(self) -> nn.Module:
@@ -195,6 +200,7 @@ class CompressionResult:
             "macs": list(self.plan.macs),
             "relative_error": self.relative_error,
             "errors": dict(self.errors),
+            "fitted": self.fitted,
             **({"latency": self.plan.latency.to_json()} if self.plan.latency else {}),
             **({"distances": dict(self.distances)} if self.distances else {}),
             **({"tuning": self.tuning.to_json()} if self.tuning else {}),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Mapping
 
@@ -34,8 +35,8 @@ def model_card(
     known = source is not None and source.startswith(_CLASSIFIERS)
     front = [
         "library_name: tuckertree",
-        *([] if license is None else [f"license: {license}"]),
-        *([] if base_model is None else [f"base_model: {base_model}"]),
+        *([] if license is None else [f"license: {json.dumps(license)}"]),
+        *([] if base_model is None else [f"base_model: {json.dumps(base_model)}"]),
         *(["pipeline_tag: image-classification"] if known else []),
         "tags:\n- tuckertree\n- low-rank\n- model-compression",
     ]
@@ -104,7 +105,8 @@ def _top1(said: object) -> float | None:
 def _methods(plan: Plan) -> list[str]:
     counts = Counter(layer.method for layer in plan.layers if layer.method != DENSE)
     said = [f"{count} by {code(method)}" for method, count in sorted(counts.items())]
-    said += [f"{len(plan.pruned)} with fewer hidden channels"] if plan.pruned else []
+    fewer = sum(layer.method == DENSE and layer.parameters[0] != layer.parameters[1] for layer in plan.layers)
+    said += [f"{fewer} with fewer hidden channels"] if fewer else []
     return [f"Layers: {', '.join(said)}; {len(plan.layers)} in all.", ""] if said else []
 
 

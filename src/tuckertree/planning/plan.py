@@ -168,6 +168,11 @@ class Latency:
         <tuckertree.planning.Budget.best_effort>`).
     precision
         In which the planned network was measured, ``fp32`` or ``int8``; the dense one always in single precision.
+
+    Raises
+    ------
+    UsageError
+        If a time or a share of one is none that a network can have.
     """
 
     runtime: str
@@ -183,6 +188,12 @@ class Latency:
     fastest: bool = False
     missed: bool = False
     precision: str = "fp32"
+
+    def __post_init__(self) -> None:
+        if not all(1e-6 <= share <= 1e6 for share in (self.measured, self.low, self.high)):
+            raise UsageError("measured, low and high are shares of a time: positive, from 1e-6 to 1e6")
+        if not all(1e-12 <= each <= 1e12 for each in (self.seconds, self.target)):
+            raise UsageError("seconds and target are positive, from 1e-12 to 1e12")
 
     def to_json(self) -> dict[str, Any]:
         """The same as JSON data."""

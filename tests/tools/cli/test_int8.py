@@ -140,6 +140,30 @@ def test_what_is_tuned_is_quantized_anew(saved, tmp_path):
     assert (tmp_path / "out/int8.onnx").stat().st_size == found["bytes"]
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_what_is_tuned_and_not_quantized_keeps_no_figures_of_the_old_file(folder, tmp_path):
+    config, report = (json.loads((folder / f"{name}.json").read_text()) for name in ("config", "report"))
+    (folder / "config.json").write_text(json.dumps({**config, "input_size": None}))
+    tried = [
+        {"precision": name, "measured": 0.5, "kept": True, "distance": 0.1234, "unchanged": False}
+        for name in ("int8", "fp32")
+    ]
+    (folder / "report.json").write_text(json.dumps({**report, "precisions": tried}))
+    output = tmp_path / "out"
+    options = ("--images", "demo", "--limit", 32, "--steps", 1, "--teacher", "demo")
+    assert tuckertree("tune", folder, "--output", output, *options)[0] == 0
+    assert not (output / "int8.onnx").exists()
+    new = json.loads((output / "report.json").read_text())
+    assert "int8" not in new
+    assert [each["distance"] for each in new["precisions"]] == [None, 0.1234]
+    page = page_of(output)
+    assert "in int8, accuracy" not in page.verdict
+    assert f"outputs {new['tuning']['after']:.1%} from" in page.verdict
+
+    (output / "report.json").write_text(json.dumps({**new, "int8": report["int8"]}))
+    assert page_of(output).verdict == page.verdict  # folders of before kept them
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

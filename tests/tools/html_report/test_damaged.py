@@ -45,6 +45,16 @@ def test_counts_that_no_network_has_are_refused_in_one_line(tmp_path, name, keys
     assert "2^63" in err
 
 
+@pytest.mark.parametrize("end", ["low", "high"])
+def test_half_an_interval_is_refused_in_one_line(tmp_path, end):
+    folder = changed(
+        saved(tmp_path / "odd", accuracy=accuracy()), "report.json", "accuracy", "loss", end, to=None
+    )
+    code, out, err = tuckertree("report", folder)
+    assert (code, out, err.count("\n")) == (1, "", 1)
+    assert "an interval has both a low and a high end" in err
+
+
 def test_counts_of_a_sensitivity_or_a_cell_are_refused_alike(tmp_path):
     file = tmp_path / "sensitivity.json"
     file.write_text(json.dumps(sensitivity()))

@@ -68,6 +68,27 @@ def test_an_onnx_file_of_compress_is_shown_as_a_folder_is(small, tmp_path):
     assert (code, err.count("\n")) == (2, 1)
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_an_onnx_file_that_was_fitted_to_images_asks_for_none(small, tmp_path):
+    images = torch.randn(8, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    pages = {}
+    for name, calibration in (("plain", None), ("fitted", images)):
+        result = tt.compress(
+            small.with_name("net.onnx"), None, tt.Budget(params=0.2), calibration=calibration, progress=False
+        )
+        assert result.relative_error > 0.25
+        assert result.fitted == (calibration is not None)
+        pages[name] = shown(result.save(tmp_path / f"{name}.onnx"))
+    said = {name: any("without images" in line for line in page["warnings"]) for name, page in pages.items()}
+    assert said == {"plain": True, "fitted": False}
+
+    def of_before(record):  # files that do not say whether they were fitted
+        return replace(record, report={name: x for name, x in record.report.items() if name != "fitted"})
+
+    older = shown(rewritten(tmp_path / "fitted.onnx", tmp_path / "older.onnx", of_before))
+    assert not any("without images" in line for line in older["warnings"])
+
+
 def test_an_onnx_file_that_was_changed_since_says_so(small, tmp_path):
     proto = onnx.load(small)
     onnx.helper.set_model_props(proto, {entry.key: entry.value for entry in proto.metadata_props})
@@ -110,6 +131,7 @@ def test_an_onnx_file_whose_record_is_of_other_types_is_shown_without_it(small, 
 
 
 def test_times_that_are_none_are_no_figures_of_an_onnx_file(small, tmp_path):
-    timed = replace(latency(), measured=0.0, missed=True)
+    timed = replace(latency(), missed=True)
+    object.__setattr__(timed, "measured", 0.0)
     odd = rewritten(small, tmp_path / "odd.onnx", lambda r: replace(r, plan=replace(r.plan, latency=timed)))
     assert "positive" in shown(odd)["warnings"][0]

@@ -3,7 +3,6 @@
 import base64
 import hashlib
 import json
-from dataclasses import replace
 from importlib.resources import files
 from itertools import pairwise
 
@@ -144,10 +143,18 @@ def test_figures_that_cannot_be_do_not_break_the_page(tmp_path):
     config["plan"] |= {"macs": [0, 0], "parameters": [0, 0]}
     (odd / "config.json").write_text(json.dumps(config))
     assert read(write_report(odd)).data["sections"]
-    config["plan"]["latency"] = replace(latency(), measured=0.0, missed=True).to_json()
-    (odd / "config.json").write_text(json.dumps(config))
-    with pytest.raises(tt.TuckertreeError, match="positive"):
-        write_report(odd, overwrite=True)
+    config["plan"]["latency"] = latency().to_json()
+    for name, value in (
+        ("measured", 0.0),
+        ("measured", 5e-324),
+        ("low", 1e-7),
+        ("high", 1e7),
+        ("seconds", 0.0),
+    ):
+        spoilt = {**config["plan"], "latency": {**config["plan"]["latency"], name: value}}
+        (odd / "config.json").write_text(json.dumps({**config, "plan": spoilt}))
+        with pytest.raises(tt.TuckertreeError, match="positive"):
+            write_report(odd, overwrite=True)
 
 
 def test_a_folder_without_measurements_says_what_is_missing(tmp_path):

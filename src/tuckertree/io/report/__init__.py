@@ -15,7 +15,7 @@ from tuckertree.io.report.tables import (
     short,
     totals,
 )
-from tuckertree.io.report.verdict import is_fitted, too_few_images, warnings_of
+from tuckertree.io.report.verdict import too_few_images, warnings_of
 
 __all__ = [
     "FittingTable",
@@ -24,7 +24,6 @@ __all__ = [
     "curve_table",
     "history_table",
     "inventory_table",
-    "is_fitted",
     "plan_table",
     "plan_totals",
     "ratio",

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from tuckertree.core.layers import FusionVariant, LayerSpec, get_method
 from tuckertree.io.report.fitting import FittingTable
-from tuckertree.io.report.verdict import Compressed, bounds_hold, is_fitted, is_weighted, warnings_of
+from tuckertree.io.report.verdict import Compressed, bounds_hold, is_weighted, warnings_of
 from tuckertree.planning import DENSE, Inventory, LayerPlan, Plan
 from tuckertree.planning.channels import CHANNELS
 
@@ -72,7 +72,7 @@ def _planned(result: Compressed) -> list[str]:
         return [
             f"planned     error in the metric of the objective ({objective}), which that of the weight need not follow"
         ]
-    if is_fitted(result):
+    if result.fitted:
         return ["planned     error of the weight before the factors were fitted to images"]
     return []
 

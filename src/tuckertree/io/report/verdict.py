@@ -37,6 +37,10 @@ class Compressed(Protocol):
     def seconds(self) -> Mapping[str, float]:
         """Time of each phase."""
 
+    @property
+    def fitted(self) -> bool:
+        """Whether factors were fitted to images."""
+
 
 @dataclass(frozen=True)
 class NotMade:
@@ -46,6 +50,7 @@ class NotMade:
     errors: Mapping[str, float] = field(default_factory=dict)
     relative_error: float = 0.0
     seconds: Mapping[str, float] = field(default_factory=dict)
+    fitted: bool = False
 
 
 def is_weighted(result: Compressed) -> bool:
@@ -53,14 +58,9 @@ def is_weighted(result: Compressed) -> bool:
     return bool(result.plan.rule.get("weighs", False))
 
 
-def is_fitted(result: Compressed) -> bool:
-    """Whether factors were fitted to images."""
-    return bool({"calibration", "tuning"} & {*result.seconds})
-
-
 def bounds_hold(result: Compressed) -> bool:
     """Whether the error planned for a layer bounds that of its weight."""
-    return not is_weighted(result) and not is_fitted(result)
+    return not is_weighted(result) and not result.fitted
 
 
 def warnings_of(result: Compressed) -> list[str]:
@@ -94,7 +94,7 @@ def latency_warnings(plan: Plan) -> list[str]:
 
 
 def _lost_without_images(result: Compressed) -> list[str]:
-    if is_fitted(result) or result.relative_error < _LOST:
+    if result.fitted or result.relative_error < _LOST:
         return []
     return [
         f"without images {result.relative_error:.0%} of the weights' norm was lost, which few networks stand: "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -106,7 +107,7 @@ def tune(
             checkpoint=partial / "tuning.ckpt",
         )
         new = result.summary()
-        report = {name: x for name, x in known.items() if name not in {*new, "accuracy", "by_layer"}}
+        report = _still_true(known, new)
         report["commands"] = with_command(known)
         result.save(output, overwrite=overwrite or resume, report=report)
         show(
@@ -116,3 +117,15 @@ def tune(
             as_json=as_json,
         )
         end_if_interrupted(result, output, resumable=True)
+
+
+def _still_true(known: Mapping[str, object], new: Mapping[str, object]) -> dict[str, object]:
+    """What of a report before tuning is not said anew, and was not of the network as it was."""
+    kept = {name: x for name, x in known.items() if name not in {*new, "accuracy", "by_layer", "int8"}}
+    tried = kept.get("precisions")
+    if "int8" in known and "int8" not in new and isinstance(tried, list):
+        kept["precisions"] = [
+            {**each, "distance": None} if isinstance(each, dict) and each.get("precision") == "int8" else each
+            for each in tried
+        ]
+    return kept

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 
 from tuckertree.io.report.tables import kernel_text
-from tuckertree.io.report.verdict import bounds_hold, is_fitted, is_weighted
+from tuckertree.io.report.verdict import bounds_hold, is_weighted
 from tuckertree.planning import DENSE, LayerPlan, SurveyRecord
 from tuckertree.planning.channels import CHANNELS
 from tuckertree.tools.html_report.content import Column, Plot, Ranks, Section, Series, Strip, Table, View
@@ -80,7 +80,7 @@ def _network(saved: Saved) -> Section:
     text = "Choose a layer to see what became of it."
     if is_weighted(saved):
         text += f" Planned errors are in the metric of the objective ({saved.plan.rule.get('objective')})."
-    elif is_fitted(saved):
+    elif saved.fitted:
         text += " Planned errors are those of the weight before the factors were fitted to images."
     return Section("network", "The network", text, [strip, bars])
 

@@ -12,7 +12,7 @@ from tuckertree._base.reading import read_as, read_json
 from tuckertree.compression import DistanceByLayer, Sensitivity
 from tuckertree.compression.int8 import InPrecision
 from tuckertree.io import read_config, read_report
-from tuckertree.io.folder import CONFIG, REPORT
+from tuckertree.io.folder import REPORT
 from tuckertree.io.onnx_record import read_record
 from tuckertree.latency import is_int8
 from tuckertree.planning import Plan, SurveyRecord
@@ -41,6 +41,10 @@ class Lost:
     high: float | None
     images: int
     top1: tuple[Share, Share] | None = None
+
+    def __post_init__(self) -> None:
+        if (self.low is None) != (self.high is None):
+            raise UsageError("an interval has both a low and a high end")
 
 
 @dataclass(frozen=True)
@@ -138,6 +142,7 @@ class Known:
 
     relative_error: float = 0.0
     errors: Mapping[str, float] = field(default_factory=dict)
+    fitted: bool = False
     seconds: Mapping[str, float] = field(default_factory=dict)
     distances: Mapping[str, float] = field(default_factory=dict)
     tuning: Tuned | None = None
@@ -182,6 +187,10 @@ class Saved:
     known: Known
     int8: bool = False
 
+    def __post_init__(self) -> None:
+        if not self.int8:  # figures of a file that is not there, such as one before tuning
+            object.__setattr__(self, "known", replace(self.known, int8=None))
+
     @property
     def errors(self) -> Mapping[str, float]:
         """True relative error of each compressed layer's weight."""
@@ -197,6 +206,13 @@ class Saved:
         """Time of each phase."""
         return self.known.seconds
 
+    @property
+    def fitted(self) -> bool:
+        """Whether factors were fitted to images; reports of before say it by what came of that, or by its seconds."""
+        known = self.known
+        said = known.fitted or known.distances or known.tuning
+        return bool(said or {"calibration", "tuning"} & {*known.seconds})
+
 
 def open_folder(path: Path) -> Saved:
     """Read what a saved folder says; a folder without a report is one of which nothing was measured.
@@ -207,18 +223,10 @@ def open_folder(path: Path) -> Saved:
         If it is none, or something in it is of another type.
     """
     config = read_config(path)
-    check_times(config.plan, path / CONFIG)
     name, known = str(config.architecture or path.name), Known()
     if (path / REPORT).exists():
         known = read_known(read_report(path), path / REPORT)
     return Saved(path, name, config.tuckertree, config.plan, known, config.int8 is not None)
-
-
-def check_times(plan: Plan, where: Path) -> None:
-    """Refuse times that are none: TuckertreeError."""
-    timed = plan.latency
-    if timed and min(timed.seconds, timed.target, timed.measured, timed.low, timed.high) <= 0:
-        raise TuckertreeError(f"{where}: plan.latency: times and shares of them are positive")
 
 
 def read_known(said: Mapping[str, object], where: Path) -> Known:
@@ -241,7 +249,6 @@ def open_record(path: Path, proto: ModelProto) -> Saved | None:
     record = read_record(proto)
     if record is None:
         return None
-    check_times(record.plan, path)
     known = read_known(record.report, path)
     return Saved(path, record.name, record.tuckertree, record.plan, known, is_int8(record.plan))
 

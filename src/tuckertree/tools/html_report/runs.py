@@ -114,7 +114,7 @@ def _precisions(tried: Sequence[InPrecision], int8: Quantized | None) -> Section
     rows = [
         [
             one.precision,
-            1 / one.measured if one.measured > 0 else None,
+            1 / one.measured if 1e-6 <= one.measured <= 1e6 else None,
             one.distance,
             "as it is" if one.unchanged else "yes" if one.kept else "no",
         ]

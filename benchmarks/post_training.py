@@ -59,8 +59,8 @@ RESULTS = (
     "measured by the network calibrated on the other half; read it as a drop. No time is given for runs that were",
     "suspended on the way. VGG-19-BN at 4x and 8.6x: measured before the budget's metric took an image's positions",
     "together. The machine was busy (load 4 to 10 on 2 cores) but for GoogLeNet, and ResNet-56 and VGG-19-BN at equal",
-    "MACs (one thread): times of the others are upper bounds. VGG-19-BN and GoogLeNet: measured before `depthwise` was among",
-    "the methods. Measured by",
+    "MACs (one thread): times of the others are upper bounds. ResNet-56, VGG-19-BN and GoogLeNet: measured before",
+    "`depthwise` was among the methods. Measured by",
     "`python benchmarks/post_training.py DATA --output docs/results`;",
 )
 VALIDATION = (

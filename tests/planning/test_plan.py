@@ -133,5 +133,5 @@ def test_options_that_cannot_be_are_refused(options):
 
 def test_stages_that_an_older_version_wrote_are_refused_with_what_to_do():
     data = {**plan_of().to_json(), "before": [{"hidden": {}, "kept": []}]}
-    with pytest.raises(TuckertreeError, match="written by an older version.*compress the network again"):
+    with pytest.raises(TuckertreeError, match=r"written by an older version.*compress the network again"):
         Plan.from_json(data)

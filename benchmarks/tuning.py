@@ -43,7 +43,7 @@ A budget for the whole network, factors fitted to unlabelled images; then the wh
 the same images: of CIFAR-10 1,024 training images, scored on the whole test set; of GoogLeNet and EfficientNet-Lite0 each half
 of 500 photographs, scored on the other half (read them as a drop); of VDSR 240 crops of 64 x 64, scored on Set5. Ways to make
 steps were chosen by outputs on images held out, never by these scores. One run each, seed 0. Seconds are of one processor, for
-one fold, as the machine was shared; five minutes of two threads are 600. VGG-19-BN, EfficientNet-Lite0 and ResNet-56 at 2.5x:
+one fold, as the machine was shared; five minutes of two threads are 600. VGG-19-BN, EfficientNet-Lite0 and ResNet-56:
 measured before `depthwise` was among the methods. Measured, with `--steps` where it is another number, by
 
     {command}

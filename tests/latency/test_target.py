@@ -139,6 +139,19 @@ def test_a_target_that_the_fastest_plan_keeps_is_not_refused_for_disturbed_measu
     assert len(asked) > 3
 
 
+def test_a_plan_that_seems_far_too_fast_is_measured_again(network):
+    _, inventory, candidates, _, options = network
+    measure, asked = measuring(inventory, 1.0)
+
+    def disturbed(plan):
+        true = measure(plan)
+        return Timing(0.09, 0.09, 0.09) if len(asked) == 1 else true
+
+    plan = meet_target(inventory, candidates, Budget(latency=0.8), options, disturbed)
+    assert asked[0] == asked[1]
+    assert TOO_FAST * 0.8 <= plan.latency.measured <= TOO_SLOW * 0.8
+
+
 def test_a_network_that_gets_no_faster_is_refused(network):
     _, inventory, candidates, _, options = network
     with pytest.raises(UnreachableTargetError, match=r"nearest that was measured is 1\.1"):

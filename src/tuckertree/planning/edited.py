@@ -160,9 +160,11 @@ def _counted(layer: Layer, plan: LayerPlan, pruned: Sequence[Pruning]) -> LayerP
 
 
 def _bounded(model: nn.Module, layer: Layer, plan: LayerPlan) -> LayerPlan:
-    """The plan of a layer with the bound of its weight's error."""
-    if plan.method == DENSE or not isinstance(how := get_method(plan.method), CutMethod):
+    """The plan of a layer with the bound of its weight's error, or the error where its method has no bound."""
+    if plan.method == DENSE:
         return plan
-    kernel = layer.spec.kernel(weight_of(model.get_submodule(layer.name)))
+    how, kernel = get_method(plan.method), layer.spec.kernel(weight_of(model.get_submodule(layer.name)))
+    if not isinstance(how, CutMethod):
+        return replace(plan, bound=min(how.factors(kernel, plan.ranks).relative_error(kernel), 1.0))
     spectra = kernel_spectra(kernel, how.cuts(layer.spec))
     return replace(plan, bound=spectra.bound(dict(zip(spectra.bonds, plan.ranks, strict=True))))

@@ -100,3 +100,9 @@ def test_calibrated_cp_is_nearer_to_the_outputs_than_without_images():
         with torch.no_grad():
             distances.append(float((result.model(x) - model(x)).norm()))
     assert distances[1] < distances[0]
+
+
+@pytest.mark.parametrize("rule", [tt.Budget(macs=0.5), tt.Energy(0.9)])
+def test_a_rule_in_the_place_of_the_example_is_named(rule):
+    with pytest.raises(UsageError, match="example inputs come before the rule"):
+        tt.compress(networks.small_cnn(), rule)

@@ -145,6 +145,8 @@ class Choosing:
         data: LabelledData | None = None,
     ) -> Choosing:
         """Check what was asked for, before any work is done; arguments as of :func:`tuckertree.compress`."""
+        if isinstance(example_inputs, Energy | NetworkRule | Plan):
+            raise UsageError("example inputs come before the rule: compress(model, example_inputs, rule)")
         if energy is not None and rule is None:
             rule = Energy(energy)
         elif energy is not None or rule is None:

@@ -8,6 +8,7 @@ import torch
 
 import tuckertree as tt
 from tests.latency.cases import timed
+from tests.strategies import CUT_METHODS
 from tests.tools.cli.test_cli import tuckertree
 from tuckertree._base.names import TrustedName
 from tuckertree.core.layers import Chain
@@ -23,7 +24,7 @@ LATENCY = Latency("onnxruntime 9", 1, 1, 1e-3, 0.7, 0.7, 0.7, 0.7, 0.7, 1)
 def result():
     """The demo, planned by the times of a made-up machine."""
     model = tt.build("demo")
-    inventory, candidates, _, options = timed(model, IMAGE, include=("layer3.*",))
+    inventory, candidates, _, options = timed(model, IMAGE, include=("layer3.*",), methods=CUT_METHODS)
     plan = replace(make_plan(inventory, candidates, Budget(latency=0.8), options), latency=LATENCY)
     assert any(layer.form and len(layer.form) < len(layer.ranks) for layer in plan.compressed)
     return tt.CompressionResult(tt.apply(model, plan), plan, {}, 0.0, architecture="demo")

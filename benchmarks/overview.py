@@ -23,6 +23,7 @@ import torch
 
 import tuckertree as tt
 from merging import Row, write_report
+from svg import document, text
 from trained import NETWORKS, Trained, open_network
 from tuckertree._base.progress import progress_bar
 from tuckertree.io.export import FileNetwork, export
@@ -222,15 +223,7 @@ def picture(report: Row) -> str:
         x, y = WIDE - RIGHT - 190, HIGH - BOTTOM - 22 * (len(COLOURS) - number) + 6
         parts.append(f'<circle cx="{x}" cy="{y - 4}" r="5.5" fill="{colour}"/>')
         parts.append(text(x + 14, y, method, "start"))
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDE} {HIGH}" font-family="sans-serif" role="img" '
-        f'aria-label="Accuracy of {escape(report["network"])} against its time, by method">\n'
-        f'<rect width="{WIDE}" height="{HIGH}" fill="#ffffff"/>\n' + "\n".join(parts) + "\n</svg>\n"
-    )
-
-
-def text(x: float, y: float, what: str, anchor: str, size: int = 12) -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" font-size="{size}" fill="#222222">{escape(what)}</text>'
+    return document(WIDE, HIGH, f"Accuracy of {report['network']} against its time, by method", parts)
 
 
 if __name__ == "__main__":

@@ -43,9 +43,14 @@ def picture(panels: Sequence[Panel], colours: Mapping[str, str], upwards: str, c
         x, y = LEFT + LABEL * (number % in_row), rows * HIGH + LEGEND * (number // in_row) + 16
         parts.append(f'<path d="M{x} {y - 4}h18" stroke="{colours[name]}" stroke-width="3"/>')
         parts.append(text(x + 24, y, name, "start"))
+    return document(wide, high, f"{upwards} by {', '.join(names)}", parts)
+
+
+def document(wide: int, high: int, label: str, parts: Sequence[str]) -> str:
+    """A picture of some parts on a white ground; ``label`` is what a screen reader says of it."""
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {wide} {high}" font-family="sans-serif" role="img" '
-        f'aria-label="{escape(upwards)} by {escape(", ".join(names))}">\n'
+        f'aria-label="{escape(label)}">\n'
         f'<rect width="{wide}" height="{high}" fill="#ffffff"/>\n' + "\n".join(parts) + "\n</svg>\n"
     )
 

@@ -116,8 +116,7 @@ def test_ranks_on_offer_are_multiples_and_save_parameters(method, round_to, widt
         chain = factorize(layer.double(), method.name, (rank,))
         error = chain.factors().relative_error(spec.kernel(layer.weight))
         whole = float(layer.weight.square().sum())
-        # Ranks on the way to this one may be others, and so what it starts from.
-        assert error**2 * whole == pytest.approx(squared, rel=0.05)
+        assert error**2 * whole == pytest.approx(squared, rel=1e-6)
 
 
 @examples(8)

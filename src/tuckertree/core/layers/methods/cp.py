@@ -90,7 +90,7 @@ class CPMethod(Method):
         row, size = self._row(kernel)
         found = [each.matrices for each in self._solve(row, rank, {})]
         sized = [[size ** (1 / len(group)) * x.to(kernel) for x in group] for group in found]
-        return _as_factors([_balanced(group) for group in sized], taps)
+        return _as_factors(sized, taps)
 
     def refine(
         self,
@@ -109,9 +109,7 @@ class CPMethod(Method):
         """The vectors of each component have the same norm."""
         rank = factors.ranks[0]
         taps = [core.shape[2:-1] for core in factors.cores[1:-1]]
-        return _as_factors(
-            [_balanced(matrices) for matrices in _as_matrices(factors.to(torch.float64), rank)], taps
-        )
+        return _as_factors(_as_matrices(factors.to(torch.float64), rank), taps)
 
     def _most(self, shape: Sequence[int]) -> int:
         """The rank at which every kernel ``(T, C, D1, ..., DN)`` is exact."""
@@ -228,8 +226,9 @@ def _balanced(matrices: Sequence[Tensor]) -> list[Tensor]:
 
 
 def _as_factors(groups: Sequence[Sequence[Tensor]], taps: Sequence[Sequence[int]]) -> Factors:
-    """A core for each stage from the matrices ``[mode, rank]`` of each group; ``taps`` are the modes of those between."""
-    first, *middle, last = (torch.stack(matrices) for matrices in zip(*groups, strict=True))
+    """A core for each stage, balanced, from each group's matrices ``[mode, rank]``; ``taps`` are the modes of those between."""
+    balanced = map(_balanced, groups)
+    first, *middle, last = (torch.stack(matrices) for matrices in zip(*balanced, strict=True))
     depthwise = [
         each.mT.reshape(-1, 1, *sizes, 1).contiguous() for each, sizes in zip(middle, taps, strict=True)
     ]

@@ -28,6 +28,7 @@ from tuckertree.tools.cli.options import (
     open_network,
     refuse_options,
 )
+from tuckertree.tools.cli.untrained import warn_if_untrained
 
 if TYPE_CHECKING:
     from tuckertree.compression import Sensitivity
@@ -98,6 +99,8 @@ def inspect(
         input_size=input_size,
         input_values=input_values,
     )
+    if curve or sensitivity or spectra:
+        warn_if_untrained(model, weights)
     count = calibration_images or (128 if sensitivity else 256)
     images = images_of(calibration, model, opened, count, input_size, **images_as)
     where = ""
@@ -106,6 +109,13 @@ def inspect(
         named = inputs if isinstance(inputs, dict) else {"": inputs}
         shape = ", ".join(f"{name} {'x'.join(map(str, x.shape))}".strip() for name, x in named.items())
         where = f" at input {shape}"
+    if opened and opened.plan and not as_json:
+        stdout.print(
+            f"{model} is compressed already: shown are its layers multiplied out, as compress takes them"
+            f"{'' if curve or sensitivity or spectra else ', with the method and ranks that they are saved in'}",
+            soft_wrap=True,
+            highlight=False,
+        )
     if curve:
         _show_curve(trade_off_curve(network, by=by or "params", calibration=images), as_json=as_json)
         return
@@ -162,13 +172,15 @@ def _show_sensitivity(found: Sensitivity, source: str, *, as_json: bool) -> None
 def _show_inventory(inventory: Inventory, where: str, plan: Plan | None, *, as_json: bool) -> None:
     from tuckertree.io.report import inventory_table, short
 
-    precisions = None
-    if plan is not None and plan.in_fp32 is not None:
-        precisions = {layer.name: layer.precision for layer in plan.layers}
     if as_json:
-        print_json({**asdict(inventory), **({} if precisions is None else {"precisions": precisions})})
+        print_json({**asdict(inventory), **({} if plan is None else {"plan": plan.to_json()})})
         return
-    print_table(inventory_table(inventory, precisions))
+    print_table(inventory_table(inventory, plan))
     for note in inventory.notes:
         stdout.print(Text(printable(f"note: {note}")), soft_wrap=True)
     stdout.print(f"{short(inventory.parameters)} parameters, {short(inventory.macs)} MACs{where}")
+    if plan is not None:
+        stdout.print(
+            f"as saved: {short(plan.parameters[1])} parameters, {short(plan.macs[1])} MACs; `tuckertree report` shows all of it",
+            soft_wrap=True,
+        )

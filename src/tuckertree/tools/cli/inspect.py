@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -25,14 +26,17 @@ from tuckertree.tools.cli.options import (
     Std,
     Weights,
     images_of,
+    is_onnx,
     open_network,
     refuse_options,
 )
 from tuckertree.tools.cli.untrained import warn_if_untrained
 
 if TYPE_CHECKING:
+    from tuckertree._base.names import TrustedName
     from tuckertree.compression import Sensitivity
     from tuckertree.core.decomposition import Spectra
+    from tuckertree.io.report.drawing import Offered
     from tuckertree.planning import Inventory, Plan, TradeOff
 
 
@@ -55,7 +59,9 @@ def inspect(
     spectra: Annotated[
         bool,
         typer.Option(
-            "--spectra", help="Draw the singular values of each layer, with the ranks of some energies."
+            "--spectra",
+            help="Draw the singular values of each layer, with the ranks of some energies; of what compress made also the "
+            "errors at the ranks on offer of methods without spectra.",
         ),
     ] = False,
     by: Annotated[
@@ -126,7 +132,8 @@ def inspect(
     with network.opened(None):
         inventory = network.probed(network.inventory(), Options())
         if spectra:
-            _show_spectra(survey(network.module, inventory, Options()), as_json=as_json)
+            found = survey(network.module, inventory, Options())
+            _show_spectra(found, _offered(model), as_json=as_json)
             return
     _show_inventory(inventory, where, opened.plan if opened else None, as_json=as_json)
 
@@ -140,20 +147,44 @@ def _show_curve(points: Sequence[TradeOff], *, as_json: bool) -> None:
         print_table(curve_table(points))
 
 
-def _show_spectra(found: Mapping[str, Spectra], *, as_json: bool) -> None:
+def _offered(model: TrustedName) -> Offered:
+    """What is kept of the layers of a saved folder or a compressed ONNX file whose methods have no spectra."""
+    from tuckertree.io import local_folder
+    from tuckertree.network.onnx.files import read_onnx
+    from tuckertree.tools.html_report.reading import open_folder, open_record
+    from tuckertree.tools.opening import names_a_folder
+
+    if is_onnx(model):
+        saved = open_record(Path(model), read_onnx(model).proto)
+    else:
+        saved = open_folder(local_folder(model)) if names_a_folder(model) else None
+    if saved is None or saved.known.survey is None:
+        return {}
+    known = saved.known.survey.known(saved.plan).values()
+    return {layer.name: (layer, record.offered) for layer, record in known if record.offered is not None}
+
+
+def _show_spectra(found: Mapping[str, Spectra], offered: Offered, *, as_json: bool) -> None:
     from tuckertree.io.report import spectra_table
 
     if as_json:
-        rows = {
+        rows: dict[str, dict[str, object]] = {
             name: {str(cut): bond.squared.clamp(min=0).sqrt().tolist() for cut, bond in spectra.bonds.items()}
             for name, spectra in found.items()
         }
+        for name, (layer, tried) in offered.items():
+            rows.setdefault(name, {})[layer.method] = {**asdict(tried), "chosen": layer.ranks[0]}
         print_json(rows)
         return
-    print_table(spectra_table(found))
+    print_table(spectra_table(found, offered))
     stdout.print(
         "singular values against the largest; right of them the ranks that keep such a share of energy"
     )
+    if offered:
+        methods = " and ".join(sorted({layer.method for layer, _ in offered.values()}))
+        stdout.print(
+            Text(f"{methods}: the chosen rank, those on offer, and the errors at them"), soft_wrap=True
+        )
 
 
 def _show_sensitivity(found: Sensitivity, source: str, *, as_json: bool) -> None:

@@ -63,8 +63,10 @@ def _roles(nodes: list[NodeProto]) -> tuple[set[str], set[str]]:
 
 def _source(name: str, same: dict[str, str]) -> str:
     """The value that another has its numbers from."""
-    for _ in same:
-        name = same.get(name, name)
+    seen: set[str] = set()
+    while name in same and name not in seen:
+        seen.add(name)
+        name = same[name]
     return name
 
 

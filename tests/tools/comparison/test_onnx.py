@@ -8,7 +8,7 @@ import torch
 import tuckertree as tt
 from tests.tools.cli.test_bad_input import refused
 from tests.tools.cli.test_cli import tuckertree
-from tests.tools.comparison.cases import tiny
+from tests.tools.comparison.cases import Twice, tiny
 from tuckertree._base.names import TrustedName
 from tuckertree.calibration import output_distances
 from tuckertree.tools.comparison import NamedTask, Settings, cells_of, measure_cell
@@ -70,11 +70,19 @@ def test_a_file_is_tuned_and_timed_too(file):
 
 
 @pytest.mark.parametrize("images", ["demo", None])
-def test_a_file_is_pruned_in_torch_and_written(file, images):
+def test_a_file_is_pruned_in_torch_and_written(images, tmp_path):
     pytest.importorskip("torch_pruning")
+    file = tt.export(Twice().eval(), tmp_path / "twice.onnx", torch.zeros(1, 3, 32, 32)).path
     (cell,) = cells_of(["prune" if images else "prune:weights"], ["1.5x"])
     task = task_of(file, images)
     dense, found = (measure_cell(task, each, Settings()) for each in (ORIGINAL, cell))
     assert not found.failed
     assert 0.5 * dense.macs < found.macs <= dense.macs / 1.5
-    assert 0 == dense.score.distance < found.score.distance < 2
+    assert dense.score.distance == 0 < found.score.distance < 2
+
+
+def test_a_file_that_cannot_be_pruned_says_why(file):
+    pytest.importorskip("torch_pruning")
+    found = measure_cell(task_of(file), cells_of(["prune"], ["1.5x"])[0], Settings())
+    assert found.failed.startswith("torch-pruning cannot prune this network: the node ")
+    assert "shape '[-1, 24]' is invalid" in found.failed

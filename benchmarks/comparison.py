@@ -21,7 +21,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -30,7 +30,7 @@ import torch
 from torch import nn
 
 from detection import SIZE, halves, scored
-from trained import find, open_network
+from trained import Scores, find, open_network
 from tuckertree._base.atomic import write_atomically
 from tuckertree._base.errors import TuckertreeError
 from tuckertree.tools.comparison import Fold, Settings, Task, compare
@@ -95,9 +95,15 @@ def task_of(name: str, folders: Sequence[Path], limit: int | None) -> Task:
     if name == "YOLOX-nano":
         return detector(folders, limit)
     trained = open_network(name, folders, limit)
-    folds = [Fold(fold.score, fold.count, fold.calibration) for fold in trained.folds]
+    folds = [Fold(partial(of_module, fold.score), fold.count, fold.calibration) for fold in trained.folds]
     title, data, calibration = KNOWN.get(name, ("demo", "demo (test)", "demo (train)"))
     return Task(title, trained.model, trained.example, folds, data, calibration)
+
+
+def of_module(score: Callable[[nn.Module], Scores], model: nn.Module | Path) -> Scores:
+    """The score of a network that is no file."""
+    assert isinstance(model, nn.Module)
+    return score(model)
 
 
 def detector(folders: Sequence[Path], limit: int | None) -> Task:

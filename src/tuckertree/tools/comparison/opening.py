@@ -29,10 +29,10 @@ Images = TypeVar("Images", ImageSet, OnnxImages)
 
 @dataclass(frozen=True)
 class _Opened:
-    """A network, and what opens images for it; an ONNX file's example is known by the images."""
+    """A network, and what opens images for it."""
 
     model: nn.Module | Path
-    example: Tensor | None
+    example: Tensor
     preprocessing: Preprocessing
     images: Callable[..., Any]
     calibration: Callable[..., Any]

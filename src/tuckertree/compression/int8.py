@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from tuckertree._base.errors import TuckertreeError, UsageError
-from tuckertree.calibration import Calibration, output_distances, rebalance_for_int8
+from tuckertree.calibration import Calibration, images_for_int8, output_distances, rebalance_for_int8
 from tuckertree.calibration.batchnorm import held_out
 from tuckertree.calibration.distances import IncomparableError
 from tuckertree.calibration.sources import to_model
@@ -170,7 +170,9 @@ def quantize_network(
     with TemporaryDirectory(prefix="tuckertree-") as folder:
         path = Path(folder) / QUANTIZED
         first = _tensors(next(iter(images.part(0, min(len(images), _BATCH)))))
-        size = _write(rebalance_for_int8(fused, to_model(first, fused)), path, example)
+        count = min(len(images), images_for_int8(first[0]))
+        some = _tensors(next(iter(images.in_batches(count).part(0, count))))
+        size = _write(rebalance_for_int8(fused, to_model(some, fused)), path, example)
         images, count = images.in_batches(size or _BATCH), _to_quantize_by(images)
         every: Iterable[Sample] = (_tensors(inputs) for inputs in images.part(0, count))
         held: list[Sample] = [_tensors(inputs) for inputs in images.part(held_out(len(images)), len(images))]

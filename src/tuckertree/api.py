@@ -1,8 +1,6 @@
 """What ``import tuckertree`` offers."""
 
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any
 
 from torch import nn
 
@@ -23,7 +21,7 @@ from tuckertree.compression import (
     tune,
 )
 from tuckertree.core.layers import Chain, densify, factorize
-from tuckertree.io import load_folder, local_folder, push_folder
+from tuckertree.io import load_folder, local_folder, push_to_hub
 from tuckertree.io.export import export
 from tuckertree.measure import evaluate
 from tuckertree.network.surgery import apply, to_dense
@@ -70,66 +68,6 @@ def load(path: str | Path, *, into: nn.Module | None = None, fused: bool = False
     True
     """
     return load_folder(local_folder(path), build, into, fused=fused)[0]
-
-
-def push_to_hub(
-    source: CompressionResult | str | Path,
-    name: str,
-    *,
-    private: bool = False,
-    overwrite: bool = False,
-    base_model: str | None = None,
-    license: str | None = None,  # noqa: A002  (the hub's word)
-    message: str = "Compressed with tuckertree",
-) -> str:
-    """Put a result, or a folder that one was saved to, on the Hugging Face hub, with a page that says what it is.
-
-    What goes there is JSON, safetensors and, of a network in 8 bits, an ONNX file. It needs the extra ``hub``, and a login
-    by ``hf auth login`` or the variable ``HF_TOKEN``.
-
-    Parameters
-    ----------
-    name
-        ``owner/name``; the repository is made if there is none.
-    private
-        Whether a repository that is made is private. Nothing is ever put into a public one then.
-    overwrite
-        Whether what a repository of a saved folder holds may be replaced, its page too.
-    base_model, license
-        What the page says of the network it was made from: its name on the hub, and a license as the hub names them.
-    message
-        Of the commit.
-
-    Returns
-    -------
-    str
-        ``hf-hub:owner/name@commit``, which :func:`load` takes, and every command where it takes a folder.
-
-    Raises
-    ------
-    TuckertreeError
-        If the folder is not one of ours, the hub cannot be reached or refuses, or the repository holds what may not be
-        replaced.
-    UsageError
-        If a name is none, or the result is of an ONNX file.
-
-    Examples
-    --------
-    >>> import tuckertree as tt
-    >>> tt.push_to_hub("out/r20", "r20")
-    Traceback (most recent call last):
-    tuckertree.UsageError: r20: a repository of the hub is named owner/name, in letters, digits and -._
-    """
-    how: dict[str, Any] = {"private": private, "overwrite": overwrite, "message": message}
-    how |= {"base_model": base_model, "license": license}
-    if not isinstance(source, CompressionResult):
-        return push_folder(source, name, **how)
-    if source.output is not None:
-        raise UsageError(
-            "the result is an ONNX file, not a saved folder; push that file by the hub's own tools"
-        )
-    with TemporaryDirectory(prefix="tuckertree-") as folder:
-        return push_folder(source.save(Path(folder) / "saved"), name, **how)
 
 
 __all__ = [

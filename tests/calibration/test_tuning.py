@@ -12,59 +12,23 @@ from torch import Tensor, nn
 import tuckertree as tt
 from tests import networks
 from tests.calibration.cases import generator
-from tests.tools.cli.test_cli import tuckertree
+from tests.calibration.tuning_cases import (
+    FROZEN,
+    IMAGES,
+    WITH_NORMS,
+    Undifferentiated,
+    WithNorms,
+    bits,
+    differing,
+    ranks,
+)
 from tuckertree._base.errors import UsageError
 from tuckertree.calibration import CalibrationWarning, Length, output_distances, tune_network
 from tuckertree.calibration.sources import Calibration
 from tuckertree.calibration.tuning import Way
-from tuckertree.calibration.tuning.images import TuningImages, flip_and_shift, usual_size
+from tuckertree.calibration.tuning.images import TuningImages
 from tuckertree.calibration.tuning.loss import Imitation
 from tuckertree.calibration.tuning.run import TuningRun
-
-IMAGES = torch.rand(160, 3, 12, 12, generator=generator())
-FROZEN, WITH_NORMS = Way(False, 2e-3), Way(True, 2e-3)
-
-
-class WithNorms(nn.Module):
-    """Two convolutions with norms, a residual, a dropout, a head; what it returns is chosen."""
-
-    def __init__(self, returned=lambda x: x) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        self.first, self.norm1 = nn.Conv2d(3, 24, 3, padding=1, bias=False), nn.BatchNorm2d(24)
-        self.body, self.norm2 = nn.Conv2d(24, 24, 3, padding=1, bias=False), nn.BatchNorm2d(24)
-        self.drop, self.head = nn.Dropout(0.5), nn.Linear(24, 10)
-        self.returned = returned
-        with torch.no_grad():
-            for momentum in (1.0, 0.1):  # statistics are those of the images
-                self.norm1.momentum = self.norm2.momentum = momentum
-                self.train()(IMAGES)
-            self.eval()
-
-    def forward(self, x: Tensor) -> object:
-        x = self.norm1(self.first(x)).relu_()
-        x = (x + self.norm2(self.body(x))).relu_()
-        return self.returned(self.head(self.drop(x.mean((2, 3)))))
-
-
-class Undifferentiated(WithNorms):
-    """Its forward pass keeps no graph."""
-
-    @torch.no_grad()
-    def forward(self, x: Tensor) -> object:
-        return super().forward(x)
-
-
-def ranks(model, **options):
-    return tt.compress(model, IMAGES[:1], tt.Ranks({"*": 4}), **options)
-
-
-def bits(model):
-    return {name: x.clone() for name, x in model.state_dict().items()}
-
-
-def differing(before, after):
-    return {name for name in before if not torch.equal(before[name], after[name])}
 
 
 def test_the_outputs_come_nearer_on_images_that_took_no_part_and_nothing_given_changes():
@@ -318,38 +282,6 @@ def test_compress_keeps_what_is_calibrated_where_outputs_have_no_distance():
     assert result.plan.compressed
 
 
-@pytest.mark.parametrize(
-    ("text", "length"),
-    [
-        ("5min", Length(seconds=300.0)),
-        ("90s", Length(seconds=90.0)),
-        ("0.5 h", Length(seconds=1800.0)),
-        ("300", Length(300)),
-        (300, Length(300)),
-    ],
-)
-def test_a_length_is_read(text, length):
-    assert Length.of(text) == length
-
-
-@pytest.mark.parametrize("text", ["", "5", "min", "-5min", "0s", "0", 0, -1, True, 2.5, "5 weeks", "nan min"])
-def test_what_is_no_length_is_refused(text):
-    if text == "5":
-        assert Length.of(text) == Length(5)
-        return
-    with pytest.raises(tt.UsageError):
-        Length.of(text)
-
-
-@pytest.mark.parametrize(
-    "given", [{}, {"steps": 3, "minutes": 1}, {"minutes": float("nan")}, {"minutes": -1}]
-)
-def test_minutes_or_steps_must_be_given(given):
-    model = WithNorms()
-    with pytest.raises(tt.UsageError):
-        tt.tune(ranks(model), model, IMAGES, **given)
-
-
 def test_another_network_in_the_place_of_the_original_is_refused():
     model = WithNorms()
     with pytest.raises(tt.TuckertreeError, match="plan"):
@@ -405,126 +337,6 @@ def test_an_onnx_file_is_tuned_and_written_with_all_that_changed(tmp_path):
     assert result.tuning is None
 
 
-def test_the_last_images_are_held_out_and_the_others_come_once_each_time():
-    images = TuningImages(Calibration(IMAGES), 16)
-    assert len(images) == 128
-    assert torch.equal(torch.cat(list(images.held)), IMAGES[128:])
-    drawn = images.steps(generator(), moved=False)
-    seen = torch.cat([batch for _ in range(8) for batch in next(drawn)])
-    assert sorted(x.sum().item() for x in seen) == sorted(x.sum().item() for x in IMAGES[:128])
-
-
-def test_batches_that_cannot_be_put_together_make_up_a_step_each_whole():
-    images = TuningImages(Calibration([IMAGES[:8], IMAGES[:8, :, :9], *IMAGES[:80].split(8)]), 16)
-    assert (images.size, images.at_once) == (16, 8)
-    assert [len(batch) for batch in next(images.steps(generator(), moved=False))] == [8, 8]
-
-
-def test_moved_images_are_the_images_mirrored_or_shifted():
-    images = torch.arange(2 * 3 * 16 * 16.0).reshape(2, 3, 16, 16)
-    seen = set()
-    for seed in range(60):
-        moved = flip_and_shift(images, generator(seed))
-        assert moved.shape == images.shape
-        for image, new in zip(images, moved, strict=True):
-            inner = new[:, 2:-2, 2:-2]
-            places = [
-                (flip, row, column)
-                for flip in (False, True)
-                for row in range(5)
-                for column in range(5)
-                if torch.equal(
-                    inner, (image.flip(2) if flip else image)[:, row : row + 12, column : column + 12]
-                )
-            ]
-            assert len(places) == 1
-            seen.add(places[0])
-    assert len(seen) > 30
-
-
-def test_a_folder_is_tuned_by_the_command_and_saved(tmp_path):
-    folder, out = tmp_path / "net", tmp_path / "tuned"
-    tt.compress(tt.build("demo"), torch.zeros(1, 3, 32, 32), tt.Energy(0.9)).save(folder)
-    arguments = (
-        "tune",
-        folder,
-        "--images",
-        "demo",
-        "--limit",
-        40,
-        "--batch-size",
-        8,
-        "--steps",
-        12,
-        "--teacher",
-        "demo",
-    )
-    code, shown, err = tuckertree(*arguments, "-o", out)
-    assert (code, f"saved       {out}" in shown, "tuned       12 steps" in shown) == (0, True, True), err
-    report = json.loads((out / "report.json").read_text())
-    assert report["tuning"]["after"] < report["tuning"]["before"]
-    assert tt.Plan.from_json(json.loads((out / "config.json").read_text())["plan"]).compressed
-    code, shown, _ = tuckertree(*arguments, "-o", tmp_path / "again", "--json")
-    assert json.loads(shown)["tuning"]["after"] == report["tuning"]["after"]
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--minutes", "1", "--steps", "3"], "either minutes or steps"),
-        (["--minutes", "0"], "more than no time"),
-        (["--images", "nosuch"], "nosuch"),
-        (["--weights", "nosuch.pt"], "nosuch.pt"),
-        (["-o", "{folder}"], "exists"),
-    ],
-)
-def test_the_command_refuses_what_is_amiss_in_one_line(arguments, message, tmp_path):
-    folder = tmp_path / "net"
-    tt.compress(tt.build("demo"), torch.zeros(1, 3, 32, 32), tt.Energy(0.7)).save(folder)
-    given = ["--images", "demo", "--limit", "8", "--teacher", "demo", "-o", tmp_path / "out"]
-    code, _, err = tuckertree("tune", folder, *given, *(text.format(folder=folder) for text in arguments))
-    assert code in (1, 2)
-    assert (err.startswith("error: "), err.count("\n"), message in err) == (True, 1, True), err
-    assert not (tmp_path / "out").exists()
-
-
-def test_an_interrupted_command_saves_the_best_state_and_ends_as_interrupted(tmp_path, monkeypatch):
-    folder, out = tmp_path / "net", tmp_path / "out"
-    tt.compress(tt.build("demo"), torch.zeros(1, 3, 32, 32), tt.Energy(0.9)).save(folder)
-    look = TuningRun._look
-
-    def interrupted(run, done, steps):
-        look(run, done, steps)
-        if done == 11:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(TuningRun, "_look", interrupted)
-    command = ("tune", folder, "--images", "demo", "--limit", 40, "--batch-size", 8, "--steps", 12)
-    command += ("--teacher", "demo", "-o", out)
-    with pytest.warns(CalibrationWarning, match="interrupted after 11 steps"):
-        code, _, err = tuckertree(*command)
-    assert (code, f"the best state so far is saved in {out}" in err) == (130, True)
-    report = json.loads((out / "report.json").read_text())["tuning"]
-    assert (report["interrupted"], report["after"] < report["before"]) == (True, True)
-    monkeypatch.undo()
-    code, _, err = tuckertree(*command)
-    assert (code, "out.partial holds an unfinished run" in err or "exists already" in err) == (1, True), err
-    code, _, err = tuckertree(*command, "--resume")
-    assert code == 0, err
-    report = json.loads((out / "report.json").read_text())["tuning"]
-    assert (report["interrupted"], report["steps"]) == (False, 12)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["net", "out"]
-
-
-@pytest.mark.filterwarnings("ignore::tuckertree.calibration.CalibrationWarning")
-def test_compress_takes_a_length_of_tuning_on_the_command_line(tmp_path):
-    arguments = ("compress", "demo", "--params", "2x", "--calibration", "demo", "--calibration-images", 32)
-    code, shown, err = tuckertree(*arguments, "--tune", 4, "-o", tmp_path / "out")
-    assert (code, "tuned       " in shown) == (0, True), err
-    code, _, err = tuckertree("compress", "demo", "--params", "2x", "--tune", 4, "-o", tmp_path / "no")
-    assert (code, "--tune belongs to --calibration" in err) == (2, True)
-
-
 class Viewing(WithNorms):
     """Takes its features apart as if their channels came first in memory."""
 
@@ -556,11 +368,3 @@ def test_compress_fits_nothing_to_the_images_by_which_the_best_state_is_chosen()
     fitted = tt.calibrate(model, result.plan, IMAGES[:-held])
     before = output_distances(model, (fitted,), IMAGES[-held:], in_units=True)[0]
     assert result.tuning.before == pytest.approx(before, rel=1e-4)
-
-
-@pytest.mark.parametrize(
-    ("width", "images", "size"), [(8, IMAGES, 64), (8, torch.zeros(2, 3, 65, 65), 16), (65536, IMAGES, 16)]
-)
-def test_steps_are_of_fewer_images_where_these_are_large_or_much_work(width, images, size):
-    model = nn.Sequential(nn.Conv2d(3, width, 3), nn.Conv2d(width, 16, 3)).eval()
-    assert usual_size(model, Calibration(images)) == size

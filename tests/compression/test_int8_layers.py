@@ -82,7 +82,8 @@ def test_plan_folder_tables_and_commands_say_which_layers_stay(machine, tmp_path
     options = ("--model", "tests.io.export.test_mixed:network", "--input-size", "3,8,8")
     code, out, _ = tuckertree("inspect", path, "--json", *options)
     assert code == 0
-    assert {name for name, each in json.loads(out)["precisions"].items() if each == "fp32"} == SENSITIVE
+    planned = json.loads(out)["plan"]["layers"]
+    assert {each["name"] for each in planned if each.get("precision") == "fp32"} == SENSITIVE
     code, out, _ = tuckertree("export", path, "-o", tmp_path / "net.onnx", *options)
     assert code == 0
     assert "2 of 6 layers in fp32" in out

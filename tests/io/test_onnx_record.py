@@ -9,8 +9,10 @@ import torch
 
 import tuckertree as tt
 from tests.tools.comparison.cases import tiny
+from tuckertree._base.reading import read_as
 from tuckertree.io import onnx_record
 from tuckertree.io.onnx_record import KEY, drop_record, read_record, write_record
+from tuckertree.planning import SurveyRecord
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxscript")
@@ -58,6 +60,14 @@ def test_a_file_keeps_what_a_folder_keeps(made):
     assert record.report["errors"] == result.errors
     assert record.report["survey"]["layers"].keys() == result.survey.layers.keys()
     assert record.report["environment"]["torch"] == torch.__version__
+
+
+def test_a_file_keeps_the_ranks_on_offer_of_methods_without_spectra(model, tmp_path):
+    result = tt.compress(model, None, tt.Budget(macs=0.6), methods=("depthwise",), progress=False)
+    result.save(tmp_path / "small.onnx")
+    survey = read_as(SurveyRecord, read_record(onnx.load(tmp_path / "small.onnx")).report["survey"])
+    assert survey == result.survey
+    assert [record.offered for _, record in survey.known(result.plan).values()] != []
 
 
 def test_the_checker_and_the_runtime_take_it_and_the_network_is_as_without(made, tmp_path):

@@ -9,9 +9,13 @@ from __future__ import annotations
 import importlib
 import re
 import sys
+import warnings
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Self
+
+from tuckertree._base.errors import UsageError
 
 _FACTORY = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 
@@ -58,6 +62,27 @@ class TrustedName(str):
         finally:
             with suppress(ValueError):  # the module may have taken it out itself
                 sys.path.remove("")
+
+
+def warn_of_namesake(name: str) -> None:
+    """Say that a name is taken for what is known by it, where a file or folder of the working folder has it too."""
+    if Path(name).exists():
+        warnings.warn(f"{name} is what is known by that name; for what lies here say ./{name}", stacklevel=3)
+
+
+def refuse_name_of_images(source: object) -> None:
+    """Refuse a name where images are to be given, and say what opens it.
+
+    Raises
+    ------
+    UsageError
+        If it is one.
+    """
+    if isinstance(source, str | Path):
+        raise UsageError(
+            f"images are given as tensors here, not by the name {str(source)!r}; open_calibration and open_images of "
+            "tuckertree.tools.data open what has a name"
+        )
 
 
 @dataclass(frozen=True)

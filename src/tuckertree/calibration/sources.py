@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, default_collate
 
 from tuckertree._base.errors import TuckertreeError, UsageError, first_line
+from tuckertree._base.names import refuse_name_of_images
 from tuckertree.calibration.batches import (
     as_inputs,
     batch_size,
@@ -68,6 +69,7 @@ class Calibration:
         if isinstance(source, Calibration):
             vars(self).update(vars(source))
             return
+        refuse_name_of_images(source)
         if isinstance(source, np.ndarray):
             source = torch.from_numpy(np.array(source, order="C"))
         if isinstance(source, Tensor) and source.ndim < 2:

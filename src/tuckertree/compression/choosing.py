@@ -28,6 +28,7 @@ from tuckertree.compression.network import Network
 from tuckertree.compression.networks import network_of
 from tuckertree.compression.objectives import AnyRule, Objective, find_objective, survey_network
 from tuckertree.core.decomposition import Spectra
+from tuckertree.core.layers import Choices
 from tuckertree.latency import LatencyNotKeptError, LatencyTarget, keeps_target, least_latency
 from tuckertree.measure import ExampleInputs
 from tuckertree.network.channels import gone_from
@@ -120,6 +121,7 @@ class Choosing:
     trial: Trial | None = None
     others: tuple[InPrecision, ...] = ()
     spectra: Mapping[str, Spectra] = field(default_factory=dict)
+    offered: Mapping[str, Mapping[str, Choices]] = field(default_factory=dict)
     curve: tuple[TradeOff, ...] = ()
 
     @property
@@ -304,7 +306,9 @@ class Choosing:
         candidates, objective = survey_network(
             dense, inventory, options, self.objective, images, hidden=hidden, timer=timer, tick=tick
         )
-        self._note({name: x.spectra for name, x in candidates.items() if isinstance(x, Candidates)})
+        single = {name: x for name, x in candidates.items() if isinstance(x, Candidates)}
+        self._note({name: x.spectra for name, x in single.items()})
+        self.offered = {name: x.offered for name, x in single.items()}
         if timer is None and isinstance(self.rule, Budget):
             self.curve = trade_off(inventory, candidates, by=self.rule.curve_by)
         return Surveyed(inventory, candidates, options, objective, target, gone_from(dense))

@@ -136,7 +136,7 @@ def make_result(
         distances=made.distances,
         int8=int8,
         precisions=made.precisions,
-        survey=record_survey(plan, inventory, chosen.spectra, chosen.curve),
+        survey=record_survey(plan, inventory, chosen.spectra, chosen.offered, chosen.curve),
     )
 
 

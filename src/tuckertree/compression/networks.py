@@ -310,7 +310,10 @@ def network_of(model: nn.Module | str | Path | Network, example_inputs: ExampleI
         return model
     if isinstance(model, str | Path):
         if Path(model).suffix.lower() != ".onnx":
-            raise UsageError(f"{model} is no ONNX file; give a torch model, as tuckertree.load(...) gives it")
+            raise UsageError(
+                f"{str(model)!r} is no ONNX file; give a torch model: tuckertree.build({str(model)!r}) makes one of a known "
+                "name, tuckertree.load one of a saved folder"
+            )
         return OnnxNetwork(model, input_values=_values(example_inputs))
     if example_inputs is None:
         raise UsageError("a torch model needs example inputs to be called with")

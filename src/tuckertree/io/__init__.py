@@ -10,7 +10,7 @@ from tuckertree.io.folder import (
     read_report,
     save_folder,
 )
-from tuckertree.io.hub import is_on_hub, local_folder, push_folder
+from tuckertree.io.hub import is_on_hub, local_folder, push_to_hub
 
 __all__ = [
     "SavedConfig",
@@ -19,7 +19,7 @@ __all__ = [
     "is_on_hub",
     "load_folder",
     "local_folder",
-    "push_folder",
+    "push_to_hub",
     "read_config",
     "read_plan",
     "read_report",

@@ -135,7 +135,8 @@ def read_config(path: str | Path) -> SavedConfig:
     """
     path = Path(path)
     if not path.is_dir():
-        raise TuckertreeError(f"{path} is not a folder saved by tuckertree: there is no such folder")
+        why = "it is a file" if path.exists() else "there is no such folder"
+        raise TuckertreeError(f"{path} is not a folder saved by tuckertree: {why}")
     data = _read_json(path / CONFIG)
     if not isinstance(data, dict) or not isinstance(data.get("format"), int):
         raise TuckertreeError(f"{path / CONFIG} is not a tuckertree config: it has no format number")

@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import Any, Protocol
 
 from tuckertree._base.atomic import atomic_folder
 from tuckertree._base.errors import TuckertreeError, UsageError, argument, first_line
@@ -79,8 +80,19 @@ def local_folder(path: str | Path) -> Path:
     return _plain(snapshot, repository)
 
 
-def push_folder(
-    path: str | Path,
+class Saveable(Protocol):
+    """What is needed of a result."""
+
+    @property
+    def output(self) -> object:
+        """None where it is saved as a folder."""
+
+    def save(self, path: str | Path) -> Path:
+        """Write the folder."""
+
+
+def push_to_hub(
+    source: Saveable | str | Path,
     name: str,
     *,
     private: bool = False,
@@ -89,30 +101,77 @@ def push_folder(
     license: str | None = None,  # noqa: A002  (the hub's word)
     message: str = "Compressed with tuckertree",
 ) -> str:
-    """Push a saved folder as one commit; see :func:`tuckertree.push_to_hub`.
+    """Put a result, or a folder that one was saved to, on the Hugging Face hub, with a page that says what it is.
+
+    What goes there is JSON, safetensors and, of a network in 8 bits, an ONNX file. It needs the extra ``hub``, and a login
+    by ``hf auth login`` or the variable ``HF_TOKEN``.
+
+    Parameters
+    ----------
+    source
+        A :class:`tuckertree.CompressionResult`, or the folder.
+    name
+        ``owner/name``; the repository is made if there is none.
+    private
+        Whether a repository that is made is private. Nothing is ever put into a public one then.
+    overwrite
+        Whether what a repository of a saved folder holds may be replaced, its page too.
+    base_model, license
+        What the page says of the network it was made from: its name on the hub, and a license as the hub names them.
+    message
+        Of the commit.
 
     Returns
     -------
     str
-        ``hf-hub:owner/name@commit``, by which it is loaded again.
+        ``hf-hub:owner/name@commit``, which :func:`tuckertree.load` takes, and every command where it takes a folder.
 
     Raises
     ------
     TuckertreeError
-        If the folder is not whole, huggingface_hub is not installed, the hub cannot be reached or refuses, or the repository
-        holds what may not be replaced.
+        If the folder is not one of ours or not whole, huggingface_hub is not installed, the hub cannot be reached or
+        refuses, or the repository holds what may not be replaced.
     UsageError
-        If the name is not ``owner/name``, the base model neither, or the license is no name of one.
+        If a name is none, or the result is of an ONNX file.
+
+    Examples
+    --------
+    >>> import tuckertree as tt
+    >>> tt.push_to_hub("out/r20", "r20")
+    Traceback (most recent call last):
+    tuckertree.UsageError: r20: a repository of the hub is named owner/name, in letters, digits and -._
     """
-    path, repository = Path(path), name.removeprefix(HUB)
+    repository = name.removeprefix(HUB)
     _check_repository(repository, name)
     if base_model is not None:
         _check_repository(base_model, base_model)
     if license is not None and not _LICENSE.fullmatch(license):
         raise UsageError(f"a license is named as on the hub, apache-2.0 for instance, not {license!r}")
-    files = _files(path)
-    report = read_report(path) if REPORT in files else {}
-    card = model_card(repository, read_config(path), report, base_model=base_model, license=license)
+    with _saved(source) as path:
+        files = _files(path)
+        report = read_report(path) if REPORT in files else {}
+        card = model_card(repository, read_config(path), report, base_model=base_model, license=license)
+        return _pushed(repository, card, files, message, private=private, overwrite=overwrite)
+
+
+@contextmanager
+def _saved(source: Saveable | str | Path) -> Iterator[Path]:
+    """The folder of what is to be pushed."""
+    if isinstance(source, str | Path):
+        yield Path(source)
+        return
+    if source.output is not None:
+        raise UsageError(
+            "the result is an ONNX file, not a saved folder; push that file by the hub's own tools"
+        )
+    with TemporaryDirectory(prefix="tuckertree-") as folder:
+        yield source.save(Path(folder) / "saved")
+
+
+def _pushed(
+    repository: str, card: str, files: Mapping[str, Path], message: str, *, private: bool, overwrite: bool
+) -> str:
+    """Make one commit of the files, and name it."""
     hub = require_extra("huggingface_hub", extra="hub")
     with _explained(repository, repository, ""):
         api = hub.HfApi(library_name="tuckertree", library_version=__version__)

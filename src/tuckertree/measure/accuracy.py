@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from tuckertree._base.errors import TuckertreeError, first_line
+from tuckertree._base.names import refuse_name_of_images
 from tuckertree._base.progress import ProgressCallback, no_progress
 from tuckertree.measure.forward import describe, evaluating
 from tuckertree.measure.intervals import wilson
@@ -98,6 +99,8 @@ def evaluate(
 
     Raises
     ------
+    UsageError
+        If the batches are the name of some.
     TuckertreeError
         If there are no images, the output is not ``[batch, classes]``, or a label is none of its classes.
 
@@ -111,6 +114,7 @@ def evaluate(
     >>> accuracy.images, accuracy.top1 > 90
     (200, True)
     """
+    refuse_name_of_images(batches)
     first, five, seen = 0, 0, 0
     with evaluating(model):
         for inputs, labels in batches:

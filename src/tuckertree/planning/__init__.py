@@ -9,7 +9,7 @@ from tuckertree.planning.options import Options
 from tuckertree.planning.plan import DENSE, Latency, LayerPlan, Optimality, Plan
 from tuckertree.planning.planner import Metric, make_plan, survey, survey_candidates
 from tuckertree.planning.rules import Allocation, Energy, ErrorBound, NetworkRule, Ranks, Rule
-from tuckertree.planning.survey_record import SurveyRecord, record_survey
+from tuckertree.planning.survey_record import OfferedRecord, SurveyRecord, record_survey
 from tuckertree.planning.timing import Timer
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "LayerPlan",
     "Metric",
     "NetworkRule",
+    "OfferedRecord",
     "Optimality",
     "Options",
     "Plan",

@@ -7,15 +7,23 @@ With a timer the front is that of error and time instead.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
 from tuckertree._base.errors import UsageError
 from tuckertree.core.decomposition import Spectra, Truncations, kernel_spectra
-from tuckertree.core.layers import METHODS, LayerSpec, Method, chain_parameters, get_method, stage_macs
+from tuckertree.core.layers import (
+    METHODS,
+    Choices,
+    LayerSpec,
+    Method,
+    chain_parameters,
+    get_method,
+    stage_macs,
+)
 from tuckertree.planning.fronts import pareto_front
 from tuckertree.planning.inventory import Layer
 from tuckertree.planning.plan import DENSE
@@ -49,6 +57,8 @@ class Candidates:
         Spectra of the kernel, with the bases that its factors can be made of.
     seconds, forms
         With a timer the time of each in its fastest form ``[n]``, float64, and the cuts that stay in that form.
+    offered
+        All ranks on offer of methods that have one rank and no spectrum for it, such as CP, with relative squared errors.
     """
 
     methods: tuple[str, ...]
@@ -60,6 +70,7 @@ class Candidates:
     spectra: Spectra
     seconds: Tensor | None = None
     forms: tuple[tuple[int, ...], ...] = ()
+    offered: Mapping[str, Choices] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.methods)
@@ -128,7 +139,15 @@ def layer_candidates(
     grids = [
         _Grid.of(layer, method, truncations, round_to) for method in distinct_methods(layer.spec, methods)
     ]
-    return _front(layer, grids, spectra, timer)
+    offered = {
+        g.method: Choices(g.ranks, g.error) for g in grids if _is_tried(get_method(g.method), layer.spec)
+    }
+    return replace(_front(layer, grids, spectra, timer), offered=offered)
+
+
+def _is_tried(method: Method, spec: LayerSpec) -> bool:
+    """Whether the one rank of a method is that of no cut, so that errors are known where it was tried alone."""
+    return method.rank_count(spec) == 1 < len(method.cuts(spec))
 
 
 def sample_candidates(layer: Layer, kernel: Tensor) -> Candidates:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 
-from tuckertree._base.errors import UsageError
-from tuckertree.core.layers import get_method
+from tuckertree._base.errors import UsageError, advice
+from tuckertree.core.layers import known_methods
 from tuckertree.planning.channels import CHANNELS, DEFAULT_METHODS
 from tuckertree.planning.inventory import Layer
 from tuckertree.planning.patterns import fits
@@ -55,8 +55,11 @@ class Options:
             raise UsageError(f"ranks can be rounded to a multiple of 1 or more, not {self.round_to}")
         if isinstance(self.methods, str) or not self.methods:
             raise UsageError(f"methods are several names, such as ('ht2', 'svd'), not {self.methods!r}")
-        for name in self.of_layers:
-            get_method(name)
+        known = (*known_methods(), CHANNELS)
+        for name in self.methods:
+            if name not in known:
+                also = advice(typed=", or default", called="")
+                raise UsageError(f"unknown method {name!r}; known: {', '.join(known)}{also}")
 
     @property
     def of_layers(self) -> tuple[str, ...]:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import torch
 from torch import Tensor, nn
 
 from tuckertree._base.errors import TuckertreeError, UsageError
-from tuckertree._base.names import TrustedName, UntrustedName
+from tuckertree._base.names import TrustedName, UntrustedName, warn_of_namesake
 from tuckertree.io import ask_for_model, is_on_hub, load_folder, local_folder, read_config
 from tuckertree.io.folder import int8_file
 from tuckertree.io.recognition import CHECKPOINT, EXPORTED, SAFETENSORS, TORCHSCRIPT, kind_of
@@ -18,8 +19,10 @@ from tuckertree.latency import is_measured
 from tuckertree.planning import Plan
 from tuckertree.runtimes import usable_device
 from tuckertree.tools.data import Preprocessing
-from tuckertree.tools.models import build, load_weights, names_a_scheme, resolve
+from tuckertree.tools.models import advice_for, build, load_weights, names_a_scheme, resolve
 
+_IN_A_FILE = re.compile(r"(?P<module>[\w./]+)\.py(:(?P<function>\w+))?")
+"""A factory by the file that it is in, which is not how it is named."""
 Sizes = tuple[int, ...] | Mapping[str, tuple[int, ...]] | None
 """Size of the one input without the batch, or of each by keyword."""
 
@@ -113,7 +116,7 @@ def open_model(
         )
     else:
         if isinstance(source, TrustedName):
-            _refuse_file(Path(source))
+            _refuse_file(source)
         opened = _open_dense(source, weights, input_size)
     inputs = opened.example_inputs
     model = opened.model.to(usable_device(device))
@@ -127,9 +130,21 @@ def open_model(
     )
 
 
+def is_untrained(source: TrustedName | UntrustedName, weights: Path | None) -> bool:
+    """Whether a network has random weights: one known by its name, for which no file is given."""
+    return weights is None and names_a_scheme(str(source)) and str(source) != "demo"
+
+
 def names_a_folder(source: TrustedName | Path) -> bool:
-    """Whether what the user names is a saved folder, on the disk or on the hub; a name from a file is never one."""
-    return is_on_hub(source) or Path(source).is_dir()
+    """Whether what the user names is a saved folder, on the disk or on the hub; a name from a file is never one.
+
+    What is named like a known network is that network: a folder of the same name is named by its path, ``./demo``.
+    """
+    return is_on_hub(source) or (not _is_known(source) and Path(source).is_dir())
+
+
+def _is_known(source: TrustedName | Path) -> bool:
+    return isinstance(source, TrustedName) and names_a_scheme(source)
 
 
 def _open_folder(
@@ -174,6 +189,8 @@ def _open_dense(
         if size is None:
             raise UsageError(f"give --input-size: {source} does not say what it takes")
         return OpenModel(model, _zeros(size), _resized(Preprocessing((1, 1)), size))
+    if isinstance(source, TrustedName) and (advice := _by_file(source)):
+        raise UsageError(f"{source} is no name of a network; {advice}")
     known = resolve(str(source))
     model = build(str(source), weights=weights)
     usual = known.example_inputs()
@@ -182,9 +199,13 @@ def _open_dense(
     return OpenModel(model, _zeros(size), _resized(known.preprocessing, size))
 
 
-def _refuse_file(path: Path) -> None:
+def _refuse_file(source: TrustedName) -> None:
     """Refuse a file where a network is to be named, and say what to do with its kind."""
-    if not path.exists():
+    if _is_known(source):
+        warn_of_namesake(source)
+        return
+    path = Path(source)
+    if not path.exists() or _by_file(source):
         return
     kind = kind_of(path)
     if kind == TORCHSCRIPT:
@@ -204,14 +225,25 @@ def _call_factory(source: TrustedName) -> nn.Module:
     try:
         model = source.call()
     except ModuleNotFoundError as error:
-        raise TuckertreeError(
-            f"{source} cannot be built: {error}; names begin with cifar10:, caffe:, torchvision: or timm:"
-        ) from error
+        missing = f"{source.partition(':')[0]}.".startswith(f"{error.name}.")  # not a package that it needs
+        advice = f"; {_by_file(source) or advice_for(source)}" if missing else ""
+        raise TuckertreeError(f"{source} cannot be built: {error}{advice}") from error
     except Exception as error:
         raise TuckertreeError(f"{source} cannot be built: {type(error).__name__}: {error}") from error
     if not isinstance(model, nn.Module):
         raise TuckertreeError(f"{source} returned a {type(model).__name__}, not a torch module")
     return model
+
+
+def _by_file(source: str) -> str:
+    """What to give instead of ``folder/module.py:function``, or ''."""
+    named = _IN_A_FILE.fullmatch(source)
+    if named is None:
+        return ""
+    path, function = PurePath(named["module"]), named["function"] or "FUNCTION, one that returns the model"
+    below = not path.is_absolute() and ".." not in path.parts
+    module = ".".join(path.parts) if below else path.name
+    return f"name the module, not its file{'' if below else ', in its folder'}: {module}:{function}"
 
 
 def _zeros(size: tuple[int, ...] | Mapping[str, tuple[int, ...]]) -> Tensor | dict[str, Tensor]:

@@ -1,11 +1,14 @@
 """Tables with drawings: every cut of a layer has a row and a name."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
+import tuckertree as tt
 from tuckertree.core.decomposition import kernel_spectra
 from tuckertree.io.report import spectra_table
-from tuckertree.planning import Options, survey, take_inventory
+from tuckertree.planning import OfferedRecord, Options, survey, take_inventory
 
 
 @pytest.mark.parametrize(
@@ -22,6 +25,21 @@ def test_each_cut_is_named(kernel, cuts, names):
     torch.manual_seed(0)
     found = kernel_spectra(torch.randn(1, 4, 5, *kernel), cuts)
     assert [row[:2] for row in spectra_table({"layer": found}).rows] == [("layer", name) for name in names]
+
+
+def test_a_layer_with_ranks_on_offer_has_a_row_of_errors():
+    torch.manual_seed(0)
+    model, x = (
+        torch.nn.Sequential(torch.nn.Conv2d(8, 16, 3), torch.nn.Conv2d(16, 16, 3)),
+        torch.zeros(1, 8, 9, 9),
+    )
+    plan = tt.plan(model, x, tt.Budget(macs=0.5), methods=("depthwise",))
+    layer = replace(plan.compressed[-1], ranks=(16,))
+    offered = {"1": (layer, OfferedRecord((8, 16, 24), (1.0, 0.25, 0.0)))}
+    rows = spectra_table({"1": kernel_spectra(torch.randn(1, 4, 5, 3, 3), (0, 1, 2))}, offered).rows
+    assert [row[1] for row in rows] == ["R1", "R13", "R3", "depthwise"]
+    assert rows[-1][2:] == ("16 of 8..24", "█▄ ", "24", "24", "24", "16", "16")
+    assert spectra_table({}, offered).rows == [rows[-1]]
 
 
 def test_networks_of_one_and_three_dimensions():

@@ -8,7 +8,7 @@ from torch import nn
 
 import tuckertree as tt
 from tests import networks
-from tuckertree.io.report import plan_table, totals, warnings_of
+from tuckertree.io.report import plan_table, plan_totals, totals, warnings_of
 
 IMAGE = torch.zeros(1, 3, 32, 32)
 
@@ -64,3 +64,18 @@ def test_a_bound_stands_beside_the_error_only_where_it_bounds_it(model, images):
         else:
             assert any(line.startswith("planned     error") for line in totals(result))
     assert [name for name, shown in heads.items() if "bound" in shown] == ["plain", "budget"]
+
+
+def test_what_is_left_of_a_budget_is_explained_where_it_is_more_than_a_little():
+    said = set()
+    for round_to, least in ((1, 0.3), (16, 0.5)):
+        for share in (least, 0.6, 0.7, 0.8):
+            plan = tt.plan(networks.small_cnn(), IMAGE, tt.Budget(params=share), round_to=round_to)
+            lines = [line for line in plan_totals(plan) if line.startswith("left over")]
+            used = plan.parameters[1] / plan.parameters[0]
+            assert bool(lines) == (used <= 0.98 * share)
+            assert not lines or f"{used:.3g} of the parameters for {share:g} asked for" in lines[0]
+            said.add(bool(lines))
+    assert said == {True, False}
+    bound = tt.plan(networks.small_cnn(), IMAGE, tt.Budget(params=1, macs=0.5))
+    assert not [line for line in plan_totals(bound) if line.startswith("left over")]  # the MACs are used up

@@ -49,6 +49,24 @@ def test_spectra_are_drawn(monkeypatch):
     assert (code, "give one of them" in err) == (2, True)
 
 
+def test_errors_at_the_ranks_on_offer_are_drawn_of_what_compress_made(tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "110")
+    small, layer = tmp_path / "small", "layer3.1.conv2"
+    options = ("--macs", "0.96", "--methods", "depthwise", "--include", layer, "--output", small)
+    assert tuckertree("compress", "demo", *options)[0] == 0
+    code, out, _ = tuckertree("inspect", small, "--spectra", "--json")
+    found = json.loads(out)[layer]
+    assert code == 0
+    assert set(found) == {"0", "1", "2", "depthwise"}
+    ranks, chosen = found["depthwise"]["ranks"], found["depthwise"]["chosen"]
+    assert len(ranks) == len(found["depthwise"]["squared"]) > 1
+    code, out, _ = tuckertree("inspect", small, "--spectra")
+    (line,) = (line for line in out.splitlines() if " depthwise " in line)
+    assert line.split()[0] == layer
+    assert f" {chosen} of {ranks[0]}..{ranks[-1]} " in line
+    assert "depthwise: the chosen rank" in out
+
+
 def test_the_curve_has_bars(monkeypatch):
     monkeypatch.setenv("COLUMNS", "100")
     code, out, _ = tuckertree("inspect", "demo", "--curve")

@@ -117,7 +117,7 @@ def test_a_folder_of_another_comparison_is_refused(compared, change, message):
 
 
 def test_another_network_is_another_comparison(compared):
-    code, err = refused("compare", "cifar10:resnet20", *MADE, "-o", compared[0])
+    code, err = refused("compare", "demo", *MADE, "-o", compared[0])
     assert (code, "model tests" in err, "another network" in err) == (2, True, True), err
 
 

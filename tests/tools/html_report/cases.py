@@ -23,9 +23,10 @@ HOSTILE = "</script><img src=x onerror=\"document.title='run'\"><!--<script>`${a
 COMMAND = "tuckertree compress tiny --macs 0.5 -o small"
 
 
-def saved(path, rule=None, **report):
+def saved(path, rule=None, methods=None, **report):
     """A saved folder with more in its report."""
-    result = tt.compress(tiny(), torch.zeros(1, 3, 32, 32), rule or tt.Budget(macs=0.5))
+    options = {} if methods is None else {"methods": methods}
+    result = tt.compress(tiny(), torch.zeros(1, 3, 32, 32), rule or tt.Budget(macs=0.5), **options)
     return result.save(path, report={"commands": [COMMAND], **report})
 
 

@@ -52,10 +52,12 @@ def pages(tmp_path_factory):
     more = {"accuracy": accuracy(), "training": training(), "tuning": tuning(), "by_layer": by_layer(plan)}
     full = saved(made / "full", sensitivity=sensitivity(), **more)
     ranked = saved(made / "ranked", rule=tt.Ranks({"*": 5}))
+    offered = saved(made / "offered", methods=("depthwise",))
     hostile = saved(made / "hostile", commands=[HOSTILE], images=HOSTILE)
     rename(hostile, plan.compressed[0].name, HOSTILE)
+    rename(offered, read_plan(offered).compressed[0].name, HOSTILE)
     compared = comparison(made / "compared", outcomes())
-    results = {"full": full, "ranked": ranked, "hostile": hostile, "compared": compared}
+    results = {"full": full, "ranked": ranked, "offered": offered, "hostile": hostile, "compared": compared}
     results["int8"] = quantized(made / "int8", fp32=(plan.compressed[0].name,))
     return {name: write_report(result) for name, result in results.items()}
 
@@ -84,12 +86,12 @@ def visit(browser):
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(375, "dark"), (1280, "light")])
-@pytest.mark.parametrize("name", ["full", "ranked", "hostile", "compared", "int8"])
+@pytest.mark.parametrize("name", ["full", "ranked", "offered", "hostile", "compared", "int8"])
 def test_every_plot_is_drawn_and_nothing_is_wider_than_the_screen(visit, pages, name, width, scheme):
     page = visit(pages[name], width, color_scheme=scheme)
     page.evaluate(SCROLL)
     page.wait_for_function(
-        "[...document.querySelectorAll('.plot')].every((plot) => plot.querySelector('.main-svg'))"
+        "() => [...document.querySelectorAll('.plot')].every((plot) => plot.querySelector('.main-svg'))"
     )
     assert page.locator(".plot").count() > 0
     assert page.evaluate("document.documentElement.scrollWidth") <= width
@@ -181,23 +183,77 @@ def _power(stage, ranks):
     return found
 
 
-def test_a_rank_is_dragged_in_its_plot(visit, pages):
-    page = visit(pages["ranked"])
+def open_offered(page):
+    """Choose the layer that has the most ranks on offer, and give its part of the page and what is known of it."""
+    data = json.loads(page.locator("#data").text_content())
+    block = next(each for each in data["sections"] if each["id"] == "spectra")["blocks"][0]
+    place, layer = max(enumerate(block["layers"]), key=lambda each: len(each[1]["offered"]["ranks"]))
     part = page.locator("#spectra")
+    part.get_by_label("Layer", exact=True).select_option(index=place)
+    return part, layer
+
+
+def test_a_rank_of_a_method_without_spectra_moves_by_keys_among_those_on_offer(visit, pages):
+    page = visit(pages["offered"])
+    part, layer = open_offered(page)
+    ranks, squared = layer["offered"]["ranks"], layer["offered"]["squared"]
+    assert len(ranks) > 2
+    told, slider = part.locator("output.told").first, part.get_by_label("rank", exact=True)
+    assert "(as planned)" in told.text_content()
+    slider.focus()
+    page.keyboard.press("Home")
+    for rank, error in zip(ranks, squared, strict=True):
+        assert slider.get_attribute("aria-valuetext").startswith(f"{rank} of {ranks[-1]}, planned ")
+        assert f": {100 * error**0.5:.3g}"[:4] in told.text_content()
+        page.keyboard.press("ArrowRight")
+    part.get_by_role("button", name="As planned").click()
+    assert "(as planned)" in told.text_content()
+    part.get_by_text("Numbers", exact=True).click()
+    table = part.locator("table")
+    table.wait_for()
+    assert [int(cell.text_content()) for cell in table.locator("tbody th").all()] == ranks
+    chosen = ranks.index(layer["ranks"][0])
+    assert table.locator("tbody tr").nth(chosen).locator("td").first.text_content().endswith(" %")
+
+
+def test_a_rank_of_a_method_without_spectra_is_dragged_among_those_on_offer(visit, pages):
+    page = visit(pages["offered"])
+    part, layer = open_offered(page)
+    ranks = layer["offered"]["ranks"]
     part.scroll_into_view_if_needed()
-    line = part.locator(".shapelayer path").first
-    line.wait_for(state="attached")
-    box = line.bounding_box()
+    part.locator(".shapelayer path").first.wait_for(state="attached")
     slider = part.locator("input[type=range]").first
+    slider.focus()
+    page.keyboard.press("End")
+    drag(page, part, slider, -1000)
+    assert slider.get_attribute("aria-valuetext").startswith(f"{ranks[0]} of ")
+    drag(page, part, slider, 2000)
+    assert slider.get_attribute("aria-valuetext").startswith(f"{ranks[-1]} of ")
+
+
+def drag(page, part, slider, by):
+    """Drag the line of the first rank and wait until the slider has moved."""
+    page.wait_for_timeout(100)  # the line is where the last move has put it with the next frame
     before = slider.input_value()
+    box = part.locator(".shapelayer path").first.bounding_box()
     x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
     page.mouse.move(x, y)
     page.mouse.down()
-    page.mouse.move(x - 150, y, steps=6)
+    page.mouse.move(min(max(x + by, 5), 1275), y, steps=6)
     page.mouse.up()
     page.wait_for_function(
         "(before) => document.querySelector('#spectra input[type=range]').value !== before", arg=before
     )
+
+
+def test_a_rank_is_dragged_in_its_plot(visit, pages):
+    page = visit(pages["ranked"])
+    part = page.locator("#spectra")
+    part.scroll_into_view_if_needed()
+    part.locator(".shapelayer path").first.wait_for(state="attached")
+    slider = part.locator("input[type=range]").first
+    before = slider.input_value()
+    drag(page, part, slider, -150)
     assert int(slider.input_value()) < int(before)
 
 

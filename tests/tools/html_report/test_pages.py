@@ -54,6 +54,25 @@ def test_a_folder_is_shown_with_all_of_its_layers(folder, tmp_path):
     assert all(one <= other for one, other in pairwise(curve["x"]))
 
 
+def test_layers_of_methods_without_spectra_are_shown_with_their_ranks_on_offer(tmp_path):
+    tried = saved(tmp_path / "tried", methods=("depthwise",))
+    part = section(read(write_report(tried)).data, "spectra")
+    plan = read_plan(tried)
+    assert "depthwise has no spectrum" in part["text"]
+    shown_layers = {layer["name"]: layer for layer in part["blocks"][0]["layers"]}
+    assert list(shown_layers) == [layer.name for layer in plan.compressed] != []
+    for layer in plan.compressed:
+        offered = shown_layers[layer.name]["offered"]
+        at = offered["ranks"].index(layer.ranks[0])
+        assert offered["squared"][at] == pytest.approx(layer.bound**2, rel=1e-3)
+    known = json.loads((tried / "report.json").read_text())
+    known["survey"]["layers"] = {}  # as folders of before do
+    (tried / "report.json").write_text(json.dumps(known))
+    page = shown(tried)
+    assert "spectra" not in [each["id"] for each in page["sections"]]
+    assert any("ranks on offer" in line for line in page["missing"])
+
+
 def test_the_verdict_says_only_what_was_measured(folder, tmp_path):
     ratio = "2.0x fewer MACs"
     assert ratio in shown(folder)["verdict"]
@@ -263,6 +282,8 @@ def test_what_is_no_result_is_one_line(tmp_path, what):
         {"accuracy": {"limit": 1}},
         {"survey": {"layers": {"0": {"bonds": [], "stages": [], "code": "x"}}}},
         {"survey": {"layers": {"0": {"bonds": [{"ranks": [], "values": [], "tails": []}], "stages": []}}}},
+        {"survey": {"layers": {"0": {"bonds": [], "stages": [], "offered": {"ranks": [], "squared": []}}}}},
+        {"survey": {"layers": {"0": {"bonds": [], "stages": [], "offered": {"ranks": [8], "squared": [2]}}}}},
         {"distances": {"fitted": float("nan")}},
         {"commands": "x"},
         {"tuning": {**tuning(), "course": [[1, "near"]]}},

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, RandomSampler
 
 from tuckertree._base.errors import TuckertreeError, UsageError, first_line
+from tuckertree._base.names import refuse_name_of_images
 from tuckertree._base.progress import ProgressCallback
 from tuckertree.calibration import Calibration
 from tuckertree.calibration.batches import batch_size, join, narrow
@@ -229,6 +230,7 @@ class LabelledBatches:
             raise UsageError(
                 "the labelled images can be iterated only once; give a list of batches, a DataLoader or a data set"
             )
+        refuse_name_of_images(source)
         refuse_shuffled(source)
         if isinstance(source, Dataset) and not isinstance(source, IterableDataset):
             source = DataLoader(source, batch_size=_BATCH)

@@ -7,14 +7,12 @@ from tuckertree.io.report.tables import (
     history_table,
     inventory_table,
     plan_table,
-    plan_totals,
     ratio,
-    result_text,
     rises_table,
     sensitivity_table,
     short,
-    totals,
 )
+from tuckertree.io.report.totals import plan_totals, result_text, totals
 from tuckertree.io.report.verdict import too_few_images, warnings_of
 
 __all__ = [

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from tuckertree.core.decomposition import Spectra
 from tuckertree.io.report.fitting import FittingTable
 from tuckertree.io.report.tables import short
-from tuckertree.planning import TradeOff
+from tuckertree.planning import LayerPlan, OfferedRecord, TradeOff
 
 ENERGIES = (0.95, 0.9, 0.8, 0.7, 0.5)
 _LEVELS = " ▁▂▃▄▅▆▇█"
@@ -43,10 +43,22 @@ def bar(share: float, width: int = _WIDTH) -> str:
     return "█" * whole + ("", "▏", "▎", "▍", "▌", "▋", "▊", "▉")[part]
 
 
-def spectra_table(spectra: Mapping[str, Spectra]) -> FittingTable:
-    """Table of the singular values of each layer at each place where it can be cut, and the ranks of some energies."""
+Offered = Mapping[str, tuple[LayerPlan, OfferedRecord]]
+"""Layers of a compressed network whose method has ranks on offer in place of a spectrum, by name."""
+
+
+def spectra_table(spectra: Mapping[str, Spectra], offered: Offered | None = None) -> FittingTable:
+    """Table of the singular values of each layer at each place where it can be cut, and the ranks of some energies.
+
+    Parameters
+    ----------
+    offered
+        Adds a row for each of these layers: the chosen rank of those on offer, the errors at these, and the least of them that
+        keeps an energy.
+    """
     columns = ("layer", "cut", ">full rank", "singular values", *(f">{energy:g}" for energy in ENERGIES))
     rows = []
+    tried = {name: _tried_row(*each) for name, each in (offered or {}).items()}
     for name, found in spectra.items():
         for label, bond in zip(_cut_names(len(found.bonds)), found.bonds.values(), strict=True):
             values = bond.squared.clamp(min=0).sqrt()
@@ -60,7 +72,19 @@ def spectra_table(spectra: Mapping[str, Spectra]) -> FittingTable:
                     *(str(bond.rank_for_energy(energy)) for energy in ENERGIES),
                 )
             )
+        rows += [tried.pop(name)] if name in tried else []
+    rows += tried.values()
     return FittingTable(columns, rows, ("full rank", *(f"{energy:g}" for energy in (0.95, 0.7))))
+
+
+def _tried_row(layer: LayerPlan, offered: OfferedRecord) -> tuple[str, ...]:
+    ranks, squared = offered.ranks, offered.squared
+    kept = (
+        next((str(rank) for rank, error in zip(ranks, squared, strict=True) if error < 1 - energy), "-")
+        for energy in ENERGIES
+    )
+    chosen = f"{layer.ranks[0]} of {ranks[0]}..{ranks[-1]}"
+    return layer.name, layer.method, chosen, sparkline([error**0.5 for error in squared]), *kept
 
 
 def _cut_names(count: int) -> Sequence[str]:

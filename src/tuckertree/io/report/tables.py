@@ -10,87 +10,9 @@ from rich.console import Console
 
 from tuckertree.core.layers import FusionVariant, LayerSpec, get_method
 from tuckertree.io.report.fitting import FittingTable
-from tuckertree.io.report.verdict import Compressed, bounds_hold, is_weighted, warnings_of
+from tuckertree.io.report.verdict import Compressed, bounds_hold
 from tuckertree.planning import DENSE, Inventory, LayerPlan, Plan
 from tuckertree.planning.channels import CHANNELS
-
-
-def result_text(result: Compressed) -> str:
-    """Table of a compression: layers, totals, error and time, as plain text."""
-    return _plain(plan_table(result)) + "\n".join(totals(result))
-
-
-def totals(result: Compressed, *, warned: bool = True) -> list[str]:
-    """Lines that sum a compression up, its warnings last."""
-    plan = result.plan
-    return [
-        f"parameters  {ratio(plan.parameters)}",
-        f"MACs        {ratio(plan.macs)}",
-        *_channels(plan),
-        f"error       {result.relative_error:.4f} of the norm of all layers' weights"
-        f"{', but for those with fewer channels' if plan.pruned else ''}",
-        *_optimality(plan),
-        *_planned(result),
-        *_latency(plan),
-        f"time        {sum(result.seconds.values()):.2f} s",
-        *(f"warning     {warning}" for warning in warnings_of(result) if warned),
-    ]
-
-
-def plan_totals(plan: Plan) -> list[str]:
-    """Lines that sum up a plan that was not carried out."""
-    return [
-        f"parameters  {ratio(plan.parameters)}",
-        f"MACs        {ratio(plan.macs)}",
-        *_channels(plan),
-        *_optimality(plan),
-        *_latency(plan),
-    ]
-
-
-def _channels(plan: Plan) -> list[str]:
-    if not plan.pruned:
-        return []
-    left, whole = (
-        sum(sizes) for sizes in zip(*((len(x.kept), x.hidden.channels) for x in plan.pruned), strict=True)
-    )
-    return [f"channels    {left} of {whole} hidden ones stay"]
-
-
-def _optimality(plan: Plan) -> list[str]:
-    if plan.optimality is None:
-        return []
-    found = plan.optimality
-    return [f"budget      predicted loss {found.loss:.4g}, at most {found.gap:.2%} above the best possible"]
-
-
-def _planned(result: Compressed) -> list[str]:
-    if not (result.plan.compressed or result.plan.pruned):
-        return []  # nothing but the precision has changed
-    if is_weighted(result):
-        objective = result.plan.rule["objective"]
-        return [
-            f"planned     error in the metric of the objective ({objective}), which that of the weight need not follow"
-        ]
-    if result.fitted:
-        return ["planned     error of the weight before the factors were fitted to images"]
-    return []
-
-
-def _latency(plan: Plan) -> list[str]:
-    if plan.latency is None:
-        return []
-    found = plan.latency
-    precision = "" if found.precision == "fp32" else f", {found.precision}"
-    predicted = (
-        f", {1 / found.predicted:.2f}x predicted from layers" if plan.compressed or plan.pruned else ""
-    )
-    return [
-        f"latency     {1 / found.measured:.2f}x faster measured ({1 / found.high:.2f}x to {1 / found.low:.2f}x), "
-        f"{1 / found.target:.3g}x asked for{predicted}",
-        f"runtime     {found.runtime}, {found.threads} threads, batch {found.batch}{precision}; "
-        f"dense{' in fp32' if precision else ''} {found.seconds * 1e3:.3g} ms",
-    ]
 
 
 def plan_table(result: Compressed) -> FittingTable:
@@ -121,7 +43,7 @@ def plan_table(result: Compressed) -> FittingTable:
                 layer.name,
                 layer.kind,
                 kernel_text(layer),
-                layer.method if same or layer.method != DENSE else CHANNELS,
+                _method_text(layer),
                 "/".join(map(str, layer.ranks)),
                 short(layer.parameters[0]) if same else change(layer.parameters),
                 short(layer.macs[0]) if same else change(layer.macs),
@@ -159,8 +81,8 @@ def _times(layer: LayerPlan) -> str:
     return before if layer.seconds[0] == layer.seconds[1] else f"{before} > {after}"
 
 
-def inventory_table(inventory: Inventory, precisions: Mapping[str, str | None] | None = None) -> FittingTable:
-    """Table of a model's layers, in the order of the forward; with their precisions where there are several."""
+def inventory_table(inventory: Inventory, plan: Plan | None = None) -> FittingTable:
+    """Table of a model's layers, in the order of the forward; with what a plan has made of them, if there is one."""
     columns: tuple[str, ...] = (
         "layer",
         "kind",
@@ -184,10 +106,28 @@ def inventory_table(inventory: Inventory, precisions: Mapping[str, str | None] |
         )
         for layer in inventory.layers
     ]
-    if precisions is not None:
-        columns = (*columns[:-1], "precision", columns[-1])
-        rows = [(*row[:-1], precisions.get(row[0]) or "", row[-1]) for row in rows]
+    if plan is not None:
+        planned = {layer.name: layer for layer in plan.layers}
+        columns = (*columns[:-1], "saved as", ">ranks", columns[-1])
+        rows = [(*row[:-1], *_planned_as(planned.get(row[0])), row[-1]) for row in rows]
+        if plan.in_fp32 is not None:
+            columns = (*columns[:-1], "precision", columns[-1])
+            rows = [
+                (*row[:-1], planned[row[0]].precision or "" if row[0] in planned else "", row[-1])
+                for row in rows
+            ]
     return FittingTable(columns, rows, ("kind", "stride", "groups", "kernel"), note="note")
+
+
+def _planned_as(layer: LayerPlan | None) -> tuple[str, str]:
+    """Method and ranks that a plan has for a layer."""
+    return ("", "") if layer is None else (_method_text(layer), "/".join(map(str, layer.ranks)))
+
+
+def _method_text(layer: LayerPlan) -> str:
+    """What becomes of a layer: a method, fewer channels, or nothing."""
+    same = layer.parameters[0] == layer.parameters[1]
+    return layer.method if same or layer.method != DENSE else CHANNELS
 
 
 def sensitivity_table(layers: Sequence[Mapping[str, Any]]) -> FittingTable:
@@ -222,7 +162,7 @@ def sensitivity_table(layers: Sequence[Mapping[str, Any]]) -> FittingTable:
 
 def sensitivity_text(layers: Sequence[Mapping[str, Any]]) -> str:
     """The same as plain text."""
-    return _plain(sensitivity_table(layers))
+    return plain(sensitivity_table(layers))
 
 
 def rises_table(rises: Sequence[Mapping[str, Any]]) -> FittingTable:
@@ -233,7 +173,7 @@ def rises_table(rises: Sequence[Mapping[str, Any]]) -> FittingTable:
 
 def rises_text(rises: Sequence[Mapping[str, Any]]) -> str:
     """The same as plain text."""
-    return _plain(rises_table(rises))
+    return plain(rises_table(rises))
 
 
 def history_table(history: Sequence[Mapping[str, object]]) -> FittingTable:
@@ -279,7 +219,8 @@ def short(number: float) -> str:
     return f"{number:.3g}T"
 
 
-def _plain(content: FittingTable) -> str:
+def plain(content: FittingTable) -> str:
+    """A table as plain text."""
     text = StringIO()
     Console(file=text, width=200, color_system=None).print(content)
     return "\n".join(line.rstrip() for line in text.getvalue().splitlines()) + "\n"

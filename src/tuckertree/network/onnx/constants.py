@@ -15,7 +15,7 @@ from tuckertree.network.onnx.files import subgraphs
 if TYPE_CHECKING:
     from onnx import GraphProto, NodeProto, TensorProto
 
-_SAME_NUMBERS = {"Identity", "Cast", "Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze"}
+SAME_NUMBERS = {"Identity", "Cast", "Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze"}
 """Operators that give the numbers of their first input, in another order, shape or type."""
 _DRAWN = {"RandomNormalLike", "RandomUniformLike", "Multinomial", "Bernoulli", "Dropout"}
 """Operators that give other numbers each time."""
@@ -113,7 +113,7 @@ class Constants:
         path, foreign = [name], ""
         while path[-1] in self._producers:
             node = self._producers[path[-1]][1]
-            if node.op_type not in _SAME_NUMBERS or not is_standard(node.domain):
+            if node.op_type not in SAME_NUMBERS or not is_standard(node.domain):
                 foreign = node.op_type
                 break
             path.append(node.input[0])

@@ -185,6 +185,15 @@ def all_nodes(graph: GraphProto | FunctionProto) -> Iterator[NodeProto]:
             yield from all_nodes(inner)
 
 
+def all_graphs(place: GraphProto | FunctionProto) -> Iterator[GraphProto]:
+    """A graph, unless it is a function, and all subgraphs in it."""
+    if hasattr(place, "initializer"):
+        yield place
+    for node in place.node:
+        for inner in subgraphs(node):
+            yield from all_graphs(inner)
+
+
 def subgraphs(node: NodeProto) -> Iterator[GraphProto]:
     """Graphs that a node holds: the branches of an If, the body of a Loop."""
     for attribute in node.attribute:

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from math import prod
 from typing import TYPE_CHECKING
 
 from tuckertree._base.extras import require_extra
 from tuckertree.network.onnx.constants import Constants, is_standard
-from tuckertree.network.onnx.files import all_nodes, all_tensors, subgraphs
+from tuckertree.network.onnx.files import subgraphs
+from tuckertree.network.onnx.parameters import count_parameters
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto, TensorProto
 
-FLOATS = {1: "float32", 10: "float16", 11: "float64"}
-"""Types of weights that can be compressed, by their number in ``TensorProto.DataType``."""
-_COUNTED = {*FLOATS, 16, 17, 18, 19, 20}  # bfloat16 and the 8-bit floats too
-_WRITTEN = ("value_float", "value_floats")
 INPUTS_LISTED = 4
 """Before this version of the format every initializer must be an input too, which no caller may replace."""
 
@@ -71,12 +67,8 @@ class Graph:
 
     @property
     def parameters(self) -> int:
-        """Numbers in all floating-point constants of the file."""
-        places = (self.proto.graph, *self.proto.functions)
-        attributes = (each for place in places for node in all_nodes(place) for each in node.attribute)
-        written = sum(len(a.floats) + (a.name == "value_float") for a in attributes if a.name in _WRITTEN)
-        tensors = (tensor for tensor in all_tensors(self.proto) if tensor.data_type in _COUNTED)
-        return written + sum(prod(tensor.dims) for tensor in tensors)
+        """As :func:`~tuckertree.network.onnx.parameters.count_parameters`."""
+        return count_parameters(self.proto)
 
     def kind(self, name: str) -> int:
         """Type of a value as ``onnx.TensorProto`` numbers it, by inference; 0 where it is not known."""

@@ -16,7 +16,7 @@ from tuckertree.network.onnx.biases import Bias, bias_of
 from tuckertree.network.onnx.constants import Origin
 from tuckertree.network.onnx.elsewhere import Unlisted, count_elsewhere, inner_layers
 from tuckertree.network.onnx.files import OnnxFile
-from tuckertree.network.onnx.graph import FLOATS, Graph
+from tuckertree.network.onnx.graph import Graph
 from tuckertree.network.onnx.inputs import Feed
 from tuckertree.network.onnx.nodes import (
     PRODUCTS,
@@ -31,6 +31,7 @@ from tuckertree.network.onnx.nodes import (
     spec_of,
     weight_place,
 )
+from tuckertree.network.onnx.parameters import FLOATS
 from tuckertree.network.onnx.runtime import constant_of, shapes_of
 from tuckertree.planning import DEPTHWISE, Inventory, Layer
 
@@ -82,9 +83,9 @@ class OnnxInventory:
 def take_onnx_inventory(file: OnnxFile, graph: Graph, feed: Feed) -> OnnxInventory:
     """List the convolutions and matrix products of a model by running it once on an example input.
 
-    Parameters are all floating-point constants of the file, statistics of BatchNormalization included; MACs those
-    of convolutions and matrix products outside subgraphs and functions. Those with no constant weight are
-    counted in the notes.
+    Parameters are all floating-point constants of the file, statistics of BatchNormalization included, and those
+    that were quantized, but no scales; MACs those of convolutions and matrix products outside subgraphs and
+    functions. Those with no constant weight are counted in the notes.
 
     Raises
     ------

@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from tuckertree._base.extras import require_extra
 from tuckertree.core.layers import Chain, LayerSpec, Stage, weight_of
 from tuckertree.network.onnx.constants import set_value, value_of
-from tuckertree.network.onnx.graph import FLOATS, INPUTS_LISTED, Graph, used_values
+from tuckertree.network.onnx.graph import INPUTS_LISTED, Graph, used_values
 from tuckertree.network.onnx.layers import OnnxLayer
 from tuckertree.network.onnx.module import OnnxModule
 from tuckertree.network.onnx.nodes import attributes_of, auto_pad_of, is_row_major
+from tuckertree.network.onnx.parameters import FLOATS
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto, TensorProto

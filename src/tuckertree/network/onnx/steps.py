@@ -14,10 +14,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from tuckertree.network.onnx.constants import is_standard
 from tuckertree.network.onnx.fallback import NodeSession, captured_values
 from tuckertree.network.onnx.files import OnnxFile, subgraphs
-from tuckertree.network.onnx.graph import FLOATS, Graph
+from tuckertree.network.onnx.graph import Graph
 from tuckertree.network.onnx.layers import OnnxLayer, layer_module
 from tuckertree.network.onnx.nodes import attributes_of, auto_pad_of
 from tuckertree.network.onnx.operators import Function, Operation, function_of
+from tuckertree.network.onnx.parameters import FLOATS
 
 if TYPE_CHECKING:
     from onnx import NodeProto

@@ -80,7 +80,9 @@ def bench(
     print_table(bench_table(rows))
     stdout.print(
         "ms: one run, the least in each group of five, median over the groups; faster, fewer MACs: against the first "
-        "network; realised: the first of them over the second; memory: peak of a process of its own, above its packages",
+        "network; realised: the first of them over the second; size: of an ONNX file, or a "
+        "folder's file of weights; of other networks, and folders run as measured, of parameters and buffers; memory: peak "
+        "of a process of its own, above its packages",
         soft_wrap=True,
         highlight=False,
     )

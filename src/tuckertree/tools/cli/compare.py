@@ -15,6 +15,7 @@ from tuckertree.tools.cli.options import (
     AsJson,
     BuiltBy,
     Channels,
+    DataImages,
     InputSize,
     Mean,
     Scale,
@@ -25,6 +26,7 @@ from tuckertree.tools.cli.options import (
     parse_size,
     refuse_options,
 )
+from tuckertree.tools.cli.untrained import warn_if_untrained
 
 
 @command
@@ -46,9 +48,7 @@ def compare(
         str, typer.Option(help="With commas: shares of the network, 0.4, or factors, 2.5x.")
     ] = "1.5x,2.5x,4x",
     by: Annotated[str, typer.Option(help="What the budgets are of: macs or params.")] = "macs",
-    data_images: Annotated[
-        int | None, typer.Option(help="Look at this many images of --data; all.", min=1)
-    ] = None,
+    data_images: DataImages = None,
     calibration: Annotated[
         str | None,
         typer.Option(help="Unlabelled images that every method is given: folder, .parquet file or demo."),
@@ -65,7 +65,9 @@ def compare(
     seed: Annotated[int, typer.Option(help="Of what is drawn by chance.", min=0)] = 0,
     runtime: Annotated[
         str | None,
-        typer.Option(help="Time each network too, in turns with the original: onnxruntime, openvino, torch."),
+        typer.Option(
+            help="Time each network too, in turns with the original: onnxruntime, openvino, torch, torch-compile."
+        ),
     ] = None,
     threads: Annotated[
         int | None, typer.Option(help="With --runtime: threads a run may use. [1]", min=1)
@@ -127,6 +129,7 @@ def compare(
         input_size=parse_size(input_size),
         preprocessing=chosen_preprocessing(**images_as),
     )
+    warn_if_untrained(model, weights)
     found = carry_out(
         task,
         methods.split(","),

@@ -31,6 +31,7 @@ from tuckertree.tools.cli.options import (
 )
 from tuckertree.tools.cli.results import end_if_interrupted, show, show_plan
 from tuckertree.tools.cli.rules import rule_of
+from tuckertree.tools.cli.untrained import warn_if_untrained
 
 
 @command
@@ -214,6 +215,8 @@ def compress(
         input_size=input_size,
         input_values=input_values,
     )
+    if latency is None or calibration or data:  # not of times alone
+        warn_if_untrained(model, weights)
     if isinstance(network, OnnxNetwork) and output is not None:
         network.check_output(output, overwrite=overwrite)
     count = calibration_images or (1024 if opened else 128) * (2 if agreement and data is None else 1)

@@ -11,6 +11,7 @@ from tuckertree.tools.cli.options import (
     AsJson,
     BuiltBy,
     Channels,
+    DataImages,
     Device,
     InputSize,
     Mean,
@@ -26,6 +27,7 @@ from tuckertree.tools.cli.options import (
     prepared,
     refuse_torch_options,
 )
+from tuckertree.tools.cli.untrained import warn_if_untrained
 
 if TYPE_CHECKING:
     from torch import nn
@@ -41,7 +43,7 @@ def evaluate(
     split: Annotated[
         str | None, typer.Option(help="Part of the data; by default test or validation.")
     ] = None,
-    limit: Annotated[int | None, typer.Option(help="Look at this many images only.", min=1)] = None,
+    data_images: DataImages = None,
     batch_size: Annotated[int, typer.Option(help="Images at a time.", min=1)] = 128,
     weights: Weights = None,
     architecture: BuiltBy = None,
@@ -74,7 +76,7 @@ def evaluate(
         fused, int8 = fused_lines({}, no_fused=no_fused), None
         refuse_torch_options(weights, architecture, device)
         given = Preprocessing((1, 1), **chosen_preprocessing(**images_as))
-        images = open_onnx_images(model, data, given, input_size=size, split=split, limit=limit)
+        images = open_onnx_images(model, data, given, input_size=size, split=split, limit=data_images)
         network = SessionModule(model)
         parts = images.batches(network.batch or batch_size)
         inventory = OnnxNetwork(model, input_size=size).inventory()
@@ -88,10 +90,11 @@ def evaluate(
             device=device,
             fused=not no_fused,
         )
+        warn_if_untrained(model, weights)
         fused = fused_lines({model: opened.plan}, no_fused=no_fused, int8={model: opened.int8})
         opened = prepared(opened, **images_as)
         network = opened.model
-        images = open_images(data, opened.preprocessing, split=split, limit=limit)
+        images = open_images(data, opened.preprocessing, split=split, limit=data_images)
         parts = batches(images, batch_size)
         parameters, macs = count_parameters(network), count_macs(network, opened.example)
         int8 = opened.int8

@@ -18,6 +18,7 @@ from tuckertree.tools.cli.options import (
     Calibration,
     CalibrationImages,
     Channels,
+    DataImages,
     InputSize,
     Mean,
     NoFused,
@@ -31,6 +32,7 @@ from tuckertree.tools.cli.options import (
     prepared,
     refuse_options,
 )
+from tuckertree.tools.cli.untrained import warn_if_untrained
 
 if TYPE_CHECKING:
     from tuckertree.io.export import Exported
@@ -69,7 +71,7 @@ def export(
     data: Annotated[
         str | None, typer.Option(help="Labelled images to measure the accuracy of model and ONNX file on.")
     ] = None,
-    limit: Annotated[int | None, typer.Option(help="Look at this many of them only.", min=1)] = None,
+    data_images: DataImages = None,
     tolerance: Annotated[
         float | None,
         typer.Option(
@@ -122,7 +124,7 @@ def export(
     if calibration is None:
         refuse_options("belongs to --calibration", calibration_images=calibration_images)
     if data is None:
-        refuse_options("belongs to --data", limit=limit)
+        refuse_options("belongs to --data", data_images=data_images)
     if tolerance is not None and not tolerance >= 0:
         raise UsageError(f"--tolerance is 0 or more, not {tolerance:g}")
     runtime = None if contract is None else get_runtime(contract, threads=threads)
@@ -136,6 +138,7 @@ def export(
         input_size=parse_size(input_size),
         fused=contract is None and not no_fused,
     )
+    warn_if_untrained(model, weights)
     int8 = None if quantize else opened.int8
     fused = []
     if contract is None:
@@ -153,7 +156,7 @@ def export(
         network, layers = contraction.model, contraction.layers
     images = calibration_images_of(calibration, opened, calibration_images or 256)
     batches = None if images is None else (x for x, _ in batches_of(images, 32))
-    labelled = None if data is None else open_images(data, opened.preprocessing, limit=limit)
+    labelled = None if data is None else open_images(data, opened.preprocessing, limit=data_images)
     if int8 is not None:
         written = export_int8(int8, network, output, opened.example, tolerance=tolerance, overwrite=overwrite)
     else:

@@ -23,6 +23,7 @@ from tuckertree.tools.cli.options import (
     Scale,
     Std,
     Teacher,
+    is_onnx,
     parse_size,
     prepared,
     refuse_options,
@@ -72,6 +73,10 @@ def finetune(
     from tuckertree.tools.training import Settings, default_finetune_lr
     from tuckertree.tools.training import finetune as run
 
+    if is_onnx(folder):
+        raise UsageError(
+            f"{folder} is an ONNX file, which cannot be trained; `tuckertree compress --tune 5min` tunes one as it is made"
+        )
     check_output(output, overwrite=overwrite)
     folder = local_folder(folder)
     config, known_report = read_config(folder), read_report(folder)
@@ -137,14 +142,13 @@ def original_network(
     size: Sizes,
 ) -> nn.Module | None:
     """The original network, or None if nobody says what its weights are."""
-    from tuckertree.tools.models import names_a_scheme
-    from tuckertree.tools.opening import open_model
+    from tuckertree.tools.opening import is_untrained, open_model
 
     if name is None and weights is None:
         return None
     source = name or architecture
     if source is None:
         raise UsageError("the folder does not name its architecture; give the original by --teacher too")
-    if weights is None and names_a_scheme(str(source)) and str(source) != "demo":
+    if is_untrained(source, weights):
         raise UsageError(f"{source} has random weights; give those of the original by --teacher-weights")
     return open_model(source, weights=weights, input_size=size).model

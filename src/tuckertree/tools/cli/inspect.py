@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -25,13 +26,17 @@ from tuckertree.tools.cli.options import (
     Std,
     Weights,
     images_of,
+    is_onnx,
     open_network,
     refuse_options,
 )
+from tuckertree.tools.cli.untrained import warn_if_untrained
 
 if TYPE_CHECKING:
+    from tuckertree._base.names import TrustedName
     from tuckertree.compression import Sensitivity
     from tuckertree.core.decomposition import Spectra
+    from tuckertree.io.report.drawing import Offered
     from tuckertree.planning import Inventory, Plan, TradeOff
 
 
@@ -54,7 +59,9 @@ def inspect(
     spectra: Annotated[
         bool,
         typer.Option(
-            "--spectra", help="Draw the singular values of each layer, with the ranks of some energies."
+            "--spectra",
+            help="Draw the singular values of each layer, with the ranks of some energies; of what compress made also the "
+            "errors at the ranks on offer of methods without spectra.",
         ),
     ] = False,
     by: Annotated[
@@ -98,6 +105,8 @@ def inspect(
         input_size=input_size,
         input_values=input_values,
     )
+    if curve or sensitivity or spectra:
+        warn_if_untrained(model, weights)
     count = calibration_images or (128 if sensitivity else 256)
     images = images_of(calibration, model, opened, count, input_size, **images_as)
     where = ""
@@ -106,6 +115,13 @@ def inspect(
         named = inputs if isinstance(inputs, dict) else {"": inputs}
         shape = ", ".join(f"{name} {'x'.join(map(str, x.shape))}".strip() for name, x in named.items())
         where = f" at input {shape}"
+    if opened and opened.plan and not as_json:
+        stdout.print(
+            f"{model} is compressed already: shown are its layers multiplied out, as compress takes them"
+            f"{'' if curve or sensitivity or spectra else ', with the method and ranks that they are saved in'}",
+            soft_wrap=True,
+            highlight=False,
+        )
     if curve:
         _show_curve(trade_off_curve(network, by=by or "params", calibration=images), as_json=as_json)
         return
@@ -116,7 +132,8 @@ def inspect(
     with network.opened(None):
         inventory = network.probed(network.inventory(), Options())
         if spectra:
-            _show_spectra(survey(network.module, inventory, Options()), as_json=as_json)
+            found = survey(network.module, inventory, Options())
+            _show_spectra(found, _offered(model), as_json=as_json)
             return
     _show_inventory(inventory, where, opened.plan if opened else None, as_json=as_json)
 
@@ -130,20 +147,44 @@ def _show_curve(points: Sequence[TradeOff], *, as_json: bool) -> None:
         print_table(curve_table(points))
 
 
-def _show_spectra(found: Mapping[str, Spectra], *, as_json: bool) -> None:
+def _offered(model: TrustedName) -> Offered:
+    """What is kept of the layers of a saved folder or a compressed ONNX file whose methods have no spectra."""
+    from tuckertree.io import local_folder
+    from tuckertree.network.onnx.files import read_onnx
+    from tuckertree.tools.html_report.reading import open_folder, open_record
+    from tuckertree.tools.opening import names_a_folder
+
+    if is_onnx(model):
+        saved = open_record(Path(model), read_onnx(model).proto)
+    else:
+        saved = open_folder(local_folder(model)) if names_a_folder(model) else None
+    if saved is None or saved.known.survey is None:
+        return {}
+    known = saved.known.survey.known(saved.plan).values()
+    return {layer.name: (layer, record.offered) for layer, record in known if record.offered is not None}
+
+
+def _show_spectra(found: Mapping[str, Spectra], offered: Offered, *, as_json: bool) -> None:
     from tuckertree.io.report import spectra_table
 
     if as_json:
-        rows = {
+        rows: dict[str, dict[str, object]] = {
             name: {str(cut): bond.squared.clamp(min=0).sqrt().tolist() for cut, bond in spectra.bonds.items()}
             for name, spectra in found.items()
         }
+        for name, (layer, tried) in offered.items():
+            rows.setdefault(name, {})[layer.method] = {**asdict(tried), "chosen": layer.ranks[0]}
         print_json(rows)
         return
-    print_table(spectra_table(found))
+    print_table(spectra_table(found, offered))
     stdout.print(
         "singular values against the largest; right of them the ranks that keep such a share of energy"
     )
+    if offered:
+        methods = " and ".join(sorted({layer.method for layer, _ in offered.values()}))
+        stdout.print(
+            Text(f"{methods}: the chosen rank, those on offer, and the errors at them"), soft_wrap=True
+        )
 
 
 def _show_sensitivity(found: Sensitivity, source: str, *, as_json: bool) -> None:
@@ -162,13 +203,15 @@ def _show_sensitivity(found: Sensitivity, source: str, *, as_json: bool) -> None
 def _show_inventory(inventory: Inventory, where: str, plan: Plan | None, *, as_json: bool) -> None:
     from tuckertree.io.report import inventory_table, short
 
-    precisions = None
-    if plan is not None and plan.in_fp32 is not None:
-        precisions = {layer.name: layer.precision for layer in plan.layers}
     if as_json:
-        print_json({**asdict(inventory), **({} if precisions is None else {"precisions": precisions})})
+        print_json({**asdict(inventory), **({} if plan is None else {"plan": plan.to_json()})})
         return
-    print_table(inventory_table(inventory, precisions))
+    print_table(inventory_table(inventory, plan))
     for note in inventory.notes:
         stdout.print(Text(printable(f"note: {note}")), soft_wrap=True)
     stdout.print(f"{short(inventory.parameters)} parameters, {short(inventory.macs)} MACs{where}")
+    if plan is not None:
+        stdout.print(
+            f"as saved: {short(plan.parameters[1])} parameters, {short(plan.macs[1])} MACs; `tuckertree report` shows all of it",
+            soft_wrap=True,
+        )

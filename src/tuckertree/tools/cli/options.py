@@ -76,6 +76,10 @@ Calibration = Annotated[
 CalibrationImages = Annotated[
     int | None, typer.Option(help="Look at this many calibration images. [256]", min=1)
 ]
+DataImages = Annotated[
+    int | None,
+    typer.Option("--data-images", "--limit", help="Look at this many images of --data; all.", min=1),
+]
 BuiltBy = Annotated[
     TrustedName | None,
     typer.Option(
@@ -129,9 +133,9 @@ def chosen_preprocessing(
     return {**triples, **{name: value for name, value in others.items() if value is not None}}
 
 
-def is_onnx(model: str) -> bool:
+def is_onnx(model: str | Path) -> bool:
     """Whether MODEL is an ONNX file, which is compressed as it is."""
-    return model.lower().endswith(".onnx")
+    return str(model).lower().endswith(".onnx")
 
 
 def open_network(

@@ -32,9 +32,9 @@ def push(
 
     Every command takes it from there as hf-hub:OWNER/NAME. It needs a login by `hf auth login`, or HF_TOKEN.
     """
-    from tuckertree.io import push_folder
+    from tuckertree.io import push_to_hub
 
-    pushed = push_folder(
+    pushed = push_to_hub(
         folder,
         name,
         private=private,

@@ -9,6 +9,7 @@ import typer
 
 from tuckertree.tools.cli.app import command, print_json, stdout
 from tuckertree.tools.cli.options import AsJson, Device, Overwrite
+from tuckertree.tools.cli.training_options import NAMED
 
 
 @command
@@ -31,7 +32,9 @@ def reproduce(
         Path | None, typer.Option("--output", "-o", help="Folder to save to; by default out/ and its name.")
     ] = None,
     epochs: Annotated[int | None, typer.Option(help="Train so many epochs in each stage.")] = None,
-    limit_train: Annotated[int | None, typer.Option(help="Train on at most so many images.")] = None,
+    limit_train: Annotated[
+        int | None, typer.Option(*NAMED["limit_train"], help="Train on at most so many images of --data.")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the training.")] = None,
     changes: Annotated[
         list[str] | None, typer.Option("--set", help="Change a key: training.lr=0.05; may be repeated.")

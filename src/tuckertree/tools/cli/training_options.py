@@ -35,6 +35,8 @@ CheckpointSteps = Annotated[
 Test = Annotated[bool, typer.Option("--test", help="Measure the test split once, at the end.")]
 
 _NOT_OFFERED = ("momentum", "distill", "temperature", "strategy", "balance_factors", "admm_rho", "admm_every")
+NAMED = {"limit_train": ("--data-images", "--limit-train")}
+"""Options of settings that are not named as these."""
 
 
 def takes_settings(*more: str, **defaults: object) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -57,7 +59,7 @@ def takes_settings(*more: str, **defaults: object) -> Callable[[Callable[..., No
         text = re.sub(r" \(:func:.*?\)|`", "", " ".join(described.get(name, "").split()))
         default = defaults.get(name, getattr(Settings, name, None))
         kind = kinds[name] | None if default is None else kinds[name]
-        offered: object = Annotated[kind, typer.Option(help=text)]
+        offered: object = Annotated[kind, typer.Option(*NAMED.get(name, ()), help=text)]
         return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=offered)
 
     def decorated(command: Callable[..., None]) -> Callable[..., None]:

@@ -23,6 +23,7 @@ from tuckertree.tools.cli.options import (
     Std,
     Teacher,
     calibration_images_of,
+    is_onnx,
     parse_size,
     prepared,
 )
@@ -35,14 +36,20 @@ def tune(
     folder: Annotated[
         Path, typer.Argument(metavar="DIR", help="A folder saved by compress, or hf-hub:owner/name.")
     ],
-    data: Annotated[str, typer.Option("--images", help="Unlabelled images: folder, .parquet file or demo.")],
+    calibration: Annotated[
+        str,
+        typer.Option("--calibration", "--images", help="Unlabelled images: folder, .parquet file or demo."),
+    ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to save to.")],
     minutes: Annotated[float | None, typer.Option(help="How long. [5]")] = None,
     steps: Annotated[
         int | None,
         typer.Option(help="How many steps instead; with the seed they give the same again.", min=1),
     ] = None,
-    limit: Annotated[int, typer.Option(help="Look at this many images.", min=1)] = 1024,
+    calibration_images: Annotated[
+        int,
+        typer.Option("--calibration-images", "--limit", help="Look at this many calibration images.", min=1),
+    ] = 1024,
     batch_size: Annotated[
         int | None, typer.Option(help="Images in a step. [64, of large ones 16]", min=1)
     ] = None,
@@ -71,6 +78,10 @@ def tune(
     from tuckertree.io import check_output, local_folder, read_config, read_report
     from tuckertree.tools.opening import open_model
 
+    if is_onnx(folder):
+        raise UsageError(
+            f"{folder} is an ONNX file, which is tuned as it is made: `tuckertree compress --tune 5min`"
+        )
     check_output(output, overwrite=overwrite or resume)
     folder = local_folder(folder)
     config = read_config(folder)
@@ -81,7 +92,7 @@ def tune(
     original = original_network(teacher, teacher_weights, source, sizes)
     if original is None:
         raise UsageError("give the weights of the original network by --weights, or the network by --teacher")
-    images = calibration_images_of(data, opened, limit)
+    images = calibration_images_of(calibration, opened, calibration_images)
     assert images is not None
     known = read_report(folder)
     seconds = known.get("seconds")

@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 
 from tuckertree._base.errors import TuckertreeError, UsageError
 from tuckertree._base.extras import require_extra
+from tuckertree._base.names import warn_of_namesake
 from tuckertree.tools.data.cifar import cifar_splits
 from tuckertree.tools.data.folder import folder_splits
 from tuckertree.tools.data.hub import HUB, hub_splits
@@ -20,7 +21,7 @@ from tuckertree.tools.data.parquet import parquet_file_splits, parquet_folder_sp
 from tuckertree.tools.data.preprocessing import Preprocessing
 from tuckertree.tools.data.records import Records, Splits
 from tuckertree.tools.data.sample import sample_splits
-from tuckertree.tools.data.splits import canonical, choose_split
+from tuckertree.tools.data.splits import SAMPLE, canonical, choose_split
 
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 """What is decoded; Pillow knows formats, such as EPS, for which it starts other programs on the file."""
@@ -232,7 +233,8 @@ def _batch(images: ImageSet, numbers: range) -> tuple[Tensor, Tensor]:
 
 
 def _splits(source: str | Path) -> Splits:
-    if source == "demo":
+    if source == SAMPLE:
+        warn_of_namesake(SAMPLE)
         return sample_splits()
     if str(source).startswith(HUB):
         return hub_splits(str(source))
@@ -240,7 +242,7 @@ def _splits(source: str | Path) -> Splits:
     if path.is_dir():
         return parquet_folder_splits(path) or cifar_splits(path) or folder_splits(path)
     if not path.exists():
-        raise TuckertreeError(f"{path}: no such file or folder; give a path of images, or 'demo'")
+        raise TuckertreeError(f"{path}: no such file or folder; give a path of images, or {SAMPLE!r}")
     if path.suffix != ".parquet":
         raise TuckertreeError(f"{path}: not a parquet file; give one, or a folder of images")
     return parquet_file_splits(path)

@@ -9,6 +9,9 @@ from tuckertree._base.errors import UsageError
 _Name = TypeVar("_Name", bound=str | None)
 _Split = TypeVar("_Split")
 
+SAMPLE = "demo"
+"""The name of the packaged images."""
+
 ALIASES = {"test": "test", "validation": "val", "valid": "val", "val": "val", "train": "train"}
 """The names a split goes by, and the one name for each that is used here."""
 
@@ -53,6 +56,8 @@ def halves(available: int, count: int | None) -> tuple[Sequence[int], Sequence[i
 
 def is_same_place(one: str, other: str) -> bool:
     """Whether two names of images stand for the same, as ``images`` and ``./images/`` do."""
+    if SAMPLE in (one, other):
+        return one == other
     return one == other or (Path(one).exists() and Path(one).resolve() == Path(other).resolve())
 
 

@@ -89,7 +89,7 @@ class Strip:
 
 @dataclass(frozen=True)
 class Ranks:
-    """Spectra of layers with ranks that can be moved, and what they cost and lose."""
+    """Spectra of layers, or errors at ranks on offer, with ranks that can be moved, and what they cost and lose."""
 
     caption: str
     error: str

@@ -9,6 +9,7 @@ from tuckertree.io.report.tables import kernel_text
 from tuckertree.io.report.verdict import bounds_hold, is_weighted
 from tuckertree.planning import DENSE, LayerPlan, SurveyRecord
 from tuckertree.planning.channels import CHANNELS
+from tuckertree.planning.survey_record import LayerRecord
 from tuckertree.tools.html_report.content import Column, Plot, Ranks, Section, Series, Strip, Table, View
 from tuckertree.tools.html_report.reading import Saved
 
@@ -22,20 +23,16 @@ def layer_sections(saved: Saved) -> Iterator[Section]:
     yield _network(saved)
     if saved.known.survey is not None:
         if surveyed(saved):
-            yield _spectra(saved, saved.known.survey)
+            yield _spectra(saved)
         if saved.known.survey.curve and saved.plan.optimality is not None:
             yield _curve(saved, saved.known.survey)
     yield _decisions(saved)
 
 
-def surveyed(saved: Saved) -> list[LayerPlan]:
-    """The compressed layers with a spectrum for each of their ranks."""
-    found = saved.known.survey.layers if saved.known.survey is not None else {}
-    return [
-        layer
-        for layer in saved.plan.compressed
-        if layer.name in found and len(found[layer.name].bonds) == len(layer.ranks)
-    ]
+def surveyed(saved: Saved) -> list[tuple[LayerPlan, LayerRecord]]:
+    """The compressed layers with a spectrum for each of their ranks, or with ranks that were tried."""
+    survey = saved.known.survey
+    return [] if survey is None else list(survey.known(saved.plan).values())
 
 
 def method_of(layer: LayerPlan) -> str:
@@ -114,7 +111,7 @@ def _note(layer: LayerPlan) -> str:
     return f"{layer.kind} {kernel_text(layer)}, {method_of(layer)}{ranks}{precision}{reason}"
 
 
-def _spectra(saved: Saved, survey: SurveyRecord) -> Section:
+def _spectra(saved: Saved) -> Section:
     layers = [
         {
             "name": layer.name,
@@ -123,9 +120,9 @@ def _spectra(saved: Saved, survey: SurveyRecord) -> Section:
             "parameters": layer.parameters,
             "macs": layer.macs,
             "bound": layer.bound,
-            **asdict(survey.layers[layer.name]),
+            **asdict(record),
         }
-        for layer in surveyed(saved)
+        for layer, record in surveyed(saved)
     ]
     how = (
         f"the metric of the objective ({saved.plan.rule.get('objective')})"
@@ -133,11 +130,18 @@ def _spectra(saved: Saved, survey: SurveyRecord) -> Section:
         else "the metric of the weights"
     )
     totals = {"parameters": saved.plan.parameters, "macs": saved.plan.macs}
-    block = Ranks("Singular values of a layer's matricizations", f"error at most, in {how}", totals, layers)
-    text = (
-        "Move a rank, by its slider or its line in the plot, to see what the layer would cost and lose. The error is the "
-        "bound by the sum of the spectra's tails; between the ranks that are kept it is interpolated."
+    spectra = any(layer["bonds"] for layer in layers)
+    tried = sorted({layer["method"] for layer in layers if layer["offered"]})
+    caption = (
+        "Singular values of a layer's matricizations" if spectra else "Error of a layer at the ranks on offer"
     )
+    caption += ", or its error at the ranks on offer" if spectra and tried else ""
+    text = "Move a rank, by its slider or its line in the plot, to see what the layer would cost and lose."
+    if spectra:
+        text += " The error is the bound by the sum of the spectra's tails; between the ranks that are kept it is interpolated."
+    if tried:
+        text += f" {' and '.join(tried)} {'have' if tried[1:] else 'has'} no spectrum: the error is known at the ranks on offer alone."
+    block = Ranks(caption, f"error at most, in {how}", totals, layers)
     return Section("spectra", "Spectra and ranks", text, [block])
 
 

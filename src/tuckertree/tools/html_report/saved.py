@@ -161,7 +161,7 @@ def _missing(saved: Saved) -> Iterator[str]:
     if known.survey is None or not (known.survey.layers or known.survey.curve):
         yield "Spectra and trade-off curve: none are kept; `tuckertree compress` keeps those that it chose ranks by."
     elif not surveyed(saved):
-        yield "Spectra: no layer has a method whose ranks are those of a spectrum."
+        yield "Spectra: no layer has a method whose ranks are those of a spectrum, or errors at its ranks on offer that are kept."
     if known.sensitivity is None:
         yield "Sensitivity: give `--sensitivity FILE` with what `tuckertree inspect --sensitivity --json` printed."
     if not known.environment:

@@ -6,10 +6,10 @@ from torch import nn
 
 from tuckertree.tools.assets import DEMO_WEIGHTS
 from tuckertree.tools.models.architecture import Architecture
-from tuckertree.tools.models.registry import names_a_scheme, resolve
+from tuckertree.tools.models.registry import advice_for, names_a_scheme, resolve
 from tuckertree.tools.models.weights import load_weights
 
-__all__ = ["Architecture", "build", "load_weights", "names_a_scheme", "resolve"]
+__all__ = ["Architecture", "advice_for", "build", "load_weights", "names_a_scheme", "resolve"]
 
 
 def build(name: str, *, weights: str | Path | None = None) -> nn.Module:

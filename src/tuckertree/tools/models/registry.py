@@ -7,6 +7,7 @@ can lead to is a network of this package, of torchvision or of timm, and nothing
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from difflib import get_close_matches
 from functools import partial
 
 from torch import nn
@@ -44,7 +45,8 @@ _OPTION = re.compile(r"(?P<key>[a-z_]+)=(?P<value>[0-9]{1,7})")
 
 def names_a_scheme(name: str) -> bool:
     """Whether a name begins with one of the known schemes, or is ``demo``."""
-    return name == "demo" or name.partition(":")[0] in _SCHEMES
+    scheme, colon, _ = name.partition(":")
+    return name == "demo" or bool(colon and scheme in _SCHEMES)
 
 
 def resolve(name: str) -> Architecture:
@@ -74,14 +76,18 @@ def resolve(name: str) -> Architecture:
         name = DEMO
     scheme, colon, rest = name.partition(":")
     if not colon or scheme not in _SCHEMES:
-        schemes = ", ".join(f"{known}:" for known in _SCHEMES)
-        meant = " or ".join(repr(f"{scheme}:{name}") for scheme in _SCHEMES if _has(scheme, name))
-        raise UsageError(
-            f"unknown model {name!r}; give 'demo' or a name that begins with {schemes}"
-            + (f", here {meant}" if meant else "")
-        )
+        raise UsageError(f"unknown model {name!r}; {advice_for(name)}")
     model, _, query = rest.partition("?")
     return replace(_SCHEMES[scheme](model, _options(name, query)), name=name)
+
+
+def advice_for(name: str) -> str:
+    """What to give instead of a name that begins with no known scheme."""
+    schemes = ", ".join(f"{known}:" for known in _SCHEMES)
+    scheme, colon, rest = name.partition(":")
+    near = get_close_matches(scheme, _SCHEMES) if colon else [*_SCHEMES]
+    meant = " or ".join(repr(f"{known}:{rest or name}") for known in near if _has(known, rest or name))
+    return f"give 'demo' or a name that begins with {schemes}" + (f", here {meant}" if meant else "")
 
 
 def _has(scheme: str, name: str) -> bool:

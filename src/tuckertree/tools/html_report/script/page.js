@@ -46,13 +46,9 @@ addEventListener("load", () => requestAnimationFrame(() => setTimeout(() => {
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => theme(document.documentElement.dataset.theme));
 addEventListener("beforeprint", () => {
   document.documentElement.classList.add("printed");
-  for (const element of drawings.keys()) {
-    draw(element, true);
-    Plotly.relayout(element, { width: 680 });
-  }
+  for (const element of drawings.keys()) drawNow(element, 680);
 });
 addEventListener("afterprint", () => {
   document.documentElement.classList.remove("printed");
-  for (const element of drawings.keys()) Plotly.relayout(element, { width: null, autosize: true });
   theme(document.documentElement.dataset.theme);
 });

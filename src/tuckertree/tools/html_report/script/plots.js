@@ -38,23 +38,42 @@ function start() {
 }
 
 const drawn = new WeakSet();
-function draw(element, first = false) {
-  if (!first && !drawn.has(element)) return;
+function drawNow(element, width) {
   start();
   drawn.add(element);
   const [traces, look, more] = drawings.get(element)();
-  Plotly.react(element, traces, look, { ...config, ...more });
+  Plotly.react(element, traces, { ...look, width }, { ...config, ...more });
 }
 
-// A plot is drawn when it comes near the screen; what it shows stands in a table behind it.
+// A plot that is drawn already is drawn again with the next frame, once for all that has changed by then.
+const changed = new Set();
+function draw(element) {
+  if (!drawn.has(element)) return;
+  if (!changed.size) requestAnimationFrame(redraw);
+  changed.add(element);
+}
+
+function redraw() {
+  const elements = [...changed];
+  changed.clear();
+  elements.forEach((element) => drawNow(element));
+}
+
+// A plot is drawn when it comes near the screen, those on it first, one at a time, so that each is shown before the next is
+// worked on. What it shows stands in a table behind it.
+const waiting = [];
+const far = ({ boundingClientRect: { top, bottom } }) => Math.max(top - innerHeight, -bottom, 0);
 const seen = new IntersectionObserver((entries) => {
-  for (const entry of entries) {
-    if (entry.isIntersecting) {
-      seen.unobserve(entry.target);
-      draw(entry.target, true);
-    }
-  }
+  const near = entries.filter((entry) => entry.isIntersecting).sort((one, other) => far(one) - far(other));
+  near.forEach((entry) => seen.unobserve(entry.target));
+  if (waiting.push(...near.map((entry) => entry.target)) === near.length) drawWaiting();
 }, { rootMargin: "300px" });
+
+function drawWaiting() {
+  const element = waiting.shift();
+  if (waiting.length) requestAnimationFrame(() => setTimeout(drawWaiting));
+  if (element && !drawn.has(element)) drawNow(element);
+}
 
 function place(caption, drawing) {
   const element = el("div", { class: "plot", role: "img", "aria-label": `${caption}; its numbers are in the table below` });

@@ -1,4 +1,4 @@
-// Spectra, and ranks that can be moved.
+// Spectra, or errors at the ranks on offer, and ranks that can be moved.
 function ranks(block) {
   if (!block.layers.length) return el("figure", {}, el("figcaption", {}, block.caption));
   let layer, at;
@@ -9,6 +9,9 @@ function ranks(block) {
   const details = el("details", { on: { toggle: fill } }, el("summary", {}, "Numbers"), behind);
   const picker = choice("Layer", block.layers.map((one) => one.name), (index) => open(block.layers[index]));
 
+  // What each rank moves along: any rank of a spectrum, of a method without one those on offer.
+  const rows = () => (layer.offered ? [layer.offered] : layer.bonds);
+
   function between(bond, values, rank) {
     const next = bond.ranks.findIndex((each) => each >= rank);
     if (bond.ranks[next] === rank || next < 1) return values[Math.max(next, 0)];
@@ -18,7 +21,7 @@ function ranks(block) {
 
   const power = (stage, chosen) => stage.exponents.reduce((all, exponent, n) => all * chosen[n] ** exponent, 1);
   const cost = (what, chosen) => layer.stages.reduce((all, stage) => all + stage[what] * power(stage, chosen), 0);
-  const bound = (chosen) => Math.min(1, Math.sqrt(layer.bonds.reduce((all, bond, n) => all + between(bond, bond.tails, chosen[n]), 0)));
+  const bound = (chosen) => Math.min(1, Math.sqrt(rows().reduce((all, row, n) => all + between(row, row.tails || row.squared, chosen[n]), 0)));
 
   function tell() {
     const parts = ["parameters", "macs"].map((what) => {
@@ -31,13 +34,23 @@ function ranks(block) {
     told.textContent = `${block.error}: ${written(bound(at), "share")}${planned}; ${parts.join("; ")}`;
   }
 
-  const bondName = (n) => (layer.bonds.length > 1 ? `rank ${n + 1}` : "rank");
+  const rankName = (n) => (rows().length > 1 ? `rank ${n + 1}` : "rank");
+
+  // Places of a slider: the ranks themselves, or their numbers among those on offer.
+  const toPlace = (rank) => (layer.offered ? layer.offered.ranks.indexOf(rank) : rank);
+  const fromPlace = (place) => (layer.offered ? layer.offered.ranks[place] : place);
+
+  function allowed(n, rank) {
+    const { ranks } = rows()[n];
+    if (!layer.offered) return Math.min(Math.max(Math.round(rank) || 1, 1), ranks.at(-1));
+    return ranks.reduce((best, each) => (Math.abs(each - rank) < Math.abs(best - rank) ? each : best));
+  }
 
   function set(n, rank, slide = true) {
-    const most = layer.bonds[n].ranks.at(-1);
-    at[n] = Math.min(Math.max(Math.round(rank) || 1, 1), most);
+    const most = rows()[n].ranks.at(-1);
+    at[n] = allowed(n, rank);
     const [input, value] = sliders.children[n].querySelectorAll("input, output");
-    if (slide) input.value = at[n];
+    if (slide) input.value = toPlace(at[n]);
     input.setAttribute("aria-valuetext", `${at[n]} of ${most}, planned ${layer.ranks[n]}`);
     value.textContent = `${at[n]} of ${most}`;
     tell();
@@ -48,30 +61,34 @@ function ranks(block) {
     layer = one;
     at = [...layer.ranks];
     picker.querySelector("select").selectedIndex = block.layers.indexOf(layer);
-    sliders.replaceChildren(...layer.bonds.map((bond, n) => {
-      const input = el("input", { type: "range", min: 1, max: bond.ranks.at(-1), step: 1, value: at[n], on: { input: () => set(n, Number(input.value), false) } });
-      const control = labelled(bondName(n), input);
+    sliders.replaceChildren(...rows().map((row, n) => {
+      const input = el("input", { type: "range", min: layer.offered ? 0 : 1, max: toPlace(row.ranks.at(-1)), step: 1, value: toPlace(at[n]),
+        on: { input: () => set(n, fromPlace(Number(input.value)), false) } });
+      const control = labelled(rankName(n), input);
       control.append(el("output"));
       return control;
     }));
-    layer.bonds.forEach((_, n) => set(n, at[n]));
+    rows().forEach((_, n) => set(n, at[n]));
     fill();
   }
 
   function drawing() {
     const colours = palette();
-    const made = layer.bonds.map((bond, n) => ({
-      type: "scatter", mode: "lines+markers", name: plain(bondName(n)), x: bond.ranks, y: bond.values.map((value) => Math.max(value, 1e-9)),
-      line: { color: colours[n], dash: dashes[n % dashes.length] }, marker: { size: 4, symbol: symbols[n] },
-      hovertemplate: "rank %{x}: %{y:.3g}<extra>%{fullData.name}</extra>",
+    const made = rows().map((row, n) => ({
+      type: "scatter", mode: "lines+markers", name: plain(rankName(n)), x: row.ranks,
+      y: row.values ? row.values.map((value) => Math.max(value, 1e-9)) : row.squared.map(Math.sqrt),
+      line: { color: colours[n], dash: dashes[n % dashes.length] }, marker: { size: row.values ? 4 : 8, symbol: symbols[n] },
+      hovertemplate: `rank %{x}: %{y:${row.values ? ".3g" : ".3p"}}<extra>%{fullData.name}</extra>`,
     }));
     const shapes = at.map((rank, n) => ({
       type: "line", x0: rank, x1: rank, yref: "paper", y0: 0, y1: 1, editable: true,
       line: { color: colours[n], width: 3, dash: dashes[n % dashes.length] },
     }));
+    const x = axis({ label: "rank" }, { range: [0, Math.max(...rows().map((row) => row.ranks.at(-1))) * 1.03] });
     const lowest = Math.max(1e-4, Math.min(...layer.bonds.flatMap((bond) => bond.values.filter((value) => value > 0))));
-    const x = axis({ label: "rank" }, { range: [0, Math.max(...layer.bonds.map((bond) => bond.ranks.at(-1))) * 1.03] });
-    const y = axis({ label: "singular value over the largest" }, { type: "log", range: [Math.log10(lowest) - 0.1, 0.1] });
+    const y = layer.offered
+      ? axis({ label: "error", kind: "share" }, { rangemode: "tozero" })
+      : axis({ label: "singular value over the largest" }, { type: "log", range: [Math.log10(lowest) - 0.1, 0.1] });
     const look = layout(x, y, { shapes, dragmode: false, showlegend: made.length > 1 });
     setTimeout(listen);
     return [made, look, { edits: { shapePosition: true } }];
@@ -90,9 +107,20 @@ function ranks(block) {
 
   function fill() {
     if (!details.open) return;
+    behind.replaceChildren(table(layer.offered ? triedTable() : spectraTable()));
+  }
+
+  function spectraTable() {
     const columns = [{ label: "bond", kind: "text" }, { label: "rank", kind: "number" }, { label: "singular value", kind: "number" }, { label: "share of the squared norm lost", kind: "share" }];
-    const rows = layer.bonds.flatMap((bond, n) => bond.ranks.map((rank, i) => [bondName(n), rank, bond.values[i], bond.tails[i]]));
-    behind.replaceChildren(table({ caption: `Spectra of ${layer.name}`, columns, rows }));
+    const found = layer.bonds.flatMap((bond, n) => bond.ranks.map((rank, i) => [rankName(n), rank, bond.values[i], bond.tails[i]]));
+    return { caption: `Spectra of ${layer.name}`, columns, rows: found };
+  }
+
+  function triedTable() {
+    const columns = [{ label: "rank", kind: "number" }, { label: "error", kind: "share" }, { label: "parameters", kind: "count" }, { label: "MACs", kind: "count" }];
+    const { ranks, squared } = layer.offered;
+    const found = ranks.map((rank, i) => [rank, Math.sqrt(squared[i]), cost("parameters", [rank]), cost("macs", [rank])]);
+    return { caption: `${layer.name} by ${layer.method}: the ranks on offer`, columns, rows: found };
   }
 
   chosen.addEventListener("layer", (event) => {

@@ -169,10 +169,10 @@ def quantize_network(
     fused, runtime = fuse_as_planned(model, plan), get_runtime(str(plan.rule.get("runtime", "onnxruntime")))
     with TemporaryDirectory(prefix="tuckertree-") as folder:
         path = Path(folder) / QUANTIZED
-        first = _tensors(next(iter(images.part(0, min(len(images), _BATCH)))))
-        count = min(len(images), images_for_int8(first[0]))
-        some = _tensors(next(iter(images.in_batches(count).part(0, count))))
-        size = _write(rebalance_for_int8(fused, to_model(some, fused)), path, example)
+        some = min(len(images), images_for_int8(_tensors(example)[0]))
+        # A batch as it is given: its size may be the only one that the network takes.
+        first = _tensors(next(iter(images.part(0, some))))
+        size = _write(rebalance_for_int8(fused, to_model(first, fused)), path, example)
         images, count = images.in_batches(size or _BATCH), _to_quantize_by(images)
         every: Iterable[Sample] = (_tensors(inputs) for inputs in images.part(0, count))
         held: list[Sample] = [_tensors(inputs) for inputs in images.part(held_out(len(images)), len(images))]

@@ -45,12 +45,8 @@ def main() -> None:
     parser.add_argument("--tune", type=int, help="steps of tuning afterwards")
     parser.add_argument("--output", type=Path, help="folder for detection.json and .md")
     options = parser.parse_args()
-    truth = json.loads((options.coco / "instances.json").read_text(encoding="utf-8"))
-    images = sorted(truth["images"], key=lambda image: int(image["id"]))
-    calibration = torch.from_numpy(
-        np.stack([letterboxed(options.coco / image["file_name"])[0] for image in images[::2]])
-    )
-    rows: list[Row] = [{"budget": 1.0, "objective": "", **scored(options.model, options.coco, images[1::2])}]
+    calibration, images = halves(options.coco)
+    rows: list[Row] = [{"budget": 1.0, "objective": "", **scored(options.model, options.coco, images)}]
     with tempfile.TemporaryDirectory() as folder:
         for share in options.shares:
             for objective in options.objectives:
@@ -76,13 +72,21 @@ def main() -> None:
                         "seconds": round(time.perf_counter() - started, 1),
                         "images": len(calibration),
                         "tuned": None if result.tuning is None else result.tuning.steps,
-                        **scored(small, options.coco, images[1::2]),
+                        **scored(small, options.coco, images),
                     }
                 )
                 print(json.dumps(rows[-1]), flush=True)
                 if options.output:
                     write(rows, options.output)
     print(markdown(rows))
+
+
+def halves(coco: Path, limit: int | None = None) -> tuple[torch.Tensor, list[dict[str, Any]]]:
+    """Every other image as the model takes it, to fit to; and what COCO says of the others, at most so many of each."""
+    truth = json.loads((coco / "instances.json").read_text(encoding="utf-8"))
+    images = sorted(truth["images"], key=lambda image: int(image["id"]))
+    seen, unseen = images[::2][:limit], images[1::2][:limit]
+    return torch.from_numpy(np.stack([letterboxed(coco / x["file_name"])[0] for x in seen])), unseen
 
 
 def letterboxed(path: Path) -> tuple[Array, float]:
@@ -142,6 +146,8 @@ def scored(model: Path, coco: Path, images: list[dict[str, Any]]) -> dict[str, f
                         "score": float(scores[place, kind]),
                     }
                 )
+        if not found:
+            return {"map": 0.0, "ap50": 0.0}
         judged = COCOeval(truth, truth.loadRes(found), "bbox")
         judged.params.imgIds = [image["id"] for image in images]
         judged.evaluate()

@@ -13,12 +13,16 @@ LEGEND, LABEL = 20, 100
 
 @dataclass(frozen=True)
 class Panel:
-    """Points ``(x, y)`` of each line, above 0, from its name; what the axis across says; whether the one upwards is linear."""
+    """Points ``(x, y)`` of each line, above 0, from its name; what the axis across says; whether the one upwards is linear.
+
+    ``upwards`` is what that one says, where it is not the same in all panels of a picture.
+    """
 
     title: str
     lines: Mapping[str, Sequence[tuple[float, float]]]
     across: str
     linear: bool = False
+    upwards: str | None = None
 
 
 def picture(panels: Sequence[Panel], colours: Mapping[str, str], upwards: str, columns: int) -> str:
@@ -36,7 +40,7 @@ def picture(panels: Sequence[Panel], colours: Mapping[str, str], upwards: str, c
     in_row = (columns * WIDE - LEFT) // LABEL
     wide, high = columns * WIDE, rows * HIGH + LEGEND * -(-len(names) // in_row) + 8
     parts = [
-        f'<g transform="translate({number % columns * WIDE},{number // columns * HIGH})">{_panel(panel, colours, upwards)}</g>'
+        f'<g transform="translate({number % columns * WIDE},{number // columns * HIGH})">{_panel(panel, colours, panel.upwards or upwards)}</g>'
         for number, panel in enumerate(panels)
     ]
     for number, name in enumerate(names):

@@ -118,7 +118,7 @@ def on_photographs(
     name: str,
     weights: str,
     folders: Sequence[Path],
-    limit: int | None,  # noqa: ARG001
+    limit: int | None,
     *,
     validation: bool,  # noqa: ARG001
     images: int,  # noqa: ARG001
@@ -126,8 +126,9 @@ def on_photographs(
 ) -> Trained:
     """A network of ImageNet on the 500 photographs, in two folds."""
     known = resolve(name)
-    found = open_images(find("imagenet-like", folders), preprocessing or known.preprocessing, split="test")
-    every = list(batches(found, 50))
+    source = find("imagenet-like", folders)
+    found = open_images(source, preprocessing or known.preprocessing, split="test", limit=limit)
+    every = list(batches(found, min(50, math.ceil(len(found) / 2))))
     halves = every[: len(every) // 2], every[len(every) // 2 :]
     folds = tuple(
         labelled(torch.cat([x for x, _ in seen]), unseen) for seen, unseen in (halves, halves[::-1])
@@ -141,7 +142,7 @@ def on_photographs(
 def super_resolution(
     weights: str,
     folders: Sequence[Path],
-    limit: int | None,  # noqa: ARG001
+    limit: int | None,
     *,
     validation: bool,  # noqa: ARG001
     images: int,  # noqa: ARG001
@@ -155,7 +156,7 @@ def super_resolution(
         split="test",
     )
     crops = torch.stack(list(_crops(photographs)))
-    pictures = [luminance(Image.open(file)) for file in sorted(find("set5", folders).glob("*.png"))]
+    pictures = [luminance(Image.open(file)) for file in sorted(find("set5", folders).glob("*.png"))[:limit]]
     score = partial(psnr, pictures=pictures)
     return Trained(model.eval(), crops[:1], (Fold(crops, score, len(pictures)),))
 
@@ -188,7 +189,7 @@ def open_network(
     Parameters
     ----------
     limit
-        Test images of CIFAR-10; all by default.
+        Images that are scored on; of photographs, which are scored in halves, in all; all by default.
     validation
         Score networks of CIFAR-10 on training images that take no part, for choices.
     images

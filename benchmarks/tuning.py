@@ -65,7 +65,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, nargs="+", default=[], help="folders that are looked in")
     parser.add_argument("--budgets", nargs="+", type=budget, help="factors, such as params=3.8")
     parser.add_argument("--steps", type=int, help="instead of the usual number")
-    parser.add_argument("--limit", type=int, help="test images of CIFAR-10; all by default")
+    parser.add_argument("--limit", type=int, help="images that are scored on; all by default")
     parser.add_argument(
         "--validation", action="store_true", help="score on other training images, for choices"
     )

@@ -44,6 +44,7 @@ GIVEN = {
     "recipe": "{recipe}",
     "name": "no owner",
     "data": "demo",
+    "calibration": "demo",
 }
 OUTPUTS = {"export": "{tmp}/out.onnx", "train": "{tmp}/out.safetensors"}
 BESIDE = {"compress": ["--energy", "0.5"], "demo": ["--energy", "1.5"], "train": ["--epochs", "1"]}
@@ -240,8 +241,10 @@ def test_a_name_from_a_file_is_no_folder_even_where_one_of_this_name_is(trap, mo
     for name in ("demo", "cifar10:resnet20"):
         shutil.copytree(trap.folder, name)
         assert open_model(UntrustedName(name)).plan is None
+        with pytest.warns(UserWarning, match=f"say ./{name}"):
+            assert open_model(TrustedName(name)).plan is None
         with pytest.raises(tt.TuckertreeError, match="into=model"):
-            open_model(TrustedName(name))
+            open_model(TrustedName(f"./{name}"))
     trap.assert_unsprung()
 
 

@@ -13,6 +13,7 @@ from tuckertree.compression.int8 import Fits, Int8Network
 from tuckertree.compression.onnx_output import OnnxOutput
 from tuckertree.io.sizes import Size
 from tuckertree.latency import LatencyTarget
+from tuckertree.measure import ExampleInputs
 from tuckertree.planning import Budget, Inventory, Layer, Options, Plan
 from tuckertree.planning.channels import HiddenChannels
 
@@ -32,6 +33,11 @@ class Network(ABC):
     @abstractmethod
     def module(self) -> nn.Module:
         """The dense network in torch, with gradients; a layer is its submodule of that name."""
+
+    @property
+    @abstractmethod
+    def example(self) -> ExampleInputs:
+        """What :attr:`module` is called with once."""
 
     @property
     def batch(self) -> int | None:

@@ -15,7 +15,7 @@ from tuckertree._base.errors import UsageError
 from tuckertree.calibration import Calibration, CalibrationData, check_images, rebalance_for_int8
 from tuckertree.compression.int8 import Fits, Int8Network, check_positional, quantize_file, quantize_network
 from tuckertree.compression.network import Network
-from tuckertree.compression.onnx_batches import first_sample, onnx_calibration, trial_feeds
+from tuckertree.compression.onnx_batches import FeedBatch, first_sample, onnx_calibration, trial_feeds
 from tuckertree.compression.onnx_output import OnnxOutput
 from tuckertree.io.sizes import Size, size_of
 from tuckertree.latency import LatencyTarget, fuse_as_planned
@@ -30,7 +30,7 @@ from tuckertree.network.onnx.inputs import Array, Feed, Sizes, Values, fixed_bat
 from tuckertree.network.onnx.layers import OnnxInventory, round_as_stored, take_onnx_inventory
 from tuckertree.network.onnx.module import OnnxModule
 from tuckertree.network.onnx.rewriting import rewrite
-from tuckertree.network.onnx.writing import check_onnx_output, data_file
+from tuckertree.network.onnx.writing import check_onnx_output, data_file, written
 from tuckertree.network.probing import check_hidden, check_result, probe
 from tuckertree.network.surgery import is_compressed, to_dense
 from tuckertree.planning import Budget, Inventory, Layer, Options, Plan, check_model, take_inventory
@@ -58,6 +58,11 @@ class TorchNetwork(Network):
     def module(self) -> nn.Module:
         """As :attr:`Network.module`."""
         return self._model
+
+    @property
+    def example(self) -> ExampleInputs:
+        """As :attr:`Network.example`."""
+        return self._inputs
 
     @property
     def input_size(self) -> Size | None:
@@ -182,6 +187,28 @@ class OnnxNetwork(Network):
     def module(self) -> nn.Module:
         """As :attr:`Network.module`."""
         return self._onnx_module()
+
+    def write(self, compressed: nn.Module, path: Path) -> Path:
+        """Write the file with what has changed in a copy of :attr:`module`: chains, weights, numbers of channels.
+
+        Unlike what :func:`~tuckertree.compress` gives, it is not compared with the original.
+
+        Raises
+        ------
+        TuckertreeError
+            If it cannot be written, or would not be a valid model.
+        """
+        layers = self._open(None).layers
+        round_as_stored(layers, compressed)
+        proto = rewrite(self.graph, layers, self._onnx_module(), compressed)
+        with written(path, proto, self.file, overwrite=False):
+            return path
+
+    @property
+    def example(self) -> ExampleInputs:
+        """As :attr:`Network.example`."""
+        self._open(None)
+        return FeedBatch.of(self._example, self.graph)
 
     @property
     def batch(self) -> int | None:

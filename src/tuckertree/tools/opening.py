@@ -112,7 +112,7 @@ def open_model(
         raise UsageError(f"--model belongs to a saved folder; {source} is not one")
     elif str(source).lower().endswith(".onnx"):
         raise UsageError(
-            f"{source} is an ONNX file; inspect, compress, evaluate and bench take those, this command does not"
+            f"{source} is an ONNX file; inspect, compress, compare, evaluate and bench take those, this command does not"
         )
     else:
         if isinstance(source, TrustedName):

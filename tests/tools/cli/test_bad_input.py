@@ -43,7 +43,7 @@ def test_what_the_parser_refuses_is_one_line_too(arguments, message):
     [
         (["export", "demo", "--threads", "2"], "--threads belongs to --contract"),
         (["export", "demo", "--batch", "2"], "--batch belongs to --contract"),
-        (["export", "demo", "--limit", "2"], "--limit belongs to --data"),
+        (["export", "demo", "--data-images", "2"], "--data-images belongs to --data"),
         (["export", "demo", "--calibration-images", "2"], "--calibration-images belongs to --calibration"),
         (["export", "demo", "--tolerance", "nan"], "--tolerance is 0 or more"),
         (["export", "demo", "--tolerance", "-1"], "--tolerance is 0 or more"),

@@ -1,5 +1,6 @@
 """Work for processes of their own, which import it by name."""
 
+import math
 import os
 import time
 from itertools import pairwise
@@ -8,7 +9,8 @@ import torch
 from torch import nn
 
 import tuckertree as tt
-from tuckertree.tools.comparison import Task
+from tuckertree.measure import count_parameters
+from tuckertree.tools.comparison import Fold, Task
 from tuckertree.tools.data import open_calibration, open_images
 from tuckertree.tools.models import resolve
 
@@ -55,7 +57,29 @@ def tiny_task(images=24):
     """It and a few images."""
     known = resolve("demo").preprocessing
     test, fitted = open_images("demo", known, limit=images), open_calibration("demo", known, limit=images)
-    return Task("tiny", tiny(), torch.zeros(1, 3, 32, 32), test, fitted)
+    return Task.on_images("tiny", tiny(), torch.zeros(1, 3, 32, 32), test, fitted)
+
+
+def sharpness(model):
+    """Two numbers of a network, of which more is better."""
+    generator = torch.Generator().manual_seed(1)
+    images = torch.rand(8, 3, 32, 32, generator=generator)
+    error = float((model(images) - tiny()(images)).square().mean())
+    return {"dB": -10 * math.log10(error + 1e-6), "error": -error}
+
+
+def broken(model):
+    """A score that a compressed network does not get."""
+    if count_parameters(model) < count_parameters(tiny()):
+        raise ZeroDivisionError("no boxes")
+    return {"mAP": 50.0}
+
+
+def folded_task(score=sharpness, counts=(3, 1)):
+    """A network and halves of images, with a score function."""
+    images = torch.rand(64, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    folds = [Fold(score, count, part) for count, part in zip(counts, images.split(32), strict=True)]
+    return Task("folded", tiny(), images[:1], folds, "pictures", "noise")
 
 
 class Twice(nn.Module):

@@ -33,8 +33,8 @@ FEWEST = 15
 """So many are told apart where a few layers are all that may change."""
 LEAST = 1 / 64
 """No budget below is tried."""
-LOOKS, BACK = 3, 2
-"""At most so many networks are looked at in the proof, each by so many budgets larger than the one before."""
+BACK = (0, 2, 6)
+"""The proof looks at the network found, and where that fails at one that is so many budgets larger."""
 
 
 class AccuracyNotKeptError(UnreachableTargetError):
@@ -171,8 +171,8 @@ class _Search:
         """The network found, or a larger one, proved on the other images."""
         proofs: list[AccuracyStep] = []
         looked: list[tuple[float, CompressionResult, AccuracyStep]] = []
-        for larger in range(number, min(number + LOOKS * BACK, len(self.shares)), BACK):
-            if larger not in self._held and not self.holds(larger):
+        for larger in (number + back for back in BACK):
+            if larger >= len(self.shares) or (larger not in self._held and not self.holds(larger)):
                 continue
             result = self._result(self._held.pop(larger))
             proofs.append(self._look(result, self.shares[larger], len(proofs) + 1))

@@ -18,20 +18,22 @@ from tuckertree.tools.cli.options import (
     DataImages,
     InputSize,
     Mean,
+    Model,
     Scale,
     Std,
-    TorchModel,
     Weights,
     chosen_preprocessing,
+    is_onnx,
     parse_size,
     refuse_options,
+    refuse_torch_options,
 )
 from tuckertree.tools.cli.untrained import warn_if_untrained
 
 
 @command
 def compare(
-    model: TorchModel,
+    model: Model,
     data: Annotated[
         str,
         typer.Option(help="Images to measure on, labelled or not: folder, .parquet file or demo."),
@@ -106,6 +108,8 @@ def compare(
 
     if calibration is None:
         refuse_options("belongs to --calibration", calibration_images=calibration_images, tune=tune)
+    if is_onnx(model):
+        refuse_torch_options(weights, architecture, "cpu")
     if engine not in ("processes", "ray"):
         raise UsageError(f"--engine is processes or ray, not {engine!r}")
     if engine == "processes":

@@ -3,38 +3,28 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from math import isfinite
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from time import perf_counter
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from tuckertree._base.checkpoints import digest
 from tuckertree._base.errors import TuckertreeError, UnreachableTargetError, UsageError, one_line
 from tuckertree._base.version import __version__
-from tuckertree.calibration import (
-    Calibration,
-    CalibrationData,
-    CalibrationWarning,
-    Length,
-    output_distances,
-    tune_network,
-)
+from tuckertree.calibration import CalibrationWarning, Length, tune_network
 from tuckertree.compression import compress
+from tuckertree.compression.network import Network
+from tuckertree.compression.networks import OnnxNetwork
 from tuckertree.io.report import warnings_of
-from tuckertree.measure import count_macs, count_parameters, evaluate
-from tuckertree.network.surgery import is_compressed, to_dense
-from tuckertree.planning import DENSE, Plan
+from tuckertree.measure import count_macs, count_parameters
+from tuckertree.planning import DENSE, Budget, Plan
 from tuckertree.runtimes import get_runtime
-from tuckertree.tools.bench import bench
-from tuckertree.tools.bench.subjects import of_model
-from tuckertree.tools.comparison.cells import COSTS, PRUNE, Cell, Latency, Method, Outcome, Score, budget_of
+from tuckertree.tools.bench import Subject, bench, of_model, open_subject
+from tuckertree.tools.comparison.cells import COSTS, PRUNE, Cell, Latency, Method, Outcome, budget_of
 from tuckertree.tools.comparison.pruning import prune
-from tuckertree.tools.data import ImageSet, batches
-
-_BATCH = 128
+from tuckertree.tools.comparison.task import Images, Task, network_of
 
 
 @dataclass(frozen=True)
@@ -75,64 +65,37 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Task:
-    """A network and the images that all methods are given.
+class _Made:
+    """A network that a method gave.
 
     Attributes
     ----------
-    name
-        Of the network, as the user knows it.
+    network
+        What it was made of.
     model
-        In evaluation mode, on the CPU.
-    example
-        One input.
-    images
-        What networks are measured on, with labels or without.
-    calibration
-        Unlabelled images, none of them among the others; None where every method has the weights alone.
-    settings
-        More that describes how images become inputs, as JSON data.
+        In torch.
+    used
+        What is scored and timed: the model, or the ONNX file that is written of it.
+    plan
+        What it was made by, where that is a plan.
+    warnings
+        Reasons to doubt it.
     """
 
-    name: str
+    network: Network
     model: nn.Module
-    example: Tensor
-    images: ImageSet
-    calibration: ImageSet | None = None
-    settings: Mapping[str, object] = field(default_factory=dict)
-
-    def describe(self) -> dict[str, object]:
-        """What has to be the same for cells to be comparable, as JSON data."""
-        fitted = self.calibration
-        return {
-            "model": self.name,
-            "network": digest(self.model.state_dict().items()),
-            "input": list(self.example.shape[1:]),
-            "data": self.images.source,
-            "data images": len(self.images),
-            "labelled": self.images.labelled,
-            "calibration": fitted.source if fitted else None,
-            "calibration images": len(fitted) if fitted else 0,
-            **self.settings,
-        }
-
-
-@dataclass(frozen=True)
-class _Made:
-    """A network, what it was made by where that is a plan, and reasons to doubt it."""
-
-    model: nn.Module
+    used: nn.Module | Path
     plan: Plan | None = None
     warnings: tuple[str, ...] = ()
 
 
 def measure_cell(task: Task, cell: Cell, settings: Settings) -> Outcome:
-    """Make the network of a cell, and measure it.
+    """Make the network of a cell, in each fold, and measure it.
 
     Returns
     -------
     Outcome
-        Where the network cannot be made, the reason.
+        Where the network cannot be made or scored, the reason. Sizes and times are those of the first fold's network.
 
     Raises
     ------
@@ -140,10 +103,14 @@ def measure_cell(task: Task, cell: Cell, settings: Settings) -> Outcome:
         If the original network cannot be measured on the images.
     """
     try:
-        with warnings.catch_warnings(record=True) as caught, torch.random.fork_rng(devices=()):
+        with (
+            warnings.catch_warnings(record=True) as caught,
+            torch.random.fork_rng(devices=()),
+            TemporaryDirectory(prefix="tuckertree-") as folder,
+        ):
             warnings.simplefilter("always")
             torch.manual_seed(settings.seed)
-            outcome = _measured(task, cell, settings)
+            outcome = _measured(task, cell, settings, Path(folder))
     except TuckertreeError as error:
         if cell.method is None:
             raise
@@ -152,84 +119,96 @@ def measure_cell(task: Task, cell: Cell, settings: Settings) -> Outcome:
     return outcome.with_warnings(said)
 
 
-def _measured(task: Task, cell: Cell, settings: Settings) -> Outcome:
-    start = perf_counter()
-    made = _Made(task.model) if cell.method is None else _made(task, cell.method, cell.budget, settings)
-    seconds = perf_counter() - start if cell.method else 0.0
-    score, model = _score(made.model, task), made.model
+def _measured(task: Task, cell: Cell, settings: Settings, folder: Path) -> Outcome:
+    method, folds = cell.method, task.folds
+    made: list[_Made] = []
+    used: list[nn.Module | Path] = [task.model] * len(folds)
+    seconds = 0.0
+    if method is not None:
+        start, budget = perf_counter(), budget_of(cell.budget, settings.by)
+        fitted_to: list[Images | None] = [fold.calibration for fold in folds] if method.fitted else [None]
+        made = [_made(task, method, budget, images, folder) for images in fitted_to]
+        seconds = (perf_counter() - start) / len(made)
+        used = [each.used for each in made] * (len(folds) // len(made))
+    score = task.score(used)
     tuned = tuning = None
-    if settings.tune is not None and cell.method and cell.method.fitted:
+    if settings.tune is not None and method is not None and method.fitted:
         start = perf_counter()
-        model = _tuned(made, task, settings)
-        tuning = perf_counter() - start
-        tuned = _score(model, task)
+        pairs = zip(made, folds, strict=True)
+        used = [_tuned(each, fold.calibration, settings, folder) for each, fold in pairs]
+        tuning = (perf_counter() - start) / len(made)
+        tuned = task.score(used)
+    parameters, macs = _sizes(used[0], task)
     return Outcome(
-        method=str(cell.method or DENSE),
+        method=str(method or DENSE),
         budget=cell.budget,
-        parameters=count_parameters(model),
-        macs=count_macs(model, task.example),
+        parameters=parameters,
+        macs=macs,
         score=score,
         tuned=tuned,
         seconds=seconds,
         tuning=tuning,
-        latency=_latency(model, task, settings),
-        warnings=made.warnings,
+        latency=_latency(used[0], task, settings),
+        warnings=tuple(dict.fromkeys(line for each in made for line in each.warnings)),
     )
 
 
-def _made(task: Task, method: Method, share: str, settings: Settings) -> _Made:
+def _made(task: Task, method: Method, budget: Budget, images: Images | None, folder: Path) -> _Made:
     """The network of a method; one that is compressed already is multiplied out first."""
-    budget, model = budget_of(share, settings.by), task.model
-    images: CalibrationData | None = task.calibration if method.fitted else None
+    network = task.network
     if method.name == PRUNE:
-        return _Made(prune(_dense(model), task.example, budget, images))
-    result = compress(model, task.example, budget, methods=method.among, calibration=images, progress=False)
+        fitted = None if images is None else network.images(images)
+        model = prune(network.module, network.example, budget, fitted)
+        return _Made(network, model, _as_used(network, model, folder))
+    result = compress(network, None, budget, methods=method.among, calibration=images, progress=False)
     # That the weights alone do not suffice is what such a method is there to show.
     doubts = (*result.warnings, *warnings_of(result)) if method.fitted else ()
-    return _Made(result.model, result.plan, doubts)
+    return _Made(network, result.model, _as_used(network, result.model, folder), result.plan, doubts)
 
 
-def _dense(model: nn.Module) -> nn.Module:
-    return to_dense(model) if is_compressed(model) else model
-
-
-def _tuned(made: _Made, task: Task, settings: Settings) -> nn.Module:
-    assert task.calibration is not None
+def _tuned(made: _Made, images: Images | None, settings: Settings, folder: Path) -> nn.Module | Path:
+    assert images is not None
     assert settings.tune is not None
-    images = Calibration(task.calibration, example=task.example)
-    length = Length.of(settings.tune)
+    given, length = made.network.images(images), Length.of(settings.tune)
     model, tuning = tune_network(
-        made.model, _dense(task.model), images, length, plan=made.plan, seed=settings.seed
+        made.model, made.network.module, given, length, plan=made.plan, seed=settings.seed
     )
     if tuning.interrupted:
         raise KeyboardInterrupt
+    return _as_used(made.network, model, folder)
+
+
+def _as_used(network: Network, model: nn.Module, folder: Path) -> nn.Module | Path:
+    if isinstance(network, OnnxNetwork):
+        return network.write(model, folder / f"{len(list(folder.iterdir()))}.onnx")
     return model
 
 
-def _score(model: nn.Module, task: Task) -> Score:
-    images, device = task.images, task.example.device
-    if not images.labelled:
-        own = Calibration(images, _BATCH, task.example)
-        (distance,) = output_distances(task.model, [model], own)
-        if not isfinite(distance):
-            raise TuckertreeError("the outputs are not finite")
-        return Score(len(images), distance=distance)
-    found = evaluate(model, batches(images, _BATCH), device=device)
-    low, high = found.top1_interval
-    return Score(found.images, found.top1, low, high)
+def _sizes(used: nn.Module | Path, task: Task) -> tuple[int, int]:
+    """Parameters and MACs."""
+    if isinstance(used, Path):
+        found = network_of(used, task.example).inventory()
+        return found.parameters, found.macs
+    return count_parameters(used), count_macs(used, task.example)
 
 
-def _latency(model: nn.Module, task: Task, settings: Settings) -> Latency | None:
+def _latency(used: nn.Module | Path, task: Task, settings: Settings) -> Latency | None:
     """Of a network in turns with the original."""
     if settings.runtime is None:
         return None
-    shape = (settings.batch, *task.example.shape[1:])
-    inputs = torch.randn(shape, generator=torch.Generator().manual_seed(settings.seed))
-    subjects = [of_model(DENSE, task.model, inputs), of_model("compressed", model, inputs)]
+    subjects = [_subject(DENSE, task.model, task, settings), _subject("compressed", used, task, settings)]
     runtime = get_runtime(settings.runtime, threads=settings.threads)
     found = bench(subjects, [runtime], memory=False)[1]
     ratio = found.time_ratio
     return Latency(found.seconds.median, ratio.median, ratio.low, ratio.high)
+
+
+def _subject(name: str, used: nn.Module | Path, task: Task, settings: Settings) -> Subject:
+    size = tuple(task.example.shape[1:])
+    if isinstance(used, Path):
+        return open_subject(used, batch=settings.batch, input_size=size)
+    generator = torch.Generator().manual_seed(settings.seed)
+    return of_model(name, used, torch.randn((settings.batch, *size), generator=generator))
 
 
 def described(task: Task, settings: Settings) -> dict[str, object]:

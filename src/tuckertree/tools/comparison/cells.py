@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Self
 
 from tuckertree._base.errors import UsageError
 from tuckertree.core.layers import known_methods
+from tuckertree.measure.accuracy import share_interval
 from tuckertree.planning import DENSE, Budget
 from tuckertree.planning.channels import CHANNELS, DEFAULT_METHODS
 
@@ -159,16 +160,26 @@ def budget_of(share: str, by: str) -> Budget:
 
 @dataclass(frozen=True)
 class Score:
-    """How well a network does on the test images.
+    """How good a network is on images that no network was fitted to.
 
     Attributes
     ----------
     images
         Their number.
     top1, low, high
-        Top-1 in percent and Wilson's 95 % interval of it; None where the images have no labels.
+        Top-1 in percent and Wilson's 95 % interval of it, where that is what networks are scored by.
     distance
-        Relative distance of the outputs from the original's, where they have none.
+        Relative distance of the outputs from the original's, likewise.
+    others
+        Numbers of a score function, likewise, by their names; of each more is better, and the first counts.
+
+    Examples
+    --------
+    >>> from tuckertree.tools.comparison import Score
+    >>> print(Score.of({"mAP": 31.6, "AP50": 47.5}, 70))
+    31.60 / 47.50
+    >>> print(Score.of({"top1": 90.0}, 1000))
+    90.00 (88.0 to 91.7)
     """
 
     images: int
@@ -176,12 +187,36 @@ class Score:
     low: float | None = None
     high: float | None = None
     distance: float | None = None
+    others: Mapping[str, float] = field(default_factory=dict)
 
-    def text(self) -> str:
+    @classmethod
+    def of(cls, numbers: Mapping[str, float], images: int) -> Self:
+        """Make a score of named numbers: ``top1``, ``distance``, or others."""
+        if "top1" in numbers:
+            low, high = share_interval(numbers["top1"], images)
+            return cls(images, numbers["top1"], low, high)
+        if "distance" in numbers:
+            return cls(images, distance=numbers["distance"])
+        return cls(images, others=dict(numbers))
+
+    @property
+    def numbers(self) -> Mapping[str, float]:
+        """By their names, that which networks are compared by first."""
+        if self.top1 is not None:
+            return {"top-1": self.top1}
+        return {"distance": self.distance} if self.distance is not None else self.others
+
+    @property
+    def name(self) -> str:
+        """What the numbers are."""
+        return " / ".join(self.numbers)
+
+    def __str__(self) -> str:
         """For people."""
-        if self.top1 is None:
-            return f"{self.distance:.4f}"
-        return f"{self.top1:.2f} ({self.low:.1f} to {self.high:.1f})"
+        if self.top1 is not None:
+            return f"{self.top1:.2f} ({self.low:.1f} to {self.high:.1f})"
+        digits = 2 if self.distance is None else 4
+        return " / ".join(f"{value:.{digits}f}" for value in self.numbers.values())
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,12 @@ import torch
 
 from tuckertree._base.errors import TuckertreeError, UsageError
 from tuckertree._base.progress import duration, progress_bar, say
-from tuckertree.tools.comparison.cell import Settings, Task, described, measure_cell
+from tuckertree.tools.comparison.cell import Settings, described, measure_cell
 from tuckertree.tools.comparison.cells import ORIGINAL, Cell, Outcome, cells_of
 from tuckertree.tools.comparison.folder import ResultsFolder, open_results
-from tuckertree.tools.comparison.page import comparison_page
+from tuckertree.tools.comparison.page import DISTANCE, comparison_page
 from tuckertree.tools.comparison.processes import Broken, in_processes
+from tuckertree.tools.comparison.task import Task
 
 Mapper = Callable[[Callable[[Cell], Outcome], Sequence[Cell]], Iterator[tuple[Cell, Outcome | Broken]]]
 """Calls a function for each of some cells, anywhere, and gives what it returned as it comes; or why it did not return."""
@@ -48,17 +49,15 @@ class Comparison:
     def lines(self) -> list[str]:
         """What there is to say beside the table."""
         known = self.settings
-        named = f"{known['data images']} of {known['data']}"
-        labelled = (
-            f"top-1 in percent on {named}, with Wilson's 95 % interval"
-            if known["labelled"]
-            else f"relative distance of the outputs from the original's on {named}, which has no labels"
-        )
+        score = self.outcomes[0].score
+        name = score.name if score else ""
+        what = {"top-1": "top-1 in percent", "distance": DISTANCE}.get(name, name)
+        interval = ", with Wilson's 95 % interval" if name == "top-1" else ""
         fitted = (
             f"{known['calibration images']} of {known['calibration']}" if known["calibration"] else "none"
         )
         return [
-            f"measured    {labelled}",
+            f"measured    {what} on {known['data images']} of {known['data']}{interval}",
             f"images      {fitted}, to fit to",
             f"saved       {self.path}",
         ]
@@ -126,7 +125,7 @@ def compare(
         raise UsageError("times are measured one at a time: one job" if jobs > 1 else "jobs are one or more")
     opened = _opened(task, settings)
     unfit = next((cell.method for cell in wanted if cell.method and cell.method.fitted), None)
-    if opened.calibration is None and unfit is not None:
+    if not opened.is_fitted and unfit is not None:
         raise UsageError(
             f"the method {unfit} is given unlabelled images: give calibration too, or name {unfit}:weights"
         )
@@ -199,4 +198,4 @@ def _said(cell: Cell, outcome: Outcome) -> str:
     if outcome.failed or outcome.score is None:
         return f"{cell} failed: {outcome.failed}"
     score = outcome.tuned or outcome.score
-    return f"{cell}: {'distance' if score.top1 is None else 'top-1'} {score.text()}"
+    return f"{cell}: {score.name} {score}"

@@ -14,8 +14,12 @@ a process of one thread. Budgets are of {by}. {measured} `name:weights` is the m
 no images.
 
 """
-_LABELLED = "Top-1 is in percent on {images} images, with Wilson's 95 % interval."
-_UNLABELLED = "The {images} images have no labels, so what is compared is the relative distance of the outputs from the original's."
+DISTANCE = "relative distance of the outputs from the original's"
+_MEASURED = {
+    "top-1": "Top-1 is in percent on {images} images, with Wilson's 95 % interval.",
+    "distance": f"What is compared is the {DISTANCE} on {{images}} images, without labels.",
+}
+_OTHERS = "What is compared is {name} on {images} images; more is better."
 _SEPARATOR = "|"
 
 
@@ -35,11 +39,12 @@ def comparison_page(settings: Mapping[str, object], outcomes: Sequence[Outcome])
     outcomes
         The original network first.
     """
-    measured = _LABELLED if settings["labelled"] else _UNLABELLED
+    name = _name_of(outcomes[0])
+    measured = _MEASURED.get(name, _OTHERS)
     text = _HEAD.format(
         model=settings["model"],
         by="MACs" if settings["by"] == "macs" else "parameters",
-        measured=measured.format(images=settings["data images"]),
+        measured=measured.format(name=name, images=settings["data images"]),
     )
     heads, rows = _rows(outcomes)
     lines = [_line([head.lstrip(">") for head in heads])]
@@ -56,8 +61,7 @@ def _line(cells: Sequence[str]) -> str:
 def _rows(outcomes: Sequence[Outcome]) -> tuple[list[str], list[list[str]]]:
     """Heads and rows, of the columns that have something in them."""
     original = outcomes[0]
-    by_distance = any(each.score and each.score.top1 is None for each in outcomes)
-    heads = ["method", ">budget", ">MACs", ">parameters", ">distance" if by_distance else ">top-1", ">tuned"]
+    heads = ["method", ">budget", ">MACs", ">parameters", f">{_name_of(original)}", ">tuned"]
     heads += [">ms", ">times faster", ">seconds", ">tuning s", "remark"]
     rows = [_row(each, original) for each in outcomes]
     used = [n for n in range(len(heads)) if any(row[n] for row in rows)]
@@ -73,14 +77,19 @@ def _row(outcome: Outcome, original: Outcome) -> list[str]:
         outcome.budget,
         _less(outcome.macs, original.macs),
         _less(outcome.parameters, original.parameters),
-        outcome.score.text() if outcome.score else "",
-        outcome.tuned.text() if outcome.tuned else "",
+        str(outcome.score or ""),
+        str(outcome.tuned or ""),
         f"{1000 * latency.seconds:.3g}" if latency else "",
         f"{1 / latency.ratio:.2f}" if latency else "",
         f"{outcome.seconds:.1f}",
         "" if outcome.tuning is None else f"{outcome.tuning:.1f}",
         "; ".join(outcome.warnings),
     ]
+
+
+def _name_of(original: Outcome) -> str:
+    """What networks are compared by."""
+    return original.score.name if original.score else "top-1"
 
 
 def _less(own: int, whole: int) -> str:

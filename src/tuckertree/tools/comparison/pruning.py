@@ -9,13 +9,13 @@ from math import inf
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from tuckertree._base.errors import TuckertreeError, UnreachableTargetError, first_line
 from tuckertree._base.extras import require_extra
 from tuckertree.calibration import Calibration, CalibrationData, reestimate
 from tuckertree.calibration.sources import floating_outputs
-from tuckertree.measure import copy_model, count_macs, count_parameters, run
+from tuckertree.measure import ExampleInputs, copy_model, count_macs, count_parameters, run
 from tuckertree.planning import Budget
 
 _COARSE, _HALVINGS = 10, 8
@@ -24,7 +24,10 @@ _CANNOT = "torch-pruning cannot prune this network"
 
 
 def prune(
-    model: nn.Module, example: Tensor, budget: Budget, calibration: CalibrationData | None = None
+    model: nn.Module,
+    example: ExampleInputs,
+    budget: Budget,
+    calibration: CalibrationData | Calibration | None = None,
 ) -> nn.Module:
     """Take whole channels out of a network: those whose weights are the smallest.
 
@@ -37,7 +40,7 @@ def prune(
     model
         A network without chains; it is not changed.
     example
-        One input.
+        What it is called with once.
     budget
         Of MACs or of parameters.
     calibration
@@ -81,7 +84,7 @@ def prune(
 class _Pruner:
     """Copies of a network without some of its channels."""
 
-    def __init__(self, model: nn.Module, example: Tensor, budget: Budget) -> None:
+    def __init__(self, model: nn.Module, example: ExampleInputs, budget: Budget) -> None:
         self._library = require_extra("torch_pruning", extra="rivals")
         self._model, self._example = model, example
         self._shapes = _output_shapes(model, example)
@@ -156,5 +159,5 @@ def _last_layers(graph: Any) -> Iterator[nn.Module]:
             waiting += node.inputs
 
 
-def _output_shapes(model: nn.Module, example: Tensor) -> list[torch.Size]:
+def _output_shapes(model: nn.Module, example: ExampleInputs) -> list[torch.Size]:
     return [output.shape for output in floating_outputs(run(model, example))]

@@ -8,7 +8,7 @@ from typing import Any
 
 from tuckertree._base.errors import TuckertreeError, UsageError
 from tuckertree._base.reading import read_json
-from tuckertree.tools.comparison import Outcome
+from tuckertree.tools.comparison import Outcome, Score
 from tuckertree.tools.comparison.folder import KIND, MARKER, ResultsFolder
 from tuckertree.tools.html_report.content import (
     Column,
@@ -73,11 +73,15 @@ def comparison_page(path: Path) -> Page:
 
 
 def _score(outcome: Outcome) -> float | None:
-    """Top-1 in percent, or less the distance: more is better."""
+    """Top-1 in percent, less the distance, or what else networks are scored by: more is better."""
     score = outcome.tuned or outcome.score
-    if score is None:
-        return None
-    return score.top1 if score.top1 is not None else None if score.distance is None else -score.distance
+    first = None if score is None else _first(score)
+    return -first if first is not None and score and score.distance is not None else first
+
+
+def _first(score: Score) -> float | None:
+    """The number that networks are compared by."""
+    return next(iter(score.numbers.values()), None)
 
 
 def _verdict(original: Outcome, found: Sequence[Outcome]) -> str:
@@ -91,46 +95,50 @@ def _verdict(original: Outcome, found: Sequence[Outcome]) -> str:
     if score.top1 is not None and first is not None:
         half = ((score.high or 0) - (score.low or 0)) / 2
         what = f"top-1 {first:.1f} -> {score.top1:.1f} \N{PLUS-MINUS SIGN} {half:.1f}"
+    elif score.distance is not None:
+        what = f"outputs {score.distance:.1%} from the original's"
     else:
-        what = f"outputs {score.distance or 0:.1%} from the original's"
+        what = f"{score.name} {original.score} -> {score}"
     return f"nearest to the original is {best.method} at {best.budget}: {times}, {what}"
 
 
 def _fronts(original: Outcome, kept: Sequence[Outcome]) -> Section:
-    labelled = any(each.score is not None and each.score.top1 is not None for each in kept)
-    label = "top-1 in percent" if labelled else "distance of the outputs"
+    name = next((each.score.name for each in kept if each.score is not None), "distance")
+    by_distance = name == "distance"
+    label = {"top-1": "top-1 in percent", "distance": "distance of the outputs"}.get(
+        name, name.split(" / ")[0]
+    )
     views = []
     for name, cost in (
         ("time", lambda each: each.latency and each.latency.ratio and 1 / each.latency.ratio),
         ("MACs", lambda each: original.macs / max(each.macs, 1)),
         ("parameters", lambda each: original.parameters / max(each.parameters, 1)),
     ):
-        series = _series(kept, cost, labelled=labelled)
+        series = _series(kept, cost)
         if series:
-            series.append(_front_of(series, labelled=labelled))
+            series.append(_front_of(series, by_distance=by_distance))
             views.append(View(f"times less {name}", Column(label, "number"), series))
     plot = Plot("Accuracy against size", "points", Column("times less", "ratio"), views)
-    text = (
-        "Up and to the right is better; bars are 95 % intervals."
-        if labelled
-        else "Down and to the right is better."
-    )
+    bars = "; bars are 95 % intervals" if name == "top-1" else ""
+    text = f"{'Down' if by_distance else 'Up'} and to the right is better{bars}."
     return Section("front", "All networks", text, [plot] if views else [])
 
 
-def _front_of(series: Sequence[Series], *, labelled: bool) -> Series:
+def _front_of(series: Sequence[Series], *, by_distance: bool) -> Series:
     """The line through what nothing else is better than in both; budgets are kept to a hundredth."""
     points = [
         (x, y) for one in series for x, y in zip(one.x or (), one.y, strict=True) if x and y is not None
     ]
     front: list[tuple[float, float]] = []
-    for x, y in sorted(points, key=lambda point: (-round(point[0], 2), -point[1] if labelled else point[1])):
-        if not front or (y > front[-1][1] if labelled else y < front[-1][1]):
+    for x, y in sorted(
+        points, key=lambda point: (-round(point[0], 2), point[1] if by_distance else -point[1])
+    ):
+        if not front or (y < front[-1][1] if by_distance else y > front[-1][1]):
             front.append((x, y))
     return Series("Pareto front", [y for _, y in front], [x for x, _ in front], line=True)
 
 
-def _series(kept: Sequence[Outcome], cost: Any, *, labelled: bool) -> list[Series]:
+def _series(kept: Sequence[Outcome], cost: Any) -> list[Series]:
     found = []
     for tuned in (False, True):
         for method in dict.fromkeys(each.method for each in kept):
@@ -140,17 +148,19 @@ def _series(kept: Sequence[Outcome], cost: Any, *, labelled: bool) -> list[Serie
             ]
             if not shown:
                 continue
-            y = [score.top1 if labelled else score.distance for _, score, _ in shown]
+            y = [_first(score) for _, score, _ in shown]
             low, high = ([getattr(score, side) for _, score, _ in shown] for side in ("low", "high"))
+            bars = (None, None) if None in low else (low, high)
             names = [f"{each.method} {each.budget}" for each, _, _ in shown]
             xs = [float(x) for _, _, x in shown]
             name = f"{method}, tuned" if tuned else method
-            found.append(Series(name, y, xs, names, *((low, high) if labelled else (None, None))))
+            found.append(Series(name, y, xs, names, *bars))
     return found
 
 
 def _table(outcomes: Sequence[Outcome]) -> Section:
     first = outcomes[0]
+    others = list(first.score.others) if first.score else []
     columns = [
         Column("method"),
         Column("budget"),
@@ -162,20 +172,21 @@ def _table(outcomes: Sequence[Outcome]) -> Section:
         Column("low", "number"),
         Column("high", "number"),
         Column("distance", "share"),
+        *(Column(name, "number") for name in others),
         Column("tuned", "number"),
         Column("ms", "milliseconds"),
         Column("times faster", "ratio"),
         Column("seconds", "number"),
         Column("remark"),
     ]
-    rows = [_row(each, first) for each in outcomes]
+    rows = [_row(each, first, others) for each in outcomes]
     table = Table("Each network", columns, rows, search=True).filled()
     return Section("table", "In numbers", "", [table])
 
 
-def _row(each: Outcome, first: Outcome) -> list[str | float | None]:
+def _row(each: Outcome, first: Outcome, others: Sequence[str]) -> list[str | float | None]:
     if each.failed:
-        return [each.method, each.budget, *[None] * 12, each.failed]
+        return [each.method, each.budget, *[None] * (12 + len(others)), each.failed]
     score, tuned, latency = each.score, each.tuned, each.latency
     return [
         each.method,
@@ -185,7 +196,8 @@ def _row(each: Outcome, first: Outcome) -> list[str | float | None]:
         each.parameters,
         first.parameters / max(each.parameters, 1),
         *((score.top1, score.low, score.high, score.distance) if score else [None] * 4),
-        None if tuned is None else tuned.top1 if tuned.top1 is not None else tuned.distance,
+        *(score.others.get(name) if score else None for name in others),
+        None if tuned is None else _first(tuned),
         None if latency is None else latency.seconds,
         None if latency is None or not latency.ratio else 1 / latency.ratio,
         each.seconds,

@@ -13,7 +13,7 @@ from tests.strategies import examples, seeded
 from tuckertree.calibration import rebalance_for_int8
 from tuckertree.calibration.int8 import rounded_values, rounded_weight
 from tuckertree.core.decomposition import Factors
-from tuckertree.core.decomposition.bases import change_basis, even_basis, flat_rotation
+from tuckertree.core.decomposition.bases import change_basis, even_basis, flat_rotation, shared_range
 from tuckertree.core.layers import factorize
 
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths")
@@ -92,6 +92,33 @@ def test_no_other_basis_loses_less_to_rounding_by_the_values_sizes(size, random)
         other = torch.randn(1, size, size, generator=random, dtype=torch.float64)
         assert lost(basis) <= lost(other) * (1 + 1e-4)
         assert lost(basis) <= lost(basis + 0.05 * other) * (1 + 1e-4)
+
+
+@examples(60)
+@given(st.integers(1, 12), st.floats(0, 1), seeded())
+def test_no_other_scales_share_a_range_whose_steps_the_outputs_answer_to_less(channels, lean, random):
+    low, high, answers = torch.rand(3, channels, generator=random, dtype=torch.float64) + 1e-3
+    low = -low * (1 - lean)
+
+    def lost(scales):
+        ends = torch.stack([scales * low, scales * high])
+        return float((ends.max() - ends.min()).square() * (answers / scales.square()).sum())
+
+    scales = shared_range(low, high, answers)
+    assert float(torch.minimum(scales * low, scales * high).min()) >= -1 - 1e-9
+    for _ in range(8):
+        other = torch.randn(channels, generator=random, dtype=torch.float64)
+        assert lost(scales) <= lost(other) * 1.03
+        assert lost(scales) <= lost(scales * (1 + 0.05 * other)) * 1.03
+
+
+def test_a_channel_may_be_negated_and_scaled_before_and_the_range_is_shared_as_well():
+    low, high, answers = -torch.tensor([0.5, 3.0, 2.0]), torch.tensor([2.0, 1.0, 4.0]), torch.rand(3)
+    scales, factors = shared_range(low, high, answers), torch.tensor([3.0, -0.1, -20.0])
+    ends = torch.stack([factors * low, factors * high])
+    torch.testing.assert_close(
+        shared_range(*ends.aminmax(dim=0), answers / factors.square()), scales / factors
+    )
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 5, 6, 8, 12, 20, 31, 48])

@@ -6,7 +6,7 @@ from tuckertree.calibration.check import check_images
 from tuckertree.calibration.correct import calibrate
 from tuckertree.calibration.distances import output_distances
 from tuckertree.calibration.fit import fit, output_error
-from tuckertree.calibration.int8 import rebalance_for_int8
+from tuckertree.calibration.int8 import images_for_int8, rebalance_for_int8
 from tuckertree.calibration.metrics import KroneckerMetric, NotDifferentiableError, collect_metrics
 from tuckertree.calibration.moment import InputSecondMoment
 from tuckertree.calibration.moments import collect_moments
@@ -30,6 +30,7 @@ __all__ = [
     "collect_metrics",
     "collect_moments",
     "fit",
+    "images_for_int8",
     "learned_images",
     "measure_sensitivity",
     "output_distances",

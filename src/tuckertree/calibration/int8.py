@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from tuckertree.core.decomposition import Factors
-from tuckertree.core.decomposition.bases import change_basis, even_basis, gram_of_rest
+from tuckertree.core.decomposition.bases import change_basis, even_basis, gram_of_rest, shared_range
 from tuckertree.core.layers import Chain
 from tuckertree.core.layers.spec import weight_of
 from tuckertree.measure import ExampleInputs, copy_model
@@ -22,6 +22,10 @@ _LEVELS, _LARGEST = 255, 127
 _SAMPLES = 2**16
 _UNSEEN = 1e-3
 """Share of what the others do to the outputs that each value is taken to do on images that are not seen."""
+_SHARES = (0.0, 0.25, 0.5)
+"""How far channels are scaled, of the way from those that fill the range to those that the outputs answer to alike."""
+_FEW, _MOST, _NUMBERS = 32, 128, 2**20
+"""Least and most images that factors are chosen by, and numbers in all images between the two."""
 _SMALL, _TINY = 1e-9, torch.finfo(torch.float32).tiny
 
 
@@ -65,6 +69,17 @@ def rebalance_for_int8(model: nn.Module, images: ExampleInputs) -> nn.Module:
     return model
 
 
+def images_for_int8(image: Tensor) -> int:
+    """How many images factors are chosen by: 32, and of small ones more, up to 128: what channels reach is seen of many.
+
+    Parameters
+    ----------
+    image
+        A batch of one or more.
+    """
+    return min(_MOST, max(_FEW, _NUMBERS // max(1, image.shape[1:].numel())))
+
+
 def _is_plain(chain: Chain) -> bool:
     """Whether its stages are still layers with weights in floating point: others have taken their place in some models."""
     weights = [getattr(layer, "weight", None) for layer in chain]
@@ -91,32 +106,39 @@ def _choose(chain: Chain, args: tuple[Tensor, ...], kwargs: dict[str, object]) -
         exact = chain(*args, **kwargs)
     if not all(bool(each.isfinite().all()) for each in (exact, *values)):
         return
-    before = _distance(_rounded_call(chain, args, kwargs), exact)
-    try:
-        even = _even(chain, own, values)
-    except RuntimeError:  # torch.linalg.LinAlgError: values that differ too much in size
-        return
-    chain.set_factors(even.to(dtype))
-    after = _distance(_rounded_call(chain, args, kwargs), exact)
-    if not after < before:
-        chain.set_factors(own)
+    best, least = own, _distance(_rounded_call(chain, args, kwargs), exact)
+    for share in _SHARES:
+        try:
+            even = _even(chain, own, values, share).to(dtype)
+        except RuntimeError:  # torch.linalg.LinAlgError: values that differ too much in size
+            break
+        chain.set_factors(even)
+        lost = _distance(_rounded_call(chain, args, kwargs), exact)
+        if lost < least:
+            best, least = even, lost
+    chain.set_factors(best)
 
 
-def _even(chain: Chain, factors: Factors, values: list[Tensor]) -> Factors:
-    """The factors in even bases, given the values between the stages in the present ones."""
+def _even(chain: Chain, factors: Factors, values: list[Tensor], share: float) -> Factors:
+    """The factors in even bases, given the values between the stages in the present ones.
+
+    Channels that fill the range have least of the values' rounding. Where the next stage has one scale for the weights of
+    several of them, those that the outputs answer to alike have less of the weights'; a depthwise stage has a scale for each.
+    """
     rows = factors.to(torch.float64).rows()
     groups = [stage.spec.groups for stage in chain.stages]
     bases = []
     for bond, seen in enumerate(values):
         size = gcd(rows[bond].shape[-1], rows[bond + 1].shape[1])  # no block reaches over groups
-        bases.append(_basis(_in_blocks(seen, size), gram_of_rest(rows[bond + 1 :], size)))
+        gram = gram_of_rest(rows[bond + 1 :], size)
+        bases.append(_basis(_in_blocks(seen, size), gram, share if rows[bond + 1].shape[1] > 1 else 0.0))
     for bond, basis in enumerate(bases):
         rows[bond], rows[bond + 1] = change_basis(rows[bond], rows[bond + 1], basis)
     return Factors.of_rows(rows, groups)
 
 
-def _basis(blocks: Tensor, gram: Tensor) -> Tensor:
-    """An even basis ``[blocks, b, b]`` in which all channels reach as far as the largest does now.
+def _basis(blocks: Tensor, gram: Tensor, share: float) -> Tensor:
+    """An even basis ``[blocks, b, b]`` in which no channel reaches farther than the largest does now.
 
     Few images do not show all that a channel can carry: what hardly carries anything is not scaled up without bound,
     and a block of such channels stays as it is.
@@ -127,10 +149,19 @@ def _basis(blocks: Tensor, gram: Tensor) -> Tensor:
     sizes = gram.diagonal(dim1=1, dim2=2).mean(1).clamp_min(_TINY)
     inverse = torch.linalg.inv(gram + _SMALL * sizes[:, None, None] * eye)
     basis = even_basis(moments + _UNSEEN * shares[:, None, None] * inverse, gram)
-    peaks = (blocks @ basis.mT).abs().amax(1)
-    peaks = peaks.maximum(_UNSEEN**0.5 * peaks.amax(1, keepdim=True))
-    basis = basis * (blocks.abs().amax() / peaks.clamp_min(_TINY))[..., None]
-    return torch.where((shares <= _UNSEEN * shares.mean())[:, None, None], eye, basis)
+    inverse = torch.linalg.inv(basis)
+    answers = (inverse.mT @ gram @ inverse).diagonal(dim1=1, dim2=2)
+    low, high = (blocks @ basis.mT).aminmax(dim=1)
+    low, high = low.clamp(max=0), high.clamp(min=0)
+    high = high.maximum(_UNSEEN**0.5 * high.maximum(-low).amax(1, keepdim=True))
+    heard = shares > _UNSEEN * shares.mean()
+    if heard.any():
+        low, high, answers = (x[heard] for x in (low, high, answers))
+        scales = shared_range(low.flatten(), high.flatten(), answers.flatten()).reshape(answers.shape)
+        scales = scales.sign() * scales.abs() ** (1 - share) * answers.clamp_min(_TINY) ** (share / 2)
+        scales = scales / (scales.abs() * high.maximum(-low)).amax().clamp_min(_TINY)
+        basis[heard] *= blocks.abs().amax() * scales[..., None]
+    return torch.where(heard[:, None, None], basis, eye)
 
 
 def _in_blocks(values: Tensor, size: int) -> Tensor:

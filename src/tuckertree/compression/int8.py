@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from tuckertree._base.errors import TuckertreeError, UsageError
-from tuckertree.calibration import Calibration, output_distances, rebalance_for_int8
+from tuckertree.calibration import Calibration, images_for_int8, output_distances, rebalance_for_int8
 from tuckertree.calibration.batchnorm import held_out
 from tuckertree.calibration.distances import IncomparableError
 from tuckertree.calibration.sources import to_model
@@ -169,7 +169,9 @@ def quantize_network(
     fused, runtime = fuse_as_planned(model, plan), get_runtime(str(plan.rule.get("runtime", "onnxruntime")))
     with TemporaryDirectory(prefix="tuckertree-") as folder:
         path = Path(folder) / QUANTIZED
-        first = _tensors(next(iter(images.part(0, min(len(images), _BATCH)))))
+        some = min(len(images), images_for_int8(_tensors(example)[0]))
+        # A batch as it is given: its size may be the only one that the network takes.
+        first = _tensors(next(iter(images.part(0, some))))
         size = _write(rebalance_for_int8(fused, to_model(first, fused)), path, example)
         images, count = images.in_batches(size or _BATCH), _to_quantize_by(images)
         every: Iterable[Sample] = (_tensors(inputs) for inputs in images.part(0, count))

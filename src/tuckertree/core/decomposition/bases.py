@@ -16,6 +16,8 @@ from tuckertree.core.decomposition.factors import Factors
 
 _RIDGE = 1e-6
 """Of the mean second moment: directions that carry nothing must not be scaled up without bound."""
+_RATIOS = 200
+"""How much farther a range reaches up than down, from 1 to 100: so many are tried."""
 
 
 def change_basis(left: Tensor, right: Tensor, basis: Tensor) -> tuple[Tensor, Tensor]:
@@ -92,6 +94,41 @@ def even_basis(moments: Tensor, gram: Tensor) -> Tensor:
     scales = values.clamp_min(0.0).pow(0.25).diag_embed()
     balanced = scales @ vectors.mT @ torch.linalg.inv(lower)
     return flat_rotation(balanced.shape[-1]).to(balanced) @ balanced
+
+
+def shared_range(low: Tensor, high: Tensor, answers: Tensor) -> Tensor:
+    """Factors, some of them negative, by which channels fill one range whose steps the outputs answer to least.
+
+    Rounded in steps of the range that all share, each channel gets the same error, which the outputs see less of the more the
+    channel was scaled up. So each fills the range, with its longer side up, and what is left to choose is how much
+    farther the range reaches up than down.
+
+    Parameters
+    ----------
+    low, high
+        What each channel reaches, ``[n]``, zero between them.
+    answers
+        How strongly the outputs answer to each, squared.
+
+    Returns
+    -------
+    Tensor
+        ``[n]``; the scaled channels reach down to -1 at most.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from tuckertree.core.decomposition.bases import shared_range
+    >>> low, high = torch.tensor([-1.0, -8.0]), torch.tensor([2.0, 4.0])
+    >>> scales = shared_range(low, high, torch.ones(2))
+    >>> (scales * low).round(decimals=1).tolist(), (scales * high).round(decimals=1).tolist()
+    ([-1.0, 2.0], [2.0, -1.0])
+    """
+    longer, shorter = high.maximum(-low), high.minimum(-low)
+    ratios = torch.logspace(0, 2, _RATIOS, dtype=longer.dtype, device=longer.device)[:, None]
+    sizes = (longer / ratios).maximum(shorter).clamp_min(torch.finfo(torch.float32).tiny)
+    lost = (1 + ratios[:, 0]).square() * (sizes.square() * answers).sum(1)
+    return torch.where(high < -low, -1.0, 1.0) / sizes[lost.argmin()]
 
 
 def _ridged(matrices: Tensor) -> Tensor:

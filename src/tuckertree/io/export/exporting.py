@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from tuckertree._base.atomic import atomic_files, check_free_file
 from tuckertree._base.errors import TuckertreeError, UsageError, first_line
-from tuckertree.calibration import rebalance_for_int8
+from tuckertree.calibration import images_for_int8, rebalance_for_int8
 from tuckertree.io.export.mixed import INT8_TOLERANCE, Int8Layers
 from tuckertree.io.export.quantization import Sample, layer_names, parted, quantize
 from tuckertree.measure import ExampleInputs, copy_for_inference
@@ -23,8 +23,6 @@ from tuckertree.runtimes.onnx_model import traceable
 from tuckertree.runtimes.runtime import reference_outputs
 
 _TOLERANCES = {torch.float16: 1e-2, torch.bfloat16: 5e-2, torch.float64: 1e-9}
-_IMAGES = 32
-"""That the factors of chains are chosen by, before a file is quantized."""
 Compute = Callable[[Sequence[Tensor]], list[Tensor]]
 
 
@@ -135,7 +133,7 @@ def export(
     model = copy_for_inference(model).cpu()
     inputs = tuple(x.detach().cpu() for x in inputs)
     batches = None if calibration is None else _batches(calibration, inputs, dynamic)
-    written = model if batches is None else rebalance_for_int8(model, _some(batches[0], dynamic))
+    written = model if batches is None else rebalance_for_int8(model, _some(batches, dynamic))
     allowed = _TOLERANCES.get(inputs[0].dtype, 1e-4) if tolerance is None else tolerance
     samples = [inputs, *_others(inputs, dynamic)]
     for sample in samples[2:]:
@@ -147,7 +145,7 @@ def export(
         difference, unquantized, int8 = _check(f"the {to} file", model, compute, samples, before), None, None
         if batches is not None:
             samples, allowed = (
-                [_some(batches[0], dynamic)],
+                [_some(batches, dynamic)],
                 INT8_TOLERANCE if tolerance is None else tolerance,
             )
             unquantized = difference_to(model, compute, samples[0])
@@ -162,9 +160,13 @@ def export(
     return Exported(path, to, size, difference, allowed, shapes, unquantized, int8)
 
 
-def _some(batch: Sample, dynamic: Dynamic) -> tuple[Tensor, ...]:
-    """Images to choose factors by: few, where the batch is free."""
-    return tuple(batch) if dynamic == "none" else tuple(x[:_IMAGES] for x in batch)
+def _some(batches: Sequence[Sample], dynamic: Dynamic) -> tuple[Tensor, ...]:
+    """Images to choose factors by: some, where the batch is free."""
+    if dynamic == "none":
+        return tuple(batches[0])
+    count = images_for_int8(batches[0][0])
+    needed = batches[: 1 + count // max(1, min(len(batch[0]) for batch in batches))]
+    return tuple(torch.cat(parts)[:count] for parts in zip(*needed, strict=True))
 
 
 def _batches(

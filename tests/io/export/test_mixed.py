@@ -241,7 +241,7 @@ def test_networks_of_several_inputs_are_quantized(tmp_path):
     done = export(model, tmp_path / "n.onnx", tuple(x[:1] for x in batches[0]), calibration=batches)
     assert done.int8.layers == ("a", "b", "c")
     assert 0 < done.int8.distance < 0.1
-    assert done.compared == (((8, 3, 9, 9), (8, 2, 9, 9)),)
+    assert done.compared == (((32, 3, 9, 9), (32, 2, 9, 9)),)
 
 
 def test_held_out_are_the_last_images_and_never_all():

@@ -46,7 +46,7 @@ def test_weights_are_integers_with_a_scale_for_each_channel(exported):
 
 def test_the_outputs_are_near_those_of_the_model(exported, network, batches):
     assert 0 < exported.difference < 0.1
-    assert exported.compared == (((4, 3, 8, 8),),)
+    assert exported.compared == (((12, 3, 8, 8),),)
     with torch.no_grad():
         expected = network(batches[1])
     found = FileNetwork(exported.path)(batches[1])

@@ -33,7 +33,7 @@ FEWEST = 15
 """So many are told apart where a few layers are all that may change."""
 LEAST = 1 / 64
 """No budget below is tried."""
-BACK = (0, 2, 6, 14)
+BACK = (0, 2, 5, 9, 14)
 """The proof looks at the network found, and where that fails at one that is so many budgets larger."""
 
 

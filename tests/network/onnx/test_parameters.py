@@ -1,9 +1,8 @@
 import numpy as np
 import pytest
 import torch
-from onnx import helper
 
-from tests.network.onnx.cases import constant, network, numbers, onnx_inventory, save, tensor, value
+from tests.network.onnx.cases import constant, network, numbers, onnx, onnx_inventory, save, tensor, value
 from tuckertree.network.onnx.files import read_onnx
 from tuckertree.network.onnx.parameters import count_parameters
 from tuckertree.runtimes.quantization import quantized as in_int8
@@ -30,15 +29,15 @@ def test_a_weight_that_is_quantized_counts_once_and_no_scale_or_zero_point(tmp_p
         constant("zero", np.array(0, np.int8)),
         constant("shape", np.array([4, 4])),
         *(
-            [helper.make_node(through, ["w", "shape"][: 1 + (through == "Reshape")], ["v"])]
+            [onnx.helper.make_node(through, ["w", "shape"][: 1 + (through == "Reshape")], ["v"])]
             if through
             else []
         ),
-        helper.make_node("DequantizeLinear", ["v" if through else "w", "scale", "zero"], ["a"]),
-        helper.make_node("DequantizeLinear", ["v" if through else "w", "scale", "zero"], ["b"]),
-        helper.make_node("MatMul", ["x", "a"], ["c"]),
-        helper.make_node("MatMul", ["c", "b"], ["d"]),
-        helper.make_node("Add", ["d", "e"], ["y"]),
+        onnx.helper.make_node("DequantizeLinear", ["v" if through else "w", "scale", "zero"], ["a"]),
+        onnx.helper.make_node("DequantizeLinear", ["v" if through else "w", "scale", "zero"], ["b"]),
+        onnx.helper.make_node("MatMul", ["x", "a"], ["c"]),
+        onnx.helper.make_node("MatMul", ["c", "b"], ["d"]),
+        onnx.helper.make_node("Add", ["d", "e"], ["y"]),
     ]
     tensors = [tensor("w", quantized((4, 4))), tensor("e", numbers(4))]
     path = save(tmp_path / "m.onnx", nodes, [value("x", [1, 4])], [value("y", 2)], tensors)
@@ -47,7 +46,7 @@ def test_a_weight_that_is_quantized_counts_once_and_no_scale_or_zero_point(tmp_p
 
 def test_a_convolution_in_integers_counts_its_weight_and_its_bias(tmp_path):
     scalar = {"s": np.array(0.1, np.float32), "z": np.array(0, np.uint8), "wz": np.array(0, np.int8)}
-    node = helper.make_node("QLinearConv", ["x", "s", "z", "w", "s", "wz", "s", "z", "b"], ["y"])
+    node = onnx.helper.make_node("QLinearConv", ["x", "s", "z", "w", "s", "wz", "s", "z", "b"], ["y"])
     tensors = [tensor(name, array) for name, array in scalar.items()]
     tensors += [tensor("w", quantized((6, 4, 3, 3))), tensor("b", quantized((6,), np.int32))]
     path = save(tmp_path / "m.onnx", [node], [value("x", [1, 4, 9, 9], 2)], [value("y", 4, 2)], tensors)

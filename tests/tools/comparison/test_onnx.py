@@ -14,6 +14,9 @@ from tuckertree.calibration import output_distances
 from tuckertree.tools.comparison import NamedTask, Settings, cells_of, measure_cell
 from tuckertree.tools.comparison.cells import ORIGINAL
 
+pytest.importorskip("onnxruntime")
+pytest.importorskip("onnxscript")
+
 IMAGES = ("--data", "demo", "--data-images", 24)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from math import gcd
 
@@ -107,11 +107,11 @@ def _choose(chain: Chain, args: tuple[Tensor, ...], kwargs: dict[str, object]) -
     if not all(bool(each.isfinite().all()) for each in (exact, *values)):
         return
     best, least = own, _distance(_rounded_call(chain, args, kwargs), exact)
-    for share in _SHARES:
-        try:
-            even = _even(chain, own, values, share).to(dtype)
-        except RuntimeError:  # torch.linalg.LinAlgError: values that differ too much in size
-            break
+    try:
+        evens = [even.to(dtype) for even in _evens(chain, own, values)]
+    except RuntimeError:  # torch.linalg.LinAlgError: values that differ too much in size
+        return
+    for even in evens:
         chain.set_factors(even)
         lost = _distance(_rounded_call(chain, args, kwargs), exact)
         if lost < least:
@@ -119,49 +119,60 @@ def _choose(chain: Chain, args: tuple[Tensor, ...], kwargs: dict[str, object]) -
     chain.set_factors(best)
 
 
-def _even(chain: Chain, factors: Factors, values: list[Tensor], share: float) -> Factors:
-    """The factors in even bases, given the values between the stages in the present ones.
+def _evens(chain: Chain, factors: Factors, values: list[Tensor]) -> list[Factors]:
+    """The factors in even bases by each of the shares, given the values between the stages in the present ones.
 
     Channels that fill the range have least of the values' rounding. Where the next stage has one scale for the weights of
     several of them, those that the outputs answer to alike have less of the weights'; a depthwise stage has a scale for each.
     """
     rows = factors.to(torch.float64).rows()
     groups = [stage.spec.groups for stage in chain.stages]
-    bases = []
+    found = []
     for bond, seen in enumerate(values):
         size = gcd(rows[bond].shape[-1], rows[bond + 1].shape[1])  # no block reaches over groups
         gram = gram_of_rest(rows[bond + 1 :], size)
-        bases.append(_basis(_in_blocks(seen, size), gram, share if rows[bond + 1].shape[1] > 1 else 0.0))
+        shares = _SHARES if rows[bond + 1].shape[1] > 1 else (0.0,) * len(_SHARES)
+        found.append(_bases(_in_blocks(seen, size), gram, shares))
+    return [_in_bases(rows, bases, groups) for bases in zip(*found, strict=True)]
+
+
+def _in_bases(rows: Sequence[Tensor], bases: Sequence[Tensor], groups: Sequence[int]) -> Factors:
+    """The same chain with a basis ``[blocks, b, b]`` in each space between two stages."""
+    changed = list(rows)
     for bond, basis in enumerate(bases):
-        rows[bond], rows[bond + 1] = change_basis(rows[bond], rows[bond + 1], basis)
-    return Factors.of_rows(rows, groups)
+        changed[bond], changed[bond + 1] = change_basis(changed[bond], changed[bond + 1], basis)
+    return Factors.of_rows(changed, groups)
 
 
-def _basis(blocks: Tensor, gram: Tensor, share: float) -> Tensor:
-    """An even basis ``[blocks, b, b]`` in which no channel reaches farther than the largest does now.
+def _bases(blocks: Tensor, gram: Tensor, shares: Sequence[float]) -> list[Tensor]:
+    """Even bases ``[blocks, b, b]`` in which no channel reaches farther than the largest does now, one for each share.
 
     Few images do not show all that a channel can carry: what hardly carries anything is not scaled up without bound,
     and a block of such channels stays as it is.
     """
     eye = torch.eye(blocks.shape[-1]).to(blocks)
     moments = blocks.mT @ blocks / blocks.shape[1]
-    shares = (moments * gram).sum((1, 2)) / len(eye)  # of the outputs' square, for each channel
+    carried = (moments * gram).sum((1, 2)) / len(eye)  # of the outputs' square, for each channel
     sizes = gram.diagonal(dim1=1, dim2=2).mean(1).clamp_min(_TINY)
     inverse = torch.linalg.inv(gram + _SMALL * sizes[:, None, None] * eye)
-    basis = even_basis(moments + _UNSEEN * shares[:, None, None] * inverse, gram)
+    basis = even_basis(moments + _UNSEEN * carried[:, None, None] * inverse, gram)
     inverse = torch.linalg.inv(basis)
     answers = (inverse.mT @ gram @ inverse).diagonal(dim1=1, dim2=2)
     low, high = (blocks @ basis.mT).aminmax(dim=1)
     low, high = low.clamp(max=0), high.clamp(min=0)
     high = high.maximum(_UNSEEN**0.5 * high.maximum(-low).amax(1, keepdim=True))
-    heard = shares > _UNSEEN * shares.mean()
-    if heard.any():
-        low, high, answers = (x[heard] for x in (low, high, answers))
-        scales = shared_range(low.flatten(), high.flatten(), answers.flatten()).reshape(answers.shape)
-        scales = scales.sign() * scales.abs() ** (1 - share) * answers.clamp_min(_TINY) ** (share / 2)
+    heard = carried > _UNSEEN * carried.mean()
+    if not heard.any():
+        return [eye.expand_as(basis)] * len(shares)
+    low, high, answers = (x[heard] for x in (low, high, answers))
+    full = shared_range(low.flatten(), high.flatten(), answers.flatten()).reshape(answers.shape)
+    bases = []
+    for share in shares:
+        scales = full.sign() * full.abs() ** (1 - share) * answers.clamp_min(_TINY) ** (share / 2)
         scales = scales / (scales.abs() * high.maximum(-low)).amax().clamp_min(_TINY)
-        basis[heard] *= blocks.abs().amax() * scales[..., None]
-    return torch.where(heard[:, None, None], basis, eye)
+        bases.append(eye.repeat(len(basis), 1, 1))
+        bases[-1][heard] = basis[heard] * (blocks.abs().amax() * scales[..., None])
+    return bases
 
 
 def _in_blocks(values: Tensor, size: int) -> Tensor:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -36,6 +37,9 @@ from tuckertree.network.surgery import is_compressed, to_dense
 from tuckertree.planning import Budget, Inventory, Layer, Options, Plan, check_model, take_inventory
 from tuckertree.planning.channels import HiddenChannels
 from tuckertree.runtimes import INT8
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
 
 _OPSET = 13
 """In which ONNX quantizes with a scale for each channel."""
@@ -198,11 +202,13 @@ class OnnxNetwork(Network):
         TuckertreeError
             If it cannot be written, or would not be a valid model.
         """
+        with written(path, self._rewritten(compressed), self.file, overwrite=False):
+            return path
+
+    def _rewritten(self, compressed: nn.Module) -> ModelProto:
         layers = self._open(None).layers
         round_as_stored(layers, compressed)
-        proto = rewrite(self.graph, layers, self._onnx_module(), compressed)
-        with written(path, proto, self.file, overwrite=False):
-            return path
+        return rewrite(self.graph, layers, self._onnx_module(), compressed)
 
     @property
     def example(self) -> ExampleInputs:
@@ -277,12 +283,9 @@ class OnnxNetwork(Network):
         self, compressed: nn.Module, plan: Plan, images: Calibration, fits: Fits | None = None
     ) -> Int8Network:
         """As :meth:`Network.in_int8`."""
-        layers, original = self._open(None).layers, self._onnx_module()
         example = next(iter(images.part(0, min(len(images), _IMAGES))))
-        compressed = rebalance_for_int8(fuse_as_planned(compressed, plan), example)
-        round_as_stored(layers, compressed)
-        proto = rewrite(self.graph, layers, original, compressed)
-        return quantize_file(proto, original, self.graph, plan, images, fits)
+        proto = self._rewritten(rebalance_for_int8(fuse_as_planned(compressed, plan), example))
+        return quantize_file(proto, self._onnx_module(), self.graph, plan, images, fits)
 
     def weighs(self, layer: Layer) -> bool:
         """As :meth:`Network.weighs`."""

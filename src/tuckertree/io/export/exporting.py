@@ -133,7 +133,8 @@ def export(
     model = copy_for_inference(model).cpu()
     inputs = tuple(x.detach().cpu() for x in inputs)
     batches = None if calibration is None else _batches(calibration, inputs, dynamic)
-    written = model if batches is None else rebalance_for_int8(model, _some(batches, dynamic))
+    some = None if batches is None else _some(batches, dynamic)
+    written = model if some is None else rebalance_for_int8(model, some)
     allowed = _TOLERANCES.get(inputs[0].dtype, 1e-4) if tolerance is None else tolerance
     samples = [inputs, *_others(inputs, dynamic)]
     for sample in samples[2:]:
@@ -143,11 +144,8 @@ def export(
         compute = runtime.open(new).run
         before = allowed if batches is None else _TOLERANCES.get(inputs[0].dtype, 1e-4)
         difference, unquantized, int8 = _check(f"the {to} file", model, compute, samples, before), None, None
-        if batches is not None:
-            samples, allowed = (
-                [_some(batches, dynamic)],
-                INT8_TOLERANCE if tolerance is None else tolerance,
-            )
+        if batches is not None and some is not None:
+            samples, allowed = [some], INT8_TOLERANCE if tolerance is None else tolerance
             unquantized = difference_to(model, compute, samples[0])
             ranges, held = parted(batches, divisible=dynamic != "none")
             int8 = quantize(new, ranges, held, names=layer_names(written), tolerance=allowed)
